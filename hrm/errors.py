@@ -1,0 +1,22 @@
+"""What a user did wrong, told in one line."""
+
+import sys
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: one line naming the key or file, and the way out."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run `main`; a `UserError` becomes one line on stderr and exit code 2, without a traceback."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,104 @@
+"""Models, found through an explicit registry, and weights, loaded without executing anything."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from hrm.errors import UserError
+from hrm.models.hrm_act_v1 import HRMACTV1, HRMConfig
+from hrm.models.losses import ACTLossHead, LossConfig
+
+COMPILE_PREFIX = "_orig_mod."
+
+MODELS: dict[str, tuple[type[HRMACTV1], type[HRMConfig]]] = {
+    name: (HRMACTV1, HRMConfig)
+    for name in (
+        "hrm_act_v1",
+        "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
+        "hrm@models/hrm/hrm_act_v1.py:HierarchicalReasoningModel_ACTV1",
+    )
+}
+LOSS_HEADS: dict[str, tuple[type[ACTLossHead], type[LossConfig]]] = {
+    name: (ACTLossHead, LossConfig)
+    for name in ("act_loss_head", "losses@ACTLossHead", "losses@models/losses.py:ACTLossHead")
+}
+
+
+def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead:
+    """Build the model with fresh weights from torch's global generator.
+
+    Args:
+        arch: fields of `HRMConfig`, optionally `name` (a key of `MODELS`).
+        loss: fields of `LossConfig`, optionally `name` (a key of `LOSS_HEADS`).
+
+    Raises:
+        UserError: an unknown name or key, or a value out of range.
+    """
+    arch, loss = dict(arch), dict(loss)
+    model_class, model_config = _look_up(MODELS, "arch.name", arch.pop("name", "hrm_act_v1"))
+    head_class, head_config = _look_up(LOSS_HEADS, "arch.loss.name", loss.pop("name", "act_loss_head"))
+    try:
+        config = model_config.model_validate(arch)
+        return head_class(model_class(config), head_config.model_validate(loss))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"model: {key + ': ' if key else ''}{first['msg']}") from None
+
+
+def _look_up(registry: dict[str, Any], key: str, name: Any) -> Any:
+    if name not in registry:
+        raise UserError(f"{key}: unknown {name!r}; choose one of {', '.join(registry)}")
+    return registry[name]
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> None:
+    """Load weights by name, with or without `_orig_mod.`, in place.
+
+    Args:
+        weights: a state dict, a `.safetensors` file, or a file that `torch.save` wrote (read
+            with `weights_only=True`, so nothing in it is executed).
+
+    Raises:
+        UserError: the file cannot be read; a tensor is missing, unknown or of another shape.
+    """
+    source = "weights" if isinstance(weights, Mapping) else str(weights)
+    state = weights if isinstance(weights, Mapping) else read_weights(Path(weights))
+    state = {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in state.items()}
+    expected = model.state_dict()
+    if missing := sorted(expected.keys() - state.keys()):
+        raise UserError(f"{source}: tensor {missing[0]} is missing ({len(missing)} in all)")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise UserError(f"{source}: tensor {unknown[0]} is unknown ({len(unknown)} in all)")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise UserError(
+                f"{source}: tensor {name} has shape {list(state[name].shape)}, the model "
+                f"expects {list(tensor.shape)}; check arch and data set against the checkpoint"
+            )
+    model.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` or `torch.save` file without executing anything."""
+    import pickle
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cannot be read as weights ({reason})") from None
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(f"{path}: does not hold a state dict (name -> tensor)")
+    return dict(state)

@@ -1,0 +1,148 @@
+"""Building blocks of the model. Weights are float32; the arithmetic runs in the input's dtype.
+
+Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-5
+ROPE_THETA = 10000.0
+QK_NORM_SCALE = 4.0
+MLP_WIDTH_MULTIPLE = 256
+# Longest sequence for which two plain products beat the fused kernel on a CPU in bfloat16.
+CPU_PLAIN_ATTENTION_MAX_LEN = 256
+
+
+def truncated_normal(*shape: int, std: float) -> Tensor:
+    """Normal cut at ±2σ and rescaled so that the result's standard deviation is `std`.
+
+    As JAX's `variance_scaling` does; `torch.nn.init.trunc_normal_` leaves it 12% too small.
+    """
+    if std == 0:
+        return torch.zeros(shape)
+    density = math.exp(-2.0) / math.sqrt(2 * math.pi)
+    mass = math.erf(math.sqrt(2.0))
+    sigma = std / math.sqrt(1 - 4 * density / mass)
+    return nn.init.trunc_normal_(torch.empty(shape), std=sigma, a=-2 * sigma, b=2 * sigma)
+
+
+def rms_norm(x: Tensor, eps: float = NORM_EPS) -> Tensor:
+    """x / sqrt(mean(x²) + ε) over the last dimension, in float32, without a weight."""
+    y = x.float()
+    return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` where a module is wanted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x)
+
+
+def scaled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(q kᵀ · scale) v over all positions. q, k, v and result: [B, N, S, H]."""
+    low_precision_cpu = q.device.type == "cpu" and q.dtype != torch.float32
+    if low_precision_cpu and q.shape[-2] <= CPU_PLAIN_ATTENTION_MAX_LEN:
+        scores = torch.matmul(q * scale, k.transpose(-2, -1)).float()
+        return torch.matmul(torch.softmax(scores, dim=-1).to(v.dtype), v)
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+class RotaryEmbedding(nn.Module):
+    """Rotary positions, rotate-half, frequencies laid out [f, f] (RoFormer, arXiv 2104.09864)."""
+
+    cos: Tensor  # S H, float32
+    sin: Tensor
+
+    def __init__(self, length: int, head_dim: int):
+        super().__init__()
+        frequencies = ROPE_THETA ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+        angles = torch.cat([angles, angles], dim=-1)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # B N S H
+        y = x.float()
+        first, second = y.chunk(2, dim=-1)
+        rotated = torch.cat([-second, first], dim=-1)
+        return (y * self.cos + rotated * self.sin).to(x.dtype)
+
+
+class CastedLinear(nn.Module):
+    """Linear layer whose float32 weight is cast to the input's dtype at each call."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False):
+        super().__init__()
+        std = 1.0 / math.sqrt(in_features)
+        self.weight = nn.Parameter(truncated_normal(out_features, in_features, std=std))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class CastedEmbedding(nn.Module):
+    """Embedding table, float32, looked up in `cast_to`."""
+
+    def __init__(self, num_embeddings: int, dim: int, std: float, cast_to: torch.dtype):
+        super().__init__()
+        self.cast_to = cast_to
+        self.embedding_weight = nn.Parameter(truncated_normal(num_embeddings, dim, std=std))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.embedding_weight.to(self.cast_to))
+
+
+class Attention(nn.Module):
+    """Full multi-head self-attention without bias; q, k and v heads fused in that order."""
+
+    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool):
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = hidden_size // num_heads
+        self.normalise = RMSNorm() if qk_norm else nn.Identity()
+        self.scale = (QK_NORM_SCALE if qk_norm else 1.0) / math.sqrt(self.head_dim)
+        self.qkv_proj = CastedLinear(hidden_size, 3 * hidden_size)
+        self.o_proj = CastedLinear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor, rotate: nn.Module) -> Tensor:
+        B, S, D = x.shape
+        qkv = self.qkv_proj(x).view(B, S, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # B N S H
+        q, k = rotate(self.normalise(q)), rotate(self.normalise(k))
+        y = scaled_attention(q, k, v, self.scale)
+        return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)); inner width expansion·D·2/3, up to a multiple of 256."""
+
+    def __init__(self, hidden_size: int, expansion: float):
+        super().__init__()
+        width = round(expansion * hidden_size * 2 / 3)
+        width = -(-width // MLP_WIDTH_MULTIPLE) * MLP_WIDTH_MULTIPLE
+        self.gate_up_proj = CastedLinear(hidden_size, 2 * width)
+        self.down_proj = CastedLinear(width, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """Post-norm transformer block: h ← norm(h + attn(h)); h ← norm(h + mlp(h))."""
+
+    def __init__(self, hidden_size: int, num_heads: int, expansion: float, qk_norm: bool):
+        super().__init__()
+        self.self_attn = Attention(hidden_size, num_heads, qk_norm)
+        self.mlp = SwiGLU(hidden_size, expansion)
+
+    def forward(self, h: Tensor, rotate: nn.Module) -> Tensor:
+        h = rms_norm(h + self.self_attn(h, rotate))
+        return rms_norm(h + self.mlp(h))

@@ -1,0 +1,68 @@
+"""AdamATan2: Adam whose quotient is an arctangent, so that it needs no ε (arXiv 2407.05872)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class AdamATan2(Optimizer):
+    """p ← p(1 - lr·wd); p ← p - lr/(1 - β1ᵗ) · atan2(m, √v / √(1 - β2ᵗ)).
+
+    m and v are the usual averages; the first bias correction stands outside the arctangent.
+
+    Args:
+        params: parameters, any float dtype; all are decayed alike.
+        lr: learning rate; changed between steps through `param_groups`.
+        betas: decay of m and of v, each in [0, 1).
+        weight_decay: decoupled, times lr.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+    ):
+        if lr < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"lr {lr}, weight_decay {weight_decay} or betas {betas} out of range")
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+        states = [self.state[p] for p in params]
+        grads = [p.grad for p in params]
+        beta1, beta2 = group["betas"]
+        m = [state["exp_avg"] for state in states]
+        v = [state["exp_avg_sq"] for state in states]
+        torch._foreach_add_([state["step"] for state in states], 1)
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        denominators = torch._foreach_sqrt(v)
+        for p, state, first, denominator in zip(params, states, m, denominators, strict=True):
+            t = state["step"].item()
+            denominator /= (1 - beta2**t) ** 0.5
+            p.add_(torch.atan2(first, denominator), alpha=-group["lr"] / (1 - beta1**t))

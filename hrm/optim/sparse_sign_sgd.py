@@ -1,0 +1,77 @@
+"""Sign-SGD for the puzzle embedding: only rows in the batch are touched, on every rank alike."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class SparseEmbedding(Protocol):
+    """What the optimizer needs of an embedding (`hrm.models.sparse_embedding`)."""
+
+    weights: Tensor  # [rows, dim]
+    lookups: list[tuple[Tensor, Tensor]]  # identifiers [B], leaf rows [B, dim]
+
+
+class SparseSignSGD(Optimizer):
+    """For each row present in the batch of any rank: p ← p(1 - lr·wd) - lr·sign(g), sign(0) = 0.
+
+    g is the sum of the gradients of equal identifiers over all lookups since the last step
+    (micro-batches) and over the ranks. What travels is (identifiers, rows), never a dense table;
+    every rank must look up the same number of rows.
+
+    Args:
+        embedding: the table and its lookups.
+        lr: learning rate; changed between steps through `param_groups`.
+        weight_decay: decoupled, times lr.
+        process_group: ranks that share the table; None is the default group, if there is one.
+    """
+
+    def __init__(
+        self,
+        embedding: SparseEmbedding,
+        lr: float,
+        weight_decay: float = 0.0,
+        process_group: dist.ProcessGroup | None = None,
+    ):
+        if lr < 0 or weight_decay < 0:
+            raise ValueError(f"lr {lr} or weight_decay {weight_decay} out of range")
+        self.embedding = embedding
+        self.process_group = process_group
+        super().__init__([embedding.weights], {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        lookups = self.embedding.lookups
+        if not lookups:
+            return loss
+        identifiers = torch.cat([ids for ids, _ in lookups])
+        grads = torch.cat(
+            [torch.zeros_like(r) if r.grad is None else r.grad for _, r in lookups]
+        )
+        identifiers, grads = self._gather(identifiers), self._gather(grads)
+        known = identifiers >= 0
+        rows, inverse = identifiers[known].unique(return_inverse=True)
+        total = grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads[known])
+        group = self.param_groups[0]
+        weights, lr = self.embedding.weights, group["lr"]
+        rows = rows.long()
+        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * total.sign()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.embedding.lookups.clear()
+
+    def _gather(self, local: Tensor) -> Tensor:
+        if not (dist.is_available() and dist.is_initialized()):
+            return local
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size(self.process_group))]
+        dist.all_gather(parts, local.contiguous(), group=self.process_group)
+        return torch.cat(parts)

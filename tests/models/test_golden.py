@@ -1,0 +1,106 @@
+"""Golden values: what a correct implementation computes in float32, step by step."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hrm
+from hrm.optim import build_optimizers
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = sorted(GOLDEN.glob("*.npz"))
+
+
+class Golden:
+    def __init__(self, path: Path):
+        self.arrays = np.load(path)
+        self.meta = json.loads(str(self.arrays["meta"]))
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        return {
+            name.removeprefix(prefix): torch.from_numpy(self.arrays[name].copy())
+            for name in self.arrays.files
+            if name.startswith(prefix)
+        }
+
+    def model(self) -> torch.nn.Module:
+        model = hrm.build_model(self.meta["arch"], {"loss_type": self.meta["loss_type"]})
+        hrm.load_weights(model, self.under("init/"))
+        return model
+
+    def optimizers(self, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        names = ("lr", "weight_decay", "betas", "puzzle_emb_lr", "puzzle_emb_weight_decay")
+        return build_optimizers(model, **{name: self.meta[name] for name in names})
+
+
+def assert_close(ours: torch.Tensor, golden: torch.Tensor, tolerance: float, name: str) -> None:
+    error = (ours.double() - golden.double()).abs().max().item()
+    assert error <= tolerance * golden.double().abs().max().item() + 1e-12, (name, error)
+
+
+def compare(outputs, loss, metrics, golden: dict[str, torch.Tensor], tolerance: float) -> None:
+    for name, value in golden.items():
+        if name.startswith("metrics/"):
+            assert_close(metrics[name.removeprefix("metrics/")], value, tolerance, name)
+        elif name == "loss":
+            assert_close(loss.detach(), value, tolerance, name)
+        elif name in outputs:
+            assert_close(outputs[name], value, tolerance, name)
+
+
+@pytest.fixture(params=CASES, ids=lambda path: path.stem)
+def golden(request) -> Golden:
+    torch.set_num_threads(1)
+    return Golden(request.param)
+
+
+KEYS = ("logits", "q_halt_logits", "q_continue_logits", "target_q_continue")
+
+
+def test_evaluation(golden):
+    model = golden.model().eval()
+    batch = golden.under("eval/batch/")
+    carry = model.initial_carry(batch)
+    with torch.inference_mode():
+        for t in range(golden.meta["arch"]["halt_max_steps"]):
+            carry, loss, metrics, outputs, all_halted = model(
+                carry=carry, batch=batch, return_keys=KEYS
+            )
+            assert len(golden.under(f"eval/{t}/")) > 4
+            compare(outputs, loss, metrics, golden.under(f"eval/{t}/"), 1e-5)
+    assert all_halted
+
+
+def test_training(golden):
+    model = golden.model().train()
+    optimizers = golden.optimizers(model)
+    batch_size = golden.meta["arch"]["batch_size"]
+    carry = None
+    for s in range(golden.meta["steps"]):
+        batch = golden.under(f"train/{s}/batch/")
+        carry = model.initial_carry(batch) if carry is None else carry
+        carry, loss, metrics, outputs, _ = model(carry=carry, batch=batch, return_keys=KEYS)
+        values = golden.under(f"train/{s}/")
+        compare(outputs, loss, metrics, values, 1e-5 if s == 0 else 1e-4)
+        assert torch.equal(carry.halted, values["halted"])
+        assert torch.equal(carry.steps, values["steps"])
+        (loss / batch_size).backward()
+        if s == 0:
+            grads = golden.under("grad/")
+            for name, p in model.named_parameters():
+                assert_close(p.grad, grads.pop(name), 1e-5, name)
+            if local := grads.pop("puzzle_emb_local", None) is not None:
+                ((_, rows),) = model.model.inner.puzzle_emb.lookups
+                assert_close(rows.grad, golden.under("grad/")["puzzle_emb_local"], 1e-5, local)
+            assert not grads
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    final = golden.under("final/")
+    assert final.keys() == model.state_dict().keys()
+    for name, ours in model.state_dict().items():
+        error = (ours - final[name]).abs() / final[name].abs().max()
+        assert (error <= 1e-4).float().mean() >= 0.999, name

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hrm.errors import UserError
 
@@ -24,6 +24,7 @@ IGNORE_LABEL_ID = -100
 METADATA_FILE = "dataset.json"
 IDENTIFIERS_FILE = "identifiers.json"
 CHECK_CHUNK_ROWS = 65536
+INT32 = np.iinfo(np.int32)
 
 
 class DatasetMetadata(BaseModel):
@@ -31,20 +32,40 @@ class DatasetMetadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    pad_id: int
-    ignore_label_id: int | None
-    blank_identifier_id: int
-    vocab_size: Annotated[int, Field(gt=0)]
+    vocab_size: Annotated[int, Field(gt=0, le=INT32.max)]
     seq_len: Annotated[int, Field(gt=0)]
-    num_puzzle_identifiers: Annotated[int, Field(ge=0)]
+    num_puzzle_identifiers: Annotated[int, Field(ge=0, le=INT32.max)]
+    pad_id: Annotated[int, Field(ge=0)]
+    ignore_label_id: int | None
+    blank_identifier_id: Annotated[int, Field(ge=INT32.min)]
     total_groups: Annotated[int, Field(ge=0)]
-    mean_puzzle_examples: Annotated[float, Field(ge=0)]
-    sets: tuple[str, ...]
+    mean_puzzle_examples: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    sets: Annotated[tuple[str, ...], Field(min_length=1)]
 
     task: str | None = None
     grid_shape: tuple[int, int] | None = None
     box_shape: tuple[int, int] | None = None
     symbols: str | None = None
+
+    @field_validator("pad_id")
+    @classmethod
+    def _pad_is_a_token(cls, value: int, info: ValidationInfo) -> int:
+        return _below(value, info, "vocab_size")
+
+    @field_validator("blank_identifier_id")
+    @classmethod
+    def _blank_is_a_row_or_negative(cls, value: int, info: ValidationInfo) -> int:
+        return _below(value, info, "num_puzzle_identifiers")
+
+    @field_validator("sets")
+    @classmethod
+    def _sets_are_file_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name in {"", ".", ".."} or any(c in name for c in "/\\\0"):
+                raise ValueError(f"{name!r} is not a file name")
+        if len(set(names)) < len(names):
+            raise ValueError("a set is named twice")
+        return names
 
     def inferred_grid_shape(self) -> tuple[int, int] | None:
         """The grid as stated, else the square that `seq_len` makes, else None."""
@@ -68,43 +89,70 @@ class PuzzleArrays:
 
     inputs: np.ndarray  # [examples, seq_len] integer
     labels: np.ndarray  # [examples, seq_len] integer
-    puzzle_identifiers: np.ndarray  # [puzzles] integer
-    puzzle_indices: np.ndarray  # [puzzles + 1] integer
-    group_indices: np.ndarray  # [groups + 1] integer
+    puzzle_identifiers: np.ndarray  # [puzzles] int32 or int64
+    puzzle_indices: np.ndarray  # [puzzles + 1] int32 or int64
+    group_indices: np.ndarray  # [groups + 1] int32 or int64
 
 
 ARRAY_NAMES = tuple(PuzzleArrays.__dataclass_fields__)
+TOKEN_ARRAYS = ("inputs", "labels")
 
 
 def array_path(split_dir: Path, set_name: str, array_name: str) -> Path:
     return split_dir / f"{set_name}__{array_name}.npy"
 
 
+def has_split(dataset_path: str | Path, split: str) -> bool:
+    """Whether the data set has this split (e.g. a test split to evaluate on)."""
+    return (Path(dataset_path) / split / METADATA_FILE).is_file()
+
+
 def write_metadata(split_dir: Path, metadata: DatasetMetadata) -> None:
     text = json.dumps(metadata.model_dump(exclude_none=False), indent=2)
-    (split_dir / METADATA_FILE).write_text(text + "\n")
+    (split_dir / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def write_arrays(split_dir: Path, set_name: str, arrays: PuzzleArrays) -> None:
+    for name in ARRAY_NAMES:
+        np.save(array_path(split_dir, set_name, name), getattr(arrays, name), allow_pickle=False)
 
 
 def read_metadata(split_dir: Path) -> DatasetMetadata:
     """Read and check `dataset.json`.
 
     Raises:
-        UserError: the file is missing, is not JSON, or a key is missing or has the wrong type.
+        UserError: the file is missing, is not JSON, or a key is missing or has a wrong value.
     """
     path = split_dir / METADATA_FILE
     try:
         return DatasetMetadata.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: not found; build a data set first, e.g. "
-            "python dataset/build_sudoku_dataset.py --generate 2x2 --output-dir <folder>"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); build it again") from None
+        raise UserError(_missing_split(split_dir)) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "(top level)"
         raise UserError(f"{path}: key {key}: {first['msg']}; build it again") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({_one_line(error)}); build it again"
+        ) from None
+
+
+def read_split(split_dir: Path) -> tuple[DatasetMetadata, dict[str, PuzzleArrays]]:
+    """Read one split whole: its metadata, and the memory-mapped arrays of every set by name.
+
+    Raises:
+        UserError: as `read_metadata` and `read_arrays`, or the sets do not hold `total_groups`.
+    """
+    metadata = read_metadata(split_dir)
+    sets = {name: read_arrays(split_dir, name, metadata) for name in metadata.sets}
+    groups = sum(len(arrays.group_indices) - 1 for arrays in sets.values())
+    if groups != metadata.total_groups:
+        raise UserError(
+            f"{split_dir / METADATA_FILE}: total_groups={metadata.total_groups}, but the "
+            f"group_indices of its sets hold {groups}; build it again"
+        )
+    return metadata, sets
 
 
 def read_arrays(split_dir: Path, set_name: str, metadata: DatasetMetadata) -> PuzzleArrays:
@@ -112,84 +160,125 @@ def read_arrays(split_dir: Path, set_name: str, metadata: DatasetMetadata) -> Pu
 
     Raises:
         UserError: a file is missing or truncated, a shape, dtype or token is out of range, or
-            indices are not monotone; the message names the file.
+            indices are not strictly increasing; the message names the file.
     """
-    if Path(set_name).name != set_name or set_name in {"", ".", ".."}:
-        raise UserError(f"{split_dir / METADATA_FILE}: set name {set_name!r} is not a file name")
+    opened = {name: _open_array(array_path(split_dir, set_name, name)) for name in ARRAY_NAMES}
     arrays = PuzzleArrays(
-        **{name: _open_array(array_path(split_dir, set_name, name)) for name in ARRAY_NAMES}
+        **{name: a if name in TOKEN_ARRAYS else _signed(a) for name, a in opened.items()}
     )
-    _check_tokens(split_dir, set_name, metadata, arrays)
+    for name in TOKEN_ARRAYS:
+        ignored = (metadata.ignore_label_id, IGNORE_LABEL_ID) if name == "labels" else ()
+        path = array_path(split_dir, set_name, name)
+        _check_tokens(path, getattr(arrays, name), metadata, ignored)
+    examples = len(arrays.inputs)
+    if len(arrays.labels) != examples:
+        raise UserError(
+            f"{array_path(split_dir, set_name, 'labels')}: {len(arrays.labels)} rows, but inputs "
+            f"has {examples}; build it again"
+        )
     path = array_path(split_dir, set_name, "puzzle_indices")
-    _check_indices(path, arrays.puzzle_indices, len(arrays.inputs), "examples")
+    _check_indices(path, arrays.puzzle_indices, examples, "examples")
+    puzzles = len(arrays.puzzle_indices) - 1
     path = array_path(split_dir, set_name, "group_indices")
-    _check_indices(path, arrays.group_indices, len(arrays.puzzle_indices) - 1, "puzzles")
-    _check_identifiers(split_dir, set_name, metadata, arrays)
+    _check_indices(path, arrays.group_indices, puzzles, "puzzles")
+    path = array_path(split_dir, set_name, "puzzle_identifiers")
+    _check_identifiers(path, arrays.puzzle_identifiers, puzzles, metadata.num_puzzle_identifiers)
     return arrays
+
+
+def _below(value: int, info: ValidationInfo, limit: str) -> int:
+    if limit in info.data and value >= info.data[limit]:
+        raise ValueError(f"{value} is not below {limit}={info.data[limit]}")
+    return value
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _missing_split(split_dir: Path) -> str:
+    splits = sorted(path.parent.name for path in split_dir.parent.glob(f"*/{METADATA_FILE}"))
+    if splits:
+        return (
+            f"{split_dir / METADATA_FILE}: not found; this data set has no split "
+            f"{split_dir.name!r}, only {', '.join(splits)}"
+        )
+    return (
+        f"{split_dir / METADATA_FILE}: not found; build a data set first, e.g. "
+        "python dataset/build_sudoku_dataset.py --generate 2x2 --output-dir <folder>"
+    )
 
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; build the data set again") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: truncated or damaged ({error}); build it again") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-        raise UserError(f"{path}: must hold integers; build it again")
+    except Exception as error:  # a damaged header raises almost anything
+        raise UserError(
+            f"{path}: truncated or damaged ({_one_line(error)}); build it again"
+        ) from None
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{path}: holds {array.dtype}, expected integers; build it again")
     return array
 
 
+def _signed(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype in (np.int32, np.int64) else array.astype(np.int64)
+
+
 def _check_tokens(
-    split_dir: Path, set_name: str, metadata: DatasetMetadata, arrays: PuzzleArrays
+    path: Path, array: np.ndarray, metadata: DatasetMetadata, ignored: tuple[int | None, ...]
 ) -> None:
-    for name in ("inputs", "labels"):
-        path, array = array_path(split_dir, set_name, name), getattr(arrays, name)
-        if array.ndim != 2 or array.shape[1] != metadata.seq_len:
-            raise UserError(
-                f"{path}: shape {array.shape}, expected [examples, seq_len={metadata.seq_len}]"
-            )
-        ignored = {metadata.ignore_label_id, IGNORE_LABEL_ID} if name == "labels" else set()
-        for start in range(0, len(array), CHECK_CHUNK_ROWS):
-            chunk = array[start : start + CHECK_CHUNK_ROWS]
-            if chunk.min(initial=0) >= 0 and chunk.max(initial=0) < metadata.vocab_size:
-                continue
-            wrong = (chunk < 0) | (chunk >= metadata.vocab_size)
-            wrong &= ~np.isin(chunk, [i for i in ignored if i is not None])
-            if wrong.any():
-                row, column = np.argwhere(wrong)[0]
-                raise UserError(
-                    f"{path}: token {chunk[row, column]} in row {start + row} is not in "
-                    f"0..vocab_size-1={metadata.vocab_size - 1}; build it again"
-                )
-    if len(arrays.inputs) != len(arrays.labels):
+    if array.ndim != 2 or array.shape[1] != metadata.seq_len:
         raise UserError(
-            f"{array_path(split_dir, set_name, 'labels')}: {len(arrays.labels)} rows, but inputs "
-            f"has {len(arrays.inputs)}; build it again"
+            f"{path}: shape {array.shape}, expected [examples, seq_len={metadata.seq_len}]; "
+            "build it again"
         )
+    for start in range(0, len(array), CHECK_CHUNK_ROWS):
+        chunk = array[start : start + CHECK_CHUNK_ROWS]
+        if chunk.min() >= 0 and chunk.max() < metadata.vocab_size:
+            continue
+        wrong = (chunk < 0) | (chunk >= metadata.vocab_size)
+        for label in ignored:
+            if label is not None:
+                wrong &= chunk != label
+        if wrong.any():
+            row, column = np.unravel_index(np.argmax(wrong), wrong.shape)
+            raise UserError(
+                f"{path}: token {chunk[row, column]} in row {start + row} is not in "
+                f"0..vocab_size-1={metadata.vocab_size - 1}; build it again"
+            )
 
 
 def _check_indices(path: Path, indices: np.ndarray, end: int, unit: str) -> None:
     if indices.ndim != 1 or len(indices) == 0:
-        raise UserError(f"{path}: shape {indices.shape}, expected one dimension, at least [0]")
+        raise UserError(
+            f"{path}: shape {indices.shape}, expected one dimension, at least [0]; build it again"
+        )
     if indices[0] != 0 or indices[-1] != end:
         raise UserError(
-            f"{path}: runs from {indices[0]} to {indices[-1]}, expected 0 to {end} ({unit})"
+            f"{path}: runs from {indices[0]} to {indices[-1]}, expected 0 to {end} ({unit}); "
+            "build it again"
         )
-    if (np.diff(indices.astype(np.int64)) <= 0).any():
-        where = int(np.argmax(np.diff(indices.astype(np.int64)) <= 0))
-        raise UserError(f"{path}: not strictly increasing at position {where}; build it again")
+    disordered = indices[1:] <= indices[:-1]
+    if disordered.any():
+        where = int(np.argmax(disordered))
+        raise UserError(
+            f"{path}: {indices[where]} at position {where} is followed by {indices[where + 1]}, "
+            "expected strictly increasing numbers; build it again"
+        )
 
 
-def _check_identifiers(
-    split_dir: Path, set_name: str, metadata: DatasetMetadata, arrays: PuzzleArrays
-) -> None:
-    path = array_path(split_dir, set_name, "puzzle_identifiers")
-    identifiers, puzzles = arrays.puzzle_identifiers, len(arrays.puzzle_indices) - 1
+def _check_identifiers(path: Path, identifiers: np.ndarray, puzzles: int, limit: int) -> None:
     if identifiers.shape != (puzzles,):
-        raise UserError(f"{path}: shape {identifiers.shape}, expected [puzzles={puzzles}]")
-    if identifiers.max(initial=-1) >= metadata.num_puzzle_identifiers:
+        raise UserError(
+            f"{path}: shape {identifiers.shape}, expected [puzzles={puzzles}]; build it again"
+        )
+    if identifiers.max(initial=-1) >= limit:
         raise UserError(
             f"{path}: identifier {identifiers.max()} is not below "
-            f"num_puzzle_identifiers={metadata.num_puzzle_identifiers}"
+            f"num_puzzle_identifiers={limit}; build it again"
         )
+    if identifiers.min(initial=0) < INT32.min:
+        raise UserError(f"{path}: identifier {identifiers.min()} is too small; build it again")

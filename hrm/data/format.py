@@ -85,7 +85,7 @@ class DatasetMetadata(BaseModel):
 
 @dataclass(frozen=True)
 class PuzzleArrays:
-    """The five arrays of one set, memory-mapped and checked."""
+    """The five arrays of one set, memory-mapped (or copied, if not C-ordered and native)."""
 
     inputs: np.ndarray  # [examples, seq_len] integer
     labels: np.ndarray  # [examples, seq_len] integer
@@ -211,7 +211,7 @@ def _missing_split(split_dir: Path) -> str:
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; build the data set again") from None
     except Exception as error:  # a damaged header raises almost anything
@@ -220,7 +220,7 @@ def _open_array(path: Path) -> np.ndarray:
         ) from None
     if array.dtype.kind not in "iu":
         raise UserError(f"{path}: holds {array.dtype}, expected integers; build it again")
-    return array
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
 def _signed(array: np.ndarray) -> np.ndarray:

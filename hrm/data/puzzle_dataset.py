@@ -61,7 +61,7 @@ class _Plan(Protocol):
         """How many batches the iteration has."""
 
     def rows(self, iteration: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Examples and identifiers of a global batch, both [G] (fewer at the end of a test set)."""
+        """Examples and identifiers of a global batch, both [G] integer (shorter at a test set's end)."""
 
 
 class _TestPlan:
@@ -80,7 +80,7 @@ class _TestPlan:
         stop = min(start + self._batch_size, len(self._arrays.inputs))
         examples = np.arange(start, stop, dtype=starts.dtype)
         puzzles = np.searchsorted(starts, examples, side="right") - 1
-        return examples, self._arrays.puzzle_identifiers[puzzles]
+        return examples, self._arrays.puzzle_identifiers[puzzles].astype(np.int32)
 
 
 class _TrainPlan:
@@ -289,17 +289,14 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
     def _gather(
         self, arrays: PuzzleArrays, examples: np.ndarray, identifiers: np.ndarray
     ) -> dict[str, Tensor]:
-        inputs = arrays.inputs[examples].astype(np.int32)
-        labels = arrays.labels[examples].astype(np.int32)
+        inputs = arrays.inputs.take(examples, axis=0).astype(np.int32)
+        labels = arrays.labels.take(examples, axis=0).astype(np.int32)
         if self.metadata.ignore_label_id is not None:
-            np.putmask(labels, labels == self.metadata.ignore_label_id, IGNORE_LABEL_ID)
+            labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
         batch = {
             "inputs": (inputs, self.metadata.pad_id),
             "labels": (labels, IGNORE_LABEL_ID),
-            "puzzle_identifiers": (
-                identifiers.astype(np.int32),
-                self.metadata.blank_identifier_id,
-            ),
+            "puzzle_identifiers": (identifiers, self.metadata.blank_identifier_id),
         }
         return {
             name: torch.from_numpy(_pad(values, self._local_batch_size, padding))

@@ -61,7 +61,7 @@ class _Plan(Protocol):
         """How many batches the iteration has."""
 
     def rows(self, iteration: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Examples and identifiers of a global batch, both [G] integer (shorter at a test set's end)."""
+        """Examples and identifiers of a global batch, both [G] (at a test set's end shorter)."""
 
 
 class _TestPlan:

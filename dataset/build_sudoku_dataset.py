@@ -78,7 +78,8 @@ def parse_options(argv: list[str] | None = None) -> BuildOptions:
         raise UserError(f"{' and '.join(map(_flag, sources))} exclude each other; keep one")
     misplaced = GENERATOR_OPTIONS if args.generate is None else CSV_OPTIONS
     for name in misplaced:
-        if getattr(args, name) not in (None, False):
+        value = getattr(args, name)
+        if value is not None and value is not False:
             relation = "needs" if args.generate is None else "does not go with"
             raise UserError(f"{_flag(name)} {relation} --generate; drop one or add the other")
     for name, least in (

@@ -69,15 +69,15 @@ def is_valid_solution(grids: np.ndarray, box_shape: BoxShape) -> np.ndarray:
     side = box_rows * box_columns
     bits = np.zeros(256, np.uint32)
     bits[1 : side + 1] = 1 << np.arange(side)
-    in_range = ((grids >= 0) & (grids <= side)).all(axis=1)
+    in_range: np.ndarray = np.all((grids >= 0) & (grids <= side), axis=1)
     # N, band, row in band, stack, column in stack
     blocks = bits[np.where(in_range[:, None], grids, 0)].reshape(
         -1, box_columns, box_rows, box_rows, box_columns
     )
     full = (1 << side) - 1
-    valid = in_range
+    valid = in_range.copy()
     for axes in ((3, 4), (1, 2), (2, 4)):
-        valid = valid & (np.bitwise_or.reduce(blocks, axis=axes) == full).all(axis=(1, 2))
+        valid &= (np.bitwise_or.reduce(blocks, axis=axes) == full).all(axis=(1, 2))
     return valid
 
 

@@ -6,15 +6,17 @@ complete and removed on any failure.
 
 import errno
 import json
+import logging
 import math
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -33,9 +35,6 @@ DEFAULT_REPO = "sapientinc/sudoku-extreme"
 WRITE_CHUNK_ROWS = 4096
 NO_IDENTITY = -1
 ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of padding 0
-_WITHOUT_DOWNLOAD = (
-    "use --source-dir FOLDER (train.csv, test.csv) or --generate 3x3 to go on without"
-)
 
 
 @dataclass(frozen=True)
@@ -163,36 +162,39 @@ def _csv_paths(options: BuildOptions) -> tuple[Path, Path | None] | None:
         return _download(options.source_repo)
     if not options.source_dir.is_dir():
         raise UserError(f"--source-dir {options.source_dir}: no such folder")
-    test = options.source_dir / "test.csv"
-    return options.source_dir / "train.csv", test if test.exists() else None
+    train, test = options.source_dir / "train.csv", options.source_dir / "test.csv"
+    if not train.exists():
+        raise UserError(f"{train}: not found; --source-dir must hold train.csv")
+    return train, test if test.exists() else None
 
 
 def _download(repo: str) -> tuple[Path, Path | None]:
-    import logging
-    import sys
-
     if not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import huggingface_hub as hub
+    from huggingface_hub.errors import EntryNotFoundError
+
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     def fetch(name: str) -> Path:
-        return Path(hf_hub_download(repo, name, repo_type="dataset"))
+        if not isinstance(hub.try_to_load_from_cache(repo, name, repo_type="dataset"), str):
+            # Fails at once where hf_hub_download would try again for half a minute.
+            hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, repo_type="dataset"))
+        return Path(hub.hf_hub_download(repo, name, repo_type="dataset"))
 
     try:
         train = fetch("train.csv")
         try:
             return train, fetch("test.csv")
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
+        except EntryNotFoundError as error:
+            if isinstance(error, FileNotFoundError):  # not in the cache, and no connection
+                raise
             return train, None
-    except Exception as error:  # the library raises errors of many kinds for a failed download
+    except Exception as error:  # a failed download has many kinds of errors
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:120].rstrip(". ")
         raise UserError(
-            f"--source-repo {repo}: cannot be downloaded ({type(error).__name__}); "
-            f"{_WITHOUT_DOWNLOAD}"
+            f"--source-repo {repo}: cannot be downloaded ({reason}); use --source-dir "
+            "FOLDER (with train.csv, test.csv) or --generate 3x3 instead"
         ) from None
 
 
@@ -264,11 +266,12 @@ def refuse_leakage(train: CsvPuzzles, test: CsvPuzzles) -> None:
     for row in np.flatnonzero(np.isin(train_hashes, test_hashes)):
         suspects.setdefault(int(train_hashes[row]), []).append(int(row))
     for test_row in np.flatnonzero(np.isin(test_hashes, train_hashes)):
-        for row in suspects[int(test_hashes[test_row])]:
-            if are_equivalent(train.questions[row], test.questions[test_row], train.box_shape):
+        for suspect in suspects[int(test_hashes[test_row])]:
+            pair = train.questions[suspect], test.questions[test_row]
+            if are_equivalent(*pair, train.box_shape):
                 raise UserError(
                     f"{test.path}:{test.lines[test_row]}: the same puzzle up to symmetry as "
-                    f"{train.path}:{train.lines[row]}, so evaluation would not be on unseen "
+                    f"{train.path}:{train.lines[suspect]}, so evaluation would not be on unseen "
                     "puzzles; delete one, or pass --allow-leakage"
                 )
 
@@ -280,11 +283,12 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
     original = options.format == "original"
     train_count = len(sources.train[0])
     per_puzzle = options.identifiers == "per-puzzle" and not original
-    if per_puzzle:
-        names = _as_text(sources.train[0], sources.box_shape)
-    else:
-        names = ["<blank>"] if original else ["shared"]
-    (building / IDENTIFIERS_FILE).write_text(json.dumps(names) + "\n")
+    num_identifiers = train_count if per_puzzle else 1
+    with open(building / IDENTIFIERS_FILE, "w") as file:
+        if per_puzzle:
+            _write_names(file, sources.train[0], sources.box_shape)
+        else:
+            file.write(json.dumps(["<blank>"] if original else ["shared"]) + "\n")
 
     train_identifiers = np.arange(train_count) if per_puzzle else np.zeros(train_count)
     splits = [("train", sources.train, train_identifiers, options.num_aug + 1)]
@@ -299,7 +303,9 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
         rng = np.random.default_rng([options.seed, 1])
         _write_tokens(split_dir, set_name, puzzles, versions, sources.box_shape, offset, rng)
         _write_indices(split_dir, set_name, identifiers, versions)
-        metadata = _metadata(original, sources.box_shape, set_name, len(puzzles[0]), len(names))
+        metadata = _metadata(
+            original, sources.box_shape, set_name, len(puzzles[0]), num_identifiers
+        )
         write_metadata(split_dir, metadata)
     return BuildSummary(
         output_dir=options.output_dir,
@@ -309,9 +315,12 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
     )
 
 
-def _as_text(questions: np.ndarray, box_shape: BoxShape) -> list[str]:
+def _write_names(file: IO[str], questions: np.ndarray, box_shape: BoxShape) -> None:
+    """Write the questions as a JSON list, one per line; there may be millions."""
     symbols = np.frombuffer(SYMBOLS[: math.prod(box_shape) + 1].encode(), np.uint8)
-    return [symbols[question].tobytes().decode() for question in questions]
+    for index, question in enumerate(questions):
+        file.write(("[" if index == 0 else ",\n") + f'"{symbols[question].tobytes().decode()}"')
+    file.write("]\n")
 
 
 def _write_tokens(
@@ -348,7 +357,7 @@ def _write_tokens(
 
 def _write_indices(split_dir: Path, set_name: str, identifiers: np.ndarray, versions: int) -> None:
     count = len(identifiers) * versions
-    index_dtype = np.int32 if count < 2**31 else np.int64
+    index_dtype = np.dtype(np.int32 if count < 2**31 else np.int64)
     arrays = {
         "puzzle_identifiers": np.repeat(identifiers.astype(np.int32), versions),
         "puzzle_indices": np.arange(count + 1, dtype=index_dtype),

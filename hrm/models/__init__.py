@@ -1,11 +1,14 @@
 """Models, found through an explicit registry, and weights, loaded without executing anything."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hrm.errors import UserError
@@ -40,7 +43,8 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead
     """
     arch, loss = dict(arch), dict(loss)
     model_class, model_config = _look_up(MODELS, "arch.name", arch.pop("name", "hrm_act_v1"))
-    head_class, head_config = _look_up(LOSS_HEADS, "arch.loss.name", loss.pop("name", "act_loss_head"))
+    head = loss.pop("name", "act_loss_head")
+    head_class, head_config = _look_up(LOSS_HEADS, "arch.loss.name", head)
     try:
         config = model_config.model_validate(arch)
         return head_class(model_class(config), head_config.model_validate(loss))
@@ -56,19 +60,22 @@ def _look_up(registry: dict[str, Any], key: str, name: Any) -> Any:
     return registry[name]
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor] | str | Path) -> None:
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor] | str | Path, source: str = "weights"
+) -> None:
     """Load weights by name, with or without `_orig_mod.`, in place.
 
     Args:
         weights: a state dict, a `.safetensors` file, or a file that `torch.save` wrote (read
             with `weights_only=True`, so nothing in it is executed).
+        source: what to call a state dict in an error.
 
     Raises:
         UserError: the file cannot be read; a tensor is missing, unknown or of another shape.
     """
-    source = "weights" if isinstance(weights, Mapping) else str(weights)
-    state = weights if isinstance(weights, Mapping) else read_weights(Path(weights))
-    state = {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in state.items()}
+    if not isinstance(weights, Mapping):
+        source, weights = str(weights), read_weights(Path(weights))
+    state = {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in weights.items()}
     expected = model.state_dict()
     if missing := sorted(expected.keys() - state.keys()):
         raise UserError(f"{source}: tensor {missing[0]} is missing ({len(missing)} in all)")
@@ -85,11 +92,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor] | str | Path) -
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a `.safetensors` or `torch.save` file without executing anything."""
-    import pickle
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

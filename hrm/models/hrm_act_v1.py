@@ -144,7 +144,10 @@ class GridEmbedding(nn.Module):
         super().__init__()
         assert config.grid_shape is not None and config.box_shape is not None
         (rows, columns), (box_rows, box_columns) = config.grid_shape, config.box_shape
-        row, column = torch.arange(config.seq_len) // columns, torch.arange(config.seq_len) % columns
+        row, column = (
+            torch.arange(config.seq_len) // columns,
+            torch.arange(config.seq_len) % columns,
+        )
         box = row // box_rows * (columns // box_columns) + column // box_columns
         self.index = nn.Buffer(torch.stack([row, column, box]), persistent=False)
         self.prefix_len = config.prefix_len
@@ -309,9 +312,7 @@ class HRMACTV1(nn.Module):
             current_data={name: torch.zeros_like(value) for name, value in batch.items()},
         )
 
-    def forward(
-        self, carry: Carry, batch: dict[str, Tensor]
-    ) -> tuple[Carry, dict[str, Tensor]]:
+    def forward(self, carry: Carry, batch: dict[str, Tensor]) -> tuple[Carry, dict[str, Tensor]]:
         """One ACT step of every sequence.
 
         Returns:
@@ -340,9 +341,7 @@ class HRMACTV1(nn.Module):
                 *_, next_halt, next_continue = self.inner(z_H, z_L, data["inputs"], puzzle)
                 best = torch.where(last_step, next_halt, torch.maximum(next_halt, next_continue))
                 outputs["target_q_continue"] = torch.sigmoid(best)
-        carry = replace(
-            carry, z_H=z_H, z_L=z_L, steps=steps, halted=halted, tick=carry.tick + 1
-        )
+        carry = replace(carry, z_H=z_H, z_L=z_L, steps=steps, halted=halted, tick=carry.tick + 1)
         return carry, outputs
 
     def _take_new_data(self, carry: Carry, batch: dict[str, Tensor]) -> Carry:

@@ -53,9 +53,7 @@ class SparseSignSGD(Optimizer):
         if not lookups:
             return loss
         identifiers = torch.cat([ids for ids, _ in lookups])
-        grads = torch.cat(
-            [torch.zeros_like(r) if r.grad is None else r.grad for _, r in lookups]
-        )
+        grads = torch.cat([torch.zeros_like(r) if r.grad is None else r.grad for _, r in lookups])
         identifiers, grads = self._gather(identifiers), self._gather(grads)
         known = identifiers >= 0
         rows, inverse = identifiers[known].unique(return_inverse=True)

@@ -1,0 +1,68 @@
+"""Evaluate a checkpoint: `python evaluate.py checkpoint=checkpoints/<project>/<run>/step_<n>`."""
+
+import json
+import sys
+
+from hrm.checkpoint import load_checkpoint, save_predictions
+from hrm.config import EvaluateConfig, PretrainConfig, load_evaluate_config
+from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.format import DatasetMetadata
+from hrm.device import compile_model, pick_device
+from hrm.errors import UserError, run_command
+from hrm.training.distributed import Ranks
+from hrm.training.evaluation import evaluate
+
+KEYS = ", ".join(EvaluateConfig.model_fields)
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\n\nkeys: {KEYS}")
+        return
+    ranks = Ranks.from_environment()
+    with ranks.connected():
+        config = ranks.agree(lambda: load_evaluate_config(sys.argv[1:]))
+        device = pick_device(config.device, ranks.local_rank)
+        checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
+        dataset = open_dataset(config, checkpoint.config, ranks)
+        check_fit(checkpoint.metadata, dataset)
+        model = checkpoint.model.to(device).eval()
+        compile_model(model, config.compile, device)
+        result = evaluate(model, dataset, device, ranks, config.halting, config.eval_save_outputs)
+        if ranks.is_first:
+            if result.outputs:
+                path = save_predictions(checkpoint.path, result.outputs)
+                print(f"outputs saved in {path}", file=sys.stderr)
+            print(json.dumps({"step": checkpoint.step, **result.named()}, indent=2))
+
+
+def open_dataset(config: EvaluateConfig, trained: PretrainConfig, ranks: Ranks) -> PuzzleDataset:
+    """The split to evaluate; the training run's data and batch size unless given."""
+    return PuzzleDataset(
+        PuzzleDatasetConfig(
+            seed=trained.seed,
+            dataset_path=config.data_path or trained.data_path,
+            global_batch_size=config.global_batch_size or trained.global_batch_size,
+            test_set_mode=True,
+            epochs_per_iter=1,
+            rank=ranks.rank,
+            num_replicas=ranks.size,
+        ),
+        split=config.split,
+    )
+
+
+def check_fit(trained: DatasetMetadata, dataset: PuzzleDataset) -> None:
+    """Raise `UserError` where the data set does not fit the checkpoint's model."""
+    for key in ("vocab_size", "seq_len", "num_puzzle_identifiers"):
+        theirs, ours = getattr(dataset.metadata, key), getattr(trained, key)
+        fits = theirs <= ours if key == "num_puzzle_identifiers" else theirs == ours
+        if not fits:
+            raise UserError(
+                f"data_path={dataset.config.dataset_path}: {key} is {theirs}, but the checkpoint "
+                f"was trained with {ours}; name a data set of the same kind"
+            )
+
+
+if __name__ == "__main__":
+    run_command(main)

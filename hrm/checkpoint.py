@@ -1,0 +1,221 @@
+"""The one owner of checkpoints: a folder `step_<n>/` that suffices by itself.
+
+    model.safetensors   weights, names as published
+    ema.safetensors     their running average, where the run keeps one
+    all_config.yaml     the run's configuration
+    dataset.json        metadata of the training set; gives vocabulary, length and table size
+    source/             model source files that made it
+    predictions.safetensors   where evaluation was asked to save its outputs
+
+The original's checkpoints (a single `torch.save` file `step_<n>` with `all_config.yaml` beside it)
+are read as well.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import hrm.models
+from hrm.config import PretrainConfig, dump_yaml, load_saved_config
+from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
+from hrm.errors import UserError
+from hrm.models import build_model, load_weights, read_weights
+from hrm.models.losses import ACTLossHead
+
+CONFIG_FILE = "all_config.yaml"
+WEIGHTS_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+PREDICTIONS_FILE = "predictions.safetensors"
+SOURCE_DIR = "source"
+STEP_NAME = re.compile(r"step_(\d+)$")
+TABLE_NAME = "model.inner.puzzle_emb.weights"
+
+WeightsName = Literal["auto", "raw", "ema"]
+
+
+def step_dir(run_dir: Path, step: int) -> Path:
+    return run_dir / f"step_{step}"
+
+
+def save_checkpoint(
+    run_dir: Path,
+    step: int,
+    config: PretrainConfig,
+    metadata: DatasetMetadata,
+    weights: Mapping[str, Tensor],
+    ema_weights: Mapping[str, Tensor] | None = None,
+    predictions: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write `run_dir/step_<step>/` so that it is either whole or not there.
+
+    Raises:
+        UserError: the disk is full or not writable; nothing half-written stays.
+    """
+    final = step_dir(run_dir, step)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=run_dir))
+    try:
+        temporary.chmod(0o755)
+        _save_tensors(weights, temporary / WEIGHTS_FILE)
+        if ema_weights is not None:
+            _save_tensors(ema_weights, temporary / EMA_FILE)
+        if predictions:
+            _save_tensors(predictions, temporary / PREDICTIONS_FILE)
+        dump_yaml(config, temporary / CONFIG_FILE)
+        write_metadata(temporary, metadata)
+        copy_model_source(temporary / SOURCE_DIR)
+        _sync_tree(temporary)
+        _replace(temporary, final)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{final}: checkpoint could not be written ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Path:
+    """Write `predictions.safetensors` into a checkpoint folder (beside a single-file one)."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    name = PREDICTIONS_FILE if checkpoint.is_dir() else f"{checkpoint.name}_{PREDICTIONS_FILE}"
+    temporary = folder / f".{name}.tmp"
+    try:
+        _save_tensors(predictions, temporary)
+        _sync(temporary)
+        temporary.replace(folder / name)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{folder / name}: could not be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return folder / name
+
+
+def copy_model_source(target: Path) -> None:
+    """Copy the model's source files, as a record of what made the weights."""
+    source = Path(hrm.models.__file__).parent
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    if final.exists():
+        old = temporary.with_name(temporary.name + ".old")
+        final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(final)
+    _sync(final.parent)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model rebuilt from a checkpoint alone."""
+
+    path: Path
+    step: int | None
+    model: ACTLossHead
+    config: PretrainConfig
+    metadata: DatasetMetadata
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that `path` names: itself, or the newest `step_<n>` of a run folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.exists():
+        raise UserError(
+            f"checkpoint={path}: not found; expected a step_<n> folder or file, or a run"
+        )
+    if path.is_file() or (path / WEIGHTS_FILE).is_file():
+        return path
+    steps = [(int(m[1]), p) for p in path.iterdir() if (m := STEP_NAME.fullmatch(p.name))]
+    if not steps:
+        raise UserError(f"checkpoint={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
+    return max(steps)[1]
+
+
+def load_checkpoint(
+    path: Path, weights: WeightsName = "auto", data_path: Path | None = None
+) -> Checkpoint:
+    """Rebuild the model of a checkpoint, ours or the original's, on the CPU.
+
+    Args:
+        weights: `auto` takes the running average where there is one.
+        data_path: the data set to run it on; the original's checkpoints take the sequence length
+            from it (ours know it themselves).
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or does not fit its configuration.
+    """
+    path = find_checkpoint(path)
+    folder = path if path.is_dir() else path.parent
+    config = load_saved_config(folder / CONFIG_FILE)
+    if path.is_dir():
+        has_ema = (path / EMA_FILE).is_file()
+        if weights == "ema" and not has_ema:
+            raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
+        file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
+        metadata = read_metadata(path)
+        state = read_weights(file)
+    else:
+        if weights == "ema":
+            raise UserError(f"{path}: holds no running average; use weights=raw")
+        file, state = path, read_weights(path)
+        metadata = _foreign_metadata(data_path or config.data_path)
+        table = next((t for name, t in state.items() if name.endswith(TABLE_NAME)), None)
+        if table is not None:
+            metadata = metadata.model_copy(update={"num_puzzle_identifiers": len(table)})
+    model = build_for(config, metadata)
+    load_weights(model, state, source=str(file))
+    step = STEP_NAME.fullmatch(path.name)
+    return Checkpoint(path, int(step[1]) if step else None, model, config, metadata)
+
+
+def _foreign_metadata(data_path: Path) -> DatasetMetadata:
+    for split in ("train", "test"):
+        with suppress(UserError):
+            if (data_path / split / METADATA_FILE).is_file():
+                return read_metadata(data_path / split)
+    raise UserError(f"data_path={data_path}: no data set; name one that fits the checkpoint")
+
+
+def build_for(config: PretrainConfig, metadata: DatasetMetadata) -> ACTLossHead:
+    """Build the configured model, fresh weights, for a data set."""
+    arch = config.arch.model_dump(exclude={"loss"}) | {
+        "seq_len": metadata.seq_len,
+        "vocab_size": metadata.vocab_size,
+        "num_puzzle_identifiers": metadata.num_puzzle_identifiers,
+        "grid_shape": metadata.inferred_grid_shape(),
+        "box_shape": metadata.inferred_box_shape(),
+        "seed": config.seed,
+    }
+    with torch.device("cpu"):
+        return build_model(arch, config.arch.loss.model_dump())

@@ -1,0 +1,276 @@
+"""Configuration: frozen schemas, read once at the edge. The only place that touches OmegaConf."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from hrm.device import CompileMode, DeviceName
+from hrm.errors import UserError
+from hrm.models.hrm_act_v1 import HRMArch
+from hrm.models.losses import LossConfig
+from hrm.rollout import Halting
+
+CONFIG_DIR = Path(__file__).parents[1] / "config"
+CONFIG_NAME = "cfg_pretrain"
+OUTPUT_KEYS = (
+    "inputs",
+    "labels",
+    "puzzle_identifiers",
+    "predictions",
+    "logits",
+    "q_halt_logits",
+    "q_continue_logits",
+    "steps",
+)
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Compile = Annotated[
+    CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
+]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_=+,-][A-Za-z0-9._=+, -]*$")]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedLossConfig(LossConfig):
+    """Loss head as a configuration names it."""
+
+    name: str = "act_loss_head"
+
+
+class ArchConfig(HRMArch):
+    """Architecture as a configuration names it."""
+
+    name: str = "hrm_act_v1"
+    loss: NamedLossConfig
+
+
+class PretrainConfig(_Config):
+    """What `pretrain.py` reads; documented key by key in `config/cfg_pretrain.yaml`."""
+
+    arch: ArchConfig
+    data_path: Path
+
+    global_batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None
+    epochs: PositiveInt
+    eval_interval: PositiveInt | None
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    lr: NonNegative
+    lr_min_ratio: Fraction
+    lr_warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: NonNegative
+    beta1: BelowOne
+    beta2: BelowOne
+    puzzle_emb_lr: NonNegative
+    puzzle_emb_weight_decay: NonNegative
+    puzzle_emb_dropout: Fraction
+    ema: bool
+    ema_decay: BelowOne
+
+    checkpoint_every_eval: bool
+    eval_halting: Halting
+    eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...]  # type: ignore[valid-type]
+
+    project_name: FileName | None
+    run_name: FileName | None
+    checkpoint_path: Path | None
+    overwrite: bool
+    logger: Literal["none", "wandb"]
+    log_interval: PositiveInt
+    progress: bool
+
+    device: DeviceName
+    compile: Compile
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainConfig":
+        if self.epochs % self.epochs_per_iteration:
+            raise ValueError(
+                f"epochs={self.epochs} is not a multiple of eval_interval={self.eval_interval}"
+            )
+        return self
+
+    @property
+    def epochs_per_iteration(self) -> int:
+        """Epochs between evaluations; all of them without `eval_interval`."""
+        return self.eval_interval or self.epochs
+
+    @property
+    def iterations(self) -> int:
+        return self.epochs // self.epochs_per_iteration
+
+    @property
+    def run_dir(self) -> Path:
+        """`checkpoint_path`, else `checkpoints/<project>/<run>`; the run must be named by then."""
+        assert self.run_name is not None
+        project = self.project_name or self.data_path.name
+        return self.checkpoint_path or Path("checkpoints") / project / self.run_name
+
+    def local_micro_batch_size(self, ranks: int) -> int:
+        """Rows per forward pass on one rank.
+
+        Raises:
+            UserError: the batch is not divisible by the ranks, or the share by the micro-batch.
+        """
+        if self.global_batch_size % ranks:
+            raise UserError(
+                f"global_batch_size={self.global_batch_size} is not divisible by {ranks} ranks"
+            )
+        local = self.global_batch_size // ranks
+        micro = self.micro_batch_size or local
+        if local % micro:
+            raise UserError(
+                f"micro_batch_size={micro} does not divide the {local} rows of each rank "
+                f"(global_batch_size={self.global_batch_size}, {ranks} ranks)"
+            )
+        return micro
+
+
+class EvaluateConfig(_Config):
+    """What `evaluate.py` reads. None means: as the checkpoint was trained."""
+
+    checkpoint: Path
+    data_path: Path | None = None
+    split: FileName = "test"
+    halting: Halting = "max_steps"
+    global_batch_size: PositiveInt | None = None
+    weights: Literal["auto", "raw", "ema"] = "auto"
+    eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...] = ()  # type: ignore[valid-type]
+    device: DeviceName = "auto"
+    compile: Compile = "false"
+
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def validate(schema: type[Schema], values: Any, source: str) -> Schema:
+    """Check plain values against a schema.
+
+    Raises:
+        UserError: one line with the first wrong key, what is wrong, and `source`.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_sibling_keys(schema, first["loc"]))
+            reason = f"unknown key; known here: {known}"
+        elif first["type"] == "missing":
+            reason = "is required"
+        elif first["type"] != "value_error":
+            reason += f", got {first['input']!r}"
+        raise UserError(f"{source}: {key + ': ' if key else ''}{reason}") from None
+
+
+def _sibling_keys(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    for part in location[:-1]:
+        annotation = schema.model_fields[str(part)].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        schema = annotation
+    return list(schema.model_fields)
+
+
+def load_pretrain_config(
+    overrides: Sequence[str], config_name: str = CONFIG_NAME, config_dir: Path = CONFIG_DIR
+) -> PretrainConfig:
+    """Compose `config_dir/config_name.yaml` with Hydra overrides (`key=value`).
+
+    Raises:
+        UserError: an unknown key, a wrong value, or a file that is not there; one line.
+    """
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+            composed = compose(config_name, overrides=list(overrides))
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"configuration: {_explain(error, config_dir)}") from None
+    return validate(PretrainConfig, values, "configuration")
+
+
+def _explain(error: Exception, config_dir: Path) -> str:
+    reason = _first_line(error)
+    if not reason.startswith("Could not override"):
+        return reason
+    key = reason.split("'")[1]
+    keys = [*PretrainConfig.model_fields]
+    keys += [f"arch.{name}" for name in ArchConfig.model_fields]
+    keys += [f"arch.loss.{name}" for name in NamedLossConfig.model_fields]
+    close = get_close_matches(key, keys, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"see {config_dir / 'cfg_pretrain.yaml'}"
+    return f"{key}: unknown key; {hint}"
+
+
+def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
+    """Parse `key=value` arguments of `evaluate.py`."""
+    return validate(EvaluateConfig, parse_arguments(arguments), "evaluate.py")
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """`key=value …` -> plain values.
+
+    Raises:
+        UserError: an argument is not of that form.
+    """
+    if wrong := [a for a in arguments if "=" not in a.lstrip("=")]:
+        raise UserError(f"argument {wrong[0]!r} is not of the form key=value")
+    try:
+        parsed = OmegaConf.from_dotlist(list(arguments))
+        values = OmegaConf.to_container(parsed, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"arguments: {_first_line(error)}") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def dump_yaml(config: BaseModel, path: Path) -> None:
+    """Write a configuration as YAML; `load_saved_config` reads it back."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def load_saved_config(path: Path) -> PretrainConfig:
+    """Read an `all_config.yaml`, ours or the original's; keys it lacks take today's defaults.
+
+    Raises:
+        UserError: the file is missing or damaged, or a key is unknown or wrong.
+    """
+    try:
+        saved = OmegaConf.load(path)
+        base = OmegaConf.load(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
+        assert isinstance(base, DictConfig) and isinstance(saved, DictConfig)
+        base.pop("defaults")
+        values = OmegaConf.to_container(OmegaConf.merge(base, saved), resolve=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: not found") from None
+    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
+        raise UserError(f"{path}: not a configuration ({_first_line(error)})") from None
+    return validate(PretrainConfig, values, str(path))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

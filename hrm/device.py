@@ -1,0 +1,73 @@
+"""Which device to run on, and whether to compile."""
+
+import shutil
+import sys
+import warnings
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from hrm.errors import UserError
+from hrm.models.layers import Block
+
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+CompileMode = Literal["auto", "true", "false"]
+
+
+def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
+    """The named device; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    assert name in get_args(DeviceName)
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(n for n in ("cuda", "mps", "cpu") if available[n])  # type: ignore[assignment]
+    if not available[name]:
+        raise UserError(f"device={name}: not available here; use device=auto or device=cpu")
+    if name == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"device=cuda: {torch.cuda.device_count()} GPUs, but local rank {local_rank}; "
+                "start fewer processes per node or use device=cpu"
+            )
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
+    return torch.device(name)
+
+
+def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> bool:
+    """Compile the transformer blocks in place (names of weights stay); says whether it did.
+
+    `auto` compiles where a compiler is found: on CUDA with Triton, on the CPU with a C++ compiler.
+    Blocks, and not the whole model, so that all blocks share one short compilation.
+
+    Raises:
+        UserError: `true`, but there is no working compiler.
+    """
+    if mode == "false" or (mode == "auto" and not _has_compiler(device)):
+        return False
+    try:
+        torch.compile(torch.neg)(torch.zeros(8, device=device))
+    except Exception as error:
+        reason = f"compile={mode}: no working compiler ({type(error).__name__})"
+        if mode == "true":
+            raise UserError(f"{reason}; use compile=false") from None
+        warnings.warn(f"{reason}; going on without", stacklevel=2)
+        return False
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.compile(dynamic=False)
+    return True
+
+
+def _has_compiler(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return sys.platform == "linux" and any(map(shutil.which, ("g++", "clang++")))
+    return device.type == "cuda" and torch.utils._triton.has_triton()

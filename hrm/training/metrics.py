@@ -1,0 +1,162 @@
+"""Metrics: sums on the device, one reduction, one division; and the places that they go to."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from torch import Tensor
+from tqdm import tqdm
+
+from hrm.errors import UserError
+from hrm.training.distributed import Ranks
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricSums:
+    """Sums of named metrics over steps or batches, kept on the device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def totals(self) -> dict[str, Tensor]:
+        """The sums so far, on the device."""
+        return dict(self._sums)
+
+    def reduce(self, ranks: Ranks, losses_per: float | None = None) -> dict[str, float]:
+        """Sum over ranks and divide: losses by `losses_per`, the rest by `count`, and reset.
+
+        Args:
+            losses_per: None divides the losses by `count` too (evaluation).
+
+        Returns:
+            Name -> value; what is divided by a `count` of 0 is left out.
+        """
+        sums, self._sums = ranks.sum(self._sums), {}
+        count = sums.pop("count", 0.0)
+        result = {"count": count}
+        for name, total in sums.items():
+            per = losses_per if losses_per is not None and name.endswith("_loss") else count
+            if per:
+                result[name] = total / per
+        return result
+
+
+class Logger(Protocol):
+    """Where metrics go."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLinesLogger:
+    """One JSON object per line: {"step": n, name: value, …}; flushed line by line."""
+
+    def __init__(self, path: Path):
+        self._file: TextIO = path.open("w")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class WandbLogger:
+    """Weights & Biases; offline without a login. Its failures are told once and never raised."""
+
+    def __init__(
+        self, project: str, run_name: str, config: dict[str, Any], run_dir: Path, source_dir: Path
+    ):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError(
+                "logger=wandb: not installed; pip install 'hrm[wandb]' or use logger=none"
+            ) from None
+        self._run: Any = None
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        settings = wandb.Settings(silent=True, init_timeout=30)
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=run_name,
+                config=config,
+                dir=str(run_dir),
+                mode=mode,  # type: ignore[arg-type]
+                settings=settings,
+            )
+            self._run.log_code(str(source_dir))
+        except Exception as error:
+            self._give_up(error)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        if self._run is not None:
+            try:
+                self._run.log(dict(metrics), step=step)
+            except Exception as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        if self._run is not None:
+            try:
+                self._run.finish()
+            except Exception as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        print(f"wandb stopped ({error}); training goes on without it", file=sys.stderr)
+
+
+class Progress:
+    """Live progress bar: step, loss, exact accuracy, ACT steps, examples/s, time left."""
+
+    def __init__(self, total_steps: int, batch_size: int, enabled: bool):
+        self._batch_size = batch_size
+        self._shown: dict[str, str] = {}
+        self._bar = tqdm(
+            total=total_steps,
+            disable=not enabled,
+            unit="step",
+            mininterval=0.5,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar:20}| step {n_fmt}/{total_fmt}{postfix}, "
+            "{elapsed}<{remaining}",
+        )
+
+    def update(self, metrics: Mapping[str, float]) -> None:
+        """One more step; `metrics` are the newest known, {} between log intervals."""
+        for label, name, style in (
+            ("loss", "lm_loss", ".3f"),
+            ("exact", "exact_accuracy", ".1%"),
+            ("ACT steps", "steps", ".1f"),
+        ):
+            if name in metrics:
+                self._shown[label] = f"{label} {metrics[name]:{style}}"
+        rate = self._bar.format_dict["rate"] if not self._bar.disable else None
+        if rate:
+            self._shown["rate"] = f"{rate * self._batch_size:.0f} examples/s"
+        if self._shown:
+            self._bar.set_postfix_str(", ".join(self._shown.values()), refresh=False)
+        self._bar.update()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(line)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}

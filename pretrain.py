@@ -1,0 +1,32 @@
+"""Train a model: `python pretrain.py data_path=… [--config-name NAME] [key=value …]`."""
+
+import argparse
+import sys
+
+from hrm.config import CONFIG_NAME, load_pretrain_config
+from hrm.device import pick_device
+from hrm.errors import run_command
+from hrm.training.distributed import Ranks
+from hrm.training.loop import train, with_run_name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Train a model. Keys and defaults: config/cfg_pretrain.yaml and config/arch/."
+    )
+    parser.add_argument("--config-name", default=CONFIG_NAME, help="file in config/, without .yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_intermixed_args()
+
+    ranks = Ranks.from_environment()
+    with ranks.connected():
+        config = ranks.agree(
+            lambda: with_run_name(load_pretrain_config(arguments.overrides, arguments.config_name))
+        )
+        run_dir = train(config, ranks, pick_device(config.device, ranks.local_rank))
+    if ranks.is_first:
+        print(f"saved in {run_dir}; next: python evaluate.py checkpoint={run_dir}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -28,7 +28,7 @@ def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(n for n in ("cuda", "mps", "cpu") if available[n])  # type: ignore[assignment]
+        name = next(n for n in ("cuda", "mps", "cpu") if available[n])
     if not available[name]:
         raise UserError(f"device={name}: not available here; use device=auto or device=cpu")
     if name == "cuda":

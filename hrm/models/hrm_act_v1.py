@@ -222,9 +222,9 @@ class HRMInner(nn.Module):
 
         self.lm_head = CastedLinear(D, config.vocab_size)
         self.q_head = CastedLinear(D, 2, bias=True)
-        with torch.no_grad():
-            self.q_head.weight.zero_()
-            self.q_head.bias.fill_(Q_HEAD_BIAS)
+        nn.init.zeros_(self.q_head.weight)
+        assert self.q_head.bias is not None
+        nn.init.constant_(self.q_head.bias, Q_HEAD_BIAS)
 
     def _prepend_puzzle(self, e: Tensor, puzzle: Tensor) -> Tensor:
         B, T, D = e.shape

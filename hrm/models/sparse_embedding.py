@@ -13,10 +13,12 @@ class CastedSparseEmbedding(nn.Module):
     Negative identifiers mean "no identity": a zero row that is never updated.
     """
 
+    weights: Tensor
+
     def __init__(self, num_embeddings: int, dim: int, cast_to: torch.dtype):
         super().__init__()
         self.cast_to = cast_to
-        self.weights = nn.Buffer(torch.zeros(num_embeddings, dim))
+        self.register_buffer("weights", torch.zeros(num_embeddings, dim))
         self.lookups: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, identifiers: Tensor) -> Tensor:

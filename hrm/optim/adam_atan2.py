@@ -52,7 +52,7 @@ class AdamATan2(Optimizer):
                     "exp_avg_sq": torch.zeros_like(p),
                 }
         states = [self.state[p] for p in params]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         beta1, beta2 = group["betas"]
         m = [state["exp_avg"] for state in states]
         v = [state["exp_avg_sq"] for state in states]

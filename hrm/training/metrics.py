@@ -128,7 +128,7 @@ class Progress:
             total=total_steps,
             disable=not enabled,
             unit="step",
-            mininterval=0.5,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar:20}| step {n_fmt}/{total_fmt}{postfix}, "
             "{elapsed}<{remaining}",

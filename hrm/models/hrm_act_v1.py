@@ -362,5 +362,6 @@ class HRMACTV1(nn.Module):
         """Exploration: with some probability, a minimum drawn uniformly from 2…halt_max_steps."""
         c = self.config
         explore = uniform_hash(c.seed, carry.tick, carry.row, 0) < c.halt_exploration_prob
-        drawn = 2 + uniform_hash(c.seed, carry.tick, carry.row, 1) * (c.halt_max_steps - 1)
-        return torch.where(explore, drawn.to(torch.int32), 0)
+        drawn = uniform_hash(c.seed, carry.tick, carry.row, 1) * (c.halt_max_steps - 1)
+        # Cut before adding 2: the float32 sum could round up to halt_max_steps + 1.
+        return torch.where(explore, 2 + drawn.to(torch.int32), 0)

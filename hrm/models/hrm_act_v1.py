@@ -76,8 +76,8 @@ class HRMConfig(HRMArch):
     seq_len: PositiveInt
     vocab_size: PositiveInt
     num_puzzle_identifiers: Annotated[int, Field(ge=0)]
-    grid_shape: tuple[int, int] | None = None
-    box_shape: tuple[int, int] | None = None
+    grid_shape: tuple[PositiveInt, PositiveInt] | None = None
+    box_shape: tuple[PositiveInt, PositiveInt] | None = None
     batch_size: int | None = None  # accepted for the original's configurations; any batch runs
     seed: int = 0
 

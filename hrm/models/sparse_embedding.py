@@ -10,7 +10,8 @@ class CastedSparseEmbedding(nn.Module):
     `weights` is a buffer. A training lookup copies the rows of its batch into a leaf tensor, and
     `lookups` keeps (identifiers [B], leaf [B, dim]) for the optimizer, which reads the leaf's
     gradient, updates those rows and clears the list (`hrm.optim.SparseSignSGD`).
-    Negative identifiers mean "no identity": a zero row that is never updated.
+    Negative identifiers mean "no identity": a zero row that is never updated. The table has one
+    row at least, so that data without any identity can be looked up.
     """
 
     weights: Tensor
@@ -18,7 +19,7 @@ class CastedSparseEmbedding(nn.Module):
     def __init__(self, num_embeddings: int, dim: int, cast_to: torch.dtype):
         super().__init__()
         self.cast_to = cast_to
-        self.register_buffer("weights", torch.zeros(num_embeddings, dim))
+        self.register_buffer("weights", torch.zeros(max(num_embeddings, 1), dim))
         self.lookups: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, identifiers: Tensor) -> Tensor:

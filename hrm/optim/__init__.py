@@ -27,6 +27,6 @@ def build_optimizers(
     optimizers += [
         SparseSignSGD(module, puzzle_emb_lr, puzzle_emb_weight_decay, process_group)
         for module in model.modules()
-        if isinstance(module, CastedSparseEmbedding) and module.weights.numel() > 0
+        if isinstance(module, CastedSparseEmbedding)
     ]
     return optimizers

@@ -1,13 +1,18 @@
-"""The model, its loss and gradients against a plain float64 reference, for all switches."""
+"""The model, its loss and gradients against a plain float64 reference, for all switches.
+
+The model runs in float64 here, so that no rounding hides behind a tolerance; only the rotary
+tables stay float32. That float32 itself is accurate enough is what the golden values show.
+"""
 
 import itertools
 import random
 
 import pytest
 import torch
-from reference_act import Reference
 
 import hrm
+
+from .reference_act import Reference
 
 KEYS = ("logits", "q_halt_logits", "q_continue_logits", "target_q_continue")
 ROWS, VOCAB, IDENTIFIERS, HIDDEN = 5, 7, 4, 16
@@ -90,9 +95,18 @@ def make_batch(generator: torch.Generator, length: int = 6) -> dict[str, torch.T
     }
 
 
+@pytest.fixture(autouse=True)
+def _float_means_double(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
 def make_model(arch: dict, loss: dict, generator: torch.Generator) -> torch.nn.Module:
-    """Weights under which nothing is zero and the halting values cross."""
-    model = hrm.build_model(arch, loss)
+    """Float64 weights under which nothing is zero and the halting values cross."""
+    model = hrm.build_model(arch, loss).double()
+    model.model.inner.dtype = torch.float64
+    for module in model.modules():
+        if hasattr(module, "cast_to"):
+            module.cast_to = torch.float64
     state = model.state_dict()
     for name, tensor in state.items():
         noise = torch.randn(tensor.shape, generator=generator)
@@ -103,12 +117,12 @@ def make_model(arch: dict, loss: dict, generator: torch.Generator) -> torch.nn.M
     return model
 
 
-def assert_near(ours, expected, name: str, floor: float = 1.0) -> None:
-    """Relative to the largest element, or to `floor` where all are small."""
-    ours, expected = torch.as_tensor(ours).double(), torch.as_tensor(expected).double()
+def assert_near(ours, expected, name: str, tolerance: float) -> None:
+    """Relative to the largest element, or to 0.1 where all are small."""
+    ours, expected = (torch.as_tensor(x, dtype=torch.float64) for x in (ours, expected))
     assert ours.shape == expected.shape, name
     error = (ours - expected).abs().max().item()
-    assert error <= 2e-5 * max(expected.abs().max().item(), floor), (name, error)
+    assert error <= tolerance * max(expected.abs().max().item(), 0.1), (name, error)
 
 
 def table_gradient(model: torch.nn.Module) -> torch.Tensor:
@@ -126,6 +140,7 @@ def compare(case: dict, seed: int = 0, batch_length: int = 6) -> None:
     arch, loss_config = split(case)
     model = make_model(arch, loss_config, generator)
     reference = Reference(arch, loss_config, model.state_dict())
+    tolerance = 1e-4 if arch["pos_encodings"] == "rope" else 1e-10
     offered = [make_batch(generator, batch_length) for _ in range(3)]
     for training in (True, False):
         model.train(training)
@@ -140,16 +155,16 @@ def compare(case: dict, seed: int = 0, batch_length: int = 6) -> None:
             for key in KEYS:
                 assert (key in outputs) == (key in expected), key
                 if key in outputs:
-                    assert_near(outputs[key], expected[key].detach(), key)
+                    assert_near(outputs[key], expected[key].detach(), key, tolerance)
             assert metrics.keys() == expected["metrics"].keys()
             for name, value in expected["metrics"].items():
-                assert_near(metrics[name], value, name)
-            assert_near(loss.detach(), expected["loss"].detach(), "loss")
+                assert_near(metrics[name], value, name, tolerance)
+            assert_near(loss.detach(), expected["loss"].detach(), "loss", tolerance)
             assert carry.halted.tolist() == expected_carry["halted"]
             assert carry.steps.tolist() == expected_carry["steps"]
             assert bool(all_halted) == all(expected_carry["halted"])
-            assert_near(carry.z_H, expected_carry["z_H"], "z_H")
-            assert_near(carry.z_L, expected_carry["z_L"], "z_L")
+            assert_near(carry.z_H, expected_carry["z_H"], "z_H", tolerance)
+            assert_near(carry.z_L, expected_carry["z_L"], "z_L", tolerance)
             for name, value in expected_carry["data"].items():
                 assert torch.equal(carry.current_data[name], value), name
             if not training:
@@ -162,12 +177,12 @@ def compare(case: dict, seed: int = 0, batch_length: int = 6) -> None:
             for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
                 gradient = torch.zeros_like(leaf) if gradient is None else gradient
                 if name == "puzzle_emb.weights":
-                    assert_near(table_gradient(model), gradient, name, 0.05)
+                    assert_near(table_gradient(model), gradient, name, tolerance)
                     model.model.inner.puzzle_emb.lookups.clear()
                 else:
                     ours = model.get_parameter(f"model.inner.{name}").grad
                     ours = torch.zeros_like(leaf) if ours is None else ours
-                    assert_near(ours, gradient, name, 0.05)
+                    assert_near(ours, gradient, name, tolerance)
 
 
 def test_every_triple_of_switches():
@@ -244,8 +259,7 @@ def test_reference_gradient_by_finite_differences(puzzle):
 
     _, ours, *_ = model(carry=model.initial_carry(batch), batch=batch)
     ours.backward()
-    value = loss()
-    assert_near(ours.detach(), value.detach(), "loss")
+    assert_near(ours.detach(), loss().detach(), "loss", 1e-5)
     for name, leaf in reference.p.items():
         if "init" in name:
             continue

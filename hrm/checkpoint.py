@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -217,5 +216,4 @@ def build_for(config: PretrainConfig, metadata: DatasetMetadata) -> ACTLossHead:
         "box_shape": metadata.inferred_box_shape(),
         "seed": config.seed,
     }
-    with torch.device("cpu"):
-        return build_model(arch, config.arch.loss.model_dump())
+    return build_model(arch, config.arch.loss.model_dump())

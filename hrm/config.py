@@ -162,6 +162,25 @@ class EvaluateConfig(_Config):
     compile: Compile = "false"
 
 
+class SolveConfig(_Config):
+    """What `solve.py` reads."""
+
+    checkpoint: Path
+    puzzle: str | None = None
+    data_path: Path | None = None
+    split: FileName = "test"
+    index: Annotated[int, Field(ge=0)] = 0
+    halting: Halting = "max_steps"
+    weights: Literal["auto", "raw", "ema"] = "auto"
+    device: DeviceName = "auto"
+
+
+class ReportConfig(_Config):
+    """What `report.py` reads."""
+
+    run: Path
+
+
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -228,6 +247,20 @@ def _explain(error: Exception, config_dir: Path) -> str:
 def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     """Parse `key=value` arguments of `evaluate.py`."""
     return validate(EvaluateConfig, parse_arguments(arguments), "evaluate.py")
+
+
+def load_solve_config(arguments: Sequence[str]) -> SolveConfig:
+    """Parse `key=value` arguments of `solve.py`; `puzzle` is taken literally, digits or not."""
+    puzzles = [a.partition("=")[2] for a in arguments if a.startswith("puzzle=")]
+    values = parse_arguments([a for a in arguments if not a.startswith("puzzle=")])
+    if puzzles:
+        values["puzzle"] = puzzles[-1]
+    return validate(SolveConfig, values, "solve.py")
+
+
+def load_report_config(arguments: Sequence[str]) -> ReportConfig:
+    """Parse `key=value` arguments of `report.py`."""
+    return validate(ReportConfig, parse_arguments(arguments), "report.py")
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:

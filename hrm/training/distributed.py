@@ -1,6 +1,7 @@
 """Ranks: who am I, and what travels between processes."""
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hrm.errors import UserError
+from hrm.errors import EXIT_USER_ERROR, UserError
 
 T = TypeVar("T")
 
@@ -48,17 +49,23 @@ class Ranks:
             dist.destroy_process_group()
 
     def agree(self, make: Callable[[], T]) -> T:
-        """`make()` on rank 0, its result on every rank; its `UserError` is raised on every rank."""
+        """`make()` on rank 0, its result on every rank.
+
+        A `UserError` of rank 0 ends the other ranks too, silently, with the same exit code.
+        """
+        if self.size == 1:
+            return make()
         outcome: list[Any] = [None]
         if self.is_first:
             try:
                 outcome = [make()]
             except UserError as error:
                 outcome = [error]
-        if self.size > 1:
-            dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(outcome, src=0, device=torch.device("cpu"))
         if isinstance(outcome[0], UserError):
-            raise outcome[0]
+            if self.is_first:
+                raise outcome[0]
+            sys.exit(EXIT_USER_ERROR)
         return outcome[0]
 
     def broadcast_model(self, model: nn.Module) -> None:

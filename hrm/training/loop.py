@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import CONFIG_FILE, copy_model_source, save_checkpoint
+from hrm.checkpoint import CONFIG_FILE, build_for, copy_model_source, save_checkpoint
 from hrm.config import PretrainConfig, dump_yaml
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import has_split
@@ -37,11 +37,10 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     Raises:
         UserError: the data set, the batch sizes or the run folder do not allow it.
     """
-    config.local_micro_batch_size(ranks.size)
+    ranks.agree(lambda: check_before_work(config, ranks))
     train_set = open_split(config, ranks, "train")
     test_set = open_split(config, ranks, "test") if has_split(config.data_path, "test") else None
     state = TrainState.create(config, train_set.metadata, device, ranks)
-    ranks.agree(lambda: prepare_run_dir(config))
     loggers = open_loggers(config) if ranks.is_first else []
     steps = sum(train_set.batches_per_iteration(i) for i in range(config.iterations))
     progress = Progress(steps, config.global_batch_size, config.progress and ranks.is_first)
@@ -80,6 +79,17 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         for logger in loggers:
             logger.close()
     return config.run_dir
+
+
+def check_before_work(config: PretrainConfig, ranks: Ranks) -> None:
+    """Raise `UserError` for whatever is wrong with batch sizes, data set or run folder."""
+    config.local_micro_batch_size(ranks.size)
+    metadata = open_split(config, ranks, "train").metadata
+    if has_split(config.data_path, "test"):
+        open_split(config, ranks, "test")
+    with torch.device("meta"):
+        build_for(config, metadata)
+    prepare_run_dir(config)
 
 
 def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:

@@ -1,0 +1,52 @@
+# make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   build a data set, train, evaluate, watch a puzzle
+# make test                                     lint, types, all tests
+PYTHON ?= python3
+SIZE ?= 4x4
+SEED ?= 0
+
+BIN := .venv/bin
+DATA := data/quickstart-$(SIZE)
+RUN := checkpoints/quickstart/$(SIZE)-seed$(SEED)
+BOX_4x4 := 2x2
+BOX_6x6 := 2x3
+BOX_9x9 := 3x3
+GIVENS_4x4 := 4-7
+GIVENS_6x6 := 18
+GIVENS_9x9 := 40
+
+.PHONY: quickstart test lint types unit slow clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+quickstart: .venv/installed
+	$(if $(BOX_$(SIZE)),,$(error SIZE=$(SIZE) is unknown; choose 4x4, 6x6 or 9x9))
+	$(BIN)/python dataset/build_sudoku_dataset.py --generate $(BOX_$(SIZE)) \
+	    --givens $(GIVENS_$(SIZE)) --num-train 1000 --num-test 500 --num-aug 1000 \
+	    --identifiers shared --seed $(SEED) --output-dir $(DATA) --overwrite
+	$(BIN)/python pretrain.py --config-name quickstart_$(SIZE) data_path=$(DATA) seed=$(SEED) \
+	    checkpoint_path=$(RUN) overwrite=true
+	$(BIN)/python evaluate.py checkpoint=$(RUN)
+	$(BIN)/python report.py run=$(RUN)
+	$(BIN)/python solve.py checkpoint=$(RUN)
+
+test: lint types unit
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+unit: .venv/installed
+	$(BIN)/pytest
+
+slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf .venv data/quickstart-* checkpoints/quickstart

@@ -1,0 +1,62 @@
+"""Fixtures that several tests share."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrm.data.sudoku_builder import BuildOptions, build
+
+ROOT = Path(__file__).parents[1]
+SMALL_MODEL = (
+    "arch.hidden_size=64",
+    "arch.num_heads=4",
+    "arch.H_layers=1",
+    "arch.L_layers=1",
+    "arch.halt_max_steps=4",
+    "arch.forward_dtype=float32",
+    "device=cpu",
+    "compile=false",
+    "progress=false",
+    "log_interval=1",
+    "lr_warmup_steps=5",
+    "lr=1e-3",
+)
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_4x4(tmp_path_factory) -> Path:
+    """100 training puzzles of 4x4 in 11 versions each, 40 test puzzles; one identifier each."""
+    folder = tmp_path_factory.mktemp("data") / "sudoku-4x4"
+    build(BuildOptions(folder, generate=(2, 2), num_train=100, num_test=40, num_aug=10))
+    return folder
+
+
+@pytest.fixture
+def run_script(tmp_path) -> Run:
+    """Run one of the root scripts in `tmp_path`, alone or on several gloo ranks under torchrun."""
+
+    def run(script: str, *arguments: str, ranks: int = 1, env: dict[str, str] | None = None):
+        command = [sys.executable]
+        if ranks > 1:
+            command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        return subprocess.run(
+            [*command, str(ROOT / script), *arguments],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,0 +1,190 @@
+"""Attention, rotary positions and token losses alone; bfloat16 and compiled against float32."""
+
+import math
+
+import pytest
+import torch
+
+import hrm
+from hrm.device import compile_model
+from hrm.models import layers
+from hrm.models.layers import RMSNorm, RotaryEmbedding, scaled_attention
+from hrm.models.losses import log_stablemax, softmax_cross_entropy, stablemax_cross_entropy
+
+ARCH = {
+    "seq_len": 16,
+    "vocab_size": 6,
+    "num_puzzle_identifiers": 4,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "expansion": 2,
+    "H_layers": 1,
+    "L_layers": 2,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "halt_max_steps": 3,
+    "halt_exploration_prob": 0.0,
+    "pos_encodings": "rope",
+    "puzzle_emb_ndim": 32,
+    "grid_shape": [4, 4],
+    "box_shape": [2, 2],
+}
+LOSS = {"loss_type": "stablemax_cross_entropy"}
+
+
+def make_batch(rows: int = 4) -> dict[str, torch.Tensor]:
+    return {
+        "inputs": torch.randint(6, (rows, 16), dtype=torch.int32),
+        "labels": torch.randint(6, (rows, 16), dtype=torch.int32),
+        "puzzle_identifiers": torch.arange(rows, dtype=torch.int32) % 4 - 1,
+    }
+
+
+# -- attention -----------------------------------------------------------------------------------
+
+
+def plain_attention(q, k, v, scale):
+    q, k, v = q.double(), k.double(), v.double()
+    return torch.softmax(q @ k.transpose(-2, -1) * scale, dim=-1) @ v
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("longest", [0, 10**6], ids=["fused", "plain where allowed"])
+def test_both_ways_of_attention(dtype, tolerance, longest, monkeypatch):
+    monkeypatch.setattr(layers, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
+    q, k, v = (torch.randn(2, 3, 11, 8).to(dtype) for _ in range(3))
+    for scale in (1 / math.sqrt(8), 1.7):
+        y = scaled_attention(q, k, v, scale)
+        assert y.dtype == dtype
+        expected = plain_attention(q, k, v, scale)
+        assert (y.double() - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def test_both_ways_of_attention_have_the_same_gradients(monkeypatch):
+    gradients = []
+    data = torch.randn(3, 2, 3, 11, 8).bfloat16()
+    weights = torch.randn(2, 3, 11, 8)
+    for longest in (0, 10**6):
+        monkeypatch.setattr(layers, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
+        leaves = data.clone().requires_grad_()
+        (scaled_attention(*leaves, 0.4).float() * weights).sum().backward()
+        gradients.append(leaves.grad.float())
+    error = (gradients[0] - gradients[1]).abs().max()
+    assert error < 0.02 * gradients[0].abs().max()
+
+
+# -- positions and norm --------------------------------------------------------------------------
+
+
+def test_rotary_positions_are_relative():
+    rotate = RotaryEmbedding(40, 8)
+    q, k = torch.randn(2, 1, 1, 1, 8).expand(2, 1, 1, 40, 8)
+    scores = rotate(q) @ rotate(k).transpose(-2, -1)
+    assert torch.equal(rotate(q)[..., 0, :], q[..., 0, :])
+    for offset in (-7, 0, 1, 30):
+        diagonal = scores[0, 0].diagonal(offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(scores[0, 0, 0, 1], scores[0, 0, 1, 0])
+    torch.testing.assert_close(rotate(q).norm(dim=-1), q.norm(dim=-1))
+
+
+def test_rotary_tables_are_not_weights():
+    assert not RotaryEmbedding(5, 4).state_dict()
+
+
+def test_norm_is_computed_in_float32():
+    x = (torch.randn(5, 64) * 300).bfloat16()
+    y = RMSNorm()(x)
+    assert y.dtype == torch.bfloat16
+    exact = x.double() / torch.sqrt(x.double().square().mean(-1, keepdim=True) + 1e-5)
+    assert torch.equal(y, exact.float().bfloat16())
+    tiny = torch.full((1, 8), 1e-3)  # here ε matters
+    torch.testing.assert_close(RMSNorm()(tiny), tiny / math.sqrt(1e-6 + 1e-5))
+
+
+# -- token losses --------------------------------------------------------------------------------
+
+
+def test_stablemax_by_numbers():
+    x = torch.tensor([[[2.0, 0.0, -1.0, -3.0]]], dtype=torch.float64)
+    s = torch.tensor([3.0, 1.0, 0.5, 0.25], dtype=torch.float64)
+    torch.testing.assert_close(log_stablemax(x)[0, 0].exp(), s / s.sum())
+    loss = stablemax_cross_entropy(x.float(), torch.tensor([[3]]))
+    assert loss.dtype == torch.float64
+    assert loss.item() == pytest.approx(-math.log(0.25 / 4.75), rel=1e-12)
+
+
+@pytest.mark.parametrize("token_loss", [stablemax_cross_entropy, softmax_cross_entropy])
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e30])
+def test_token_losses_are_finite_with_finite_gradients(token_loss, size):
+    logits = (torch.randn(2, 5, 7) * size).requires_grad_()
+    with torch.no_grad():
+        logits[0, 0] = 0
+    labels = torch.randint(7, (2, 5))
+    labels[1, 2:] = -100
+    loss = token_loss(logits, labels)
+    loss.sum().backward()
+    assert loss.isfinite().all() and logits.grad.isfinite().all()
+    assert (loss >= 0).all() and not loss[1, 2:].any() and not logits.grad[1, 2:].any()
+
+
+# -- precision and compilation -------------------------------------------------------------------
+
+
+def run(model, batch, steps=1):
+    carry = model.initial_carry(batch)
+    for _ in range(steps):
+        carry, loss, metrics, outputs, _ = model(
+            carry=carry, batch=batch, return_keys=("logits", "q_halt_logits")
+        )
+    return carry, loss, metrics, outputs
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("positions", ["rope", "learned", "grid"])
+def test_low_precision_is_near_float32(positions, dtype):
+    arch = ARCH | {"pos_encodings": positions, "qk_norm": positions == "grid"}
+    exact = hrm.build_model(arch | {"forward_dtype": "float32"}, LOSS)
+    exact.state_dict()["model.inner.puzzle_emb.weights"].normal_()
+    exact.state_dict()["model.inner.q_head.weight"].normal_(std=0.2)
+    low = hrm.build_model(arch | {"forward_dtype": dtype}, LOSS)
+    low.load_state_dict(exact.state_dict())
+    batch = make_batch()
+    carry, loss, metrics, outputs = run(low, batch)
+    _, exact_loss, _, exact_outputs = run(exact, batch)
+    assert carry.z_H.dtype == carry.z_L.dtype == getattr(torch, dtype)
+    assert outputs["logits"].dtype == getattr(torch, dtype)
+    assert outputs["q_halt_logits"].dtype == torch.float32
+    assert loss.item() == pytest.approx(exact_loss.item(), rel=0.03)
+    error = (outputs["logits"].float() - exact_outputs["logits"]).norm()
+    assert error < 0.08 * exact_outputs["logits"].norm()
+    loss.backward()
+    exact_loss.backward()
+    ours = torch.cat([p.grad.flatten() for p in low.parameters()])
+    expected = torch.cat([p.grad.flatten() for p in exact.parameters()])
+    assert ours.dtype == torch.float32 and ours.isfinite().all()  # weights stay float32
+    assert torch.cosine_similarity(ours, expected, dim=0) > 0.98
+    for _ in range(2):  # and it goes on without overflow
+        carry, loss, *_ = low(carry=carry, batch=batch)
+    assert loss.isfinite()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch, on import
+def test_compiled_blocks_compute_the_same():
+    arch = ARCH | {"forward_dtype": "float32", "L_layers": 1, "L_cycles": 1}
+    eager, compiled = hrm.build_model(arch, LOSS), hrm.build_model(arch, LOSS)
+    if not compile_model(compiled, "auto", torch.device("cpu")):
+        pytest.skip("no compiler")
+    names = eager.state_dict().keys()
+    assert compiled.state_dict().keys() == names  # no `_orig_mod.`
+    compiled.load_state_dict(eager.state_dict())
+    batch = make_batch()
+    carry, loss, _, outputs = run(eager, batch)
+    carry2, loss2, _, outputs2 = run(compiled, batch)
+    torch.testing.assert_close(outputs2["logits"], outputs["logits"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(carry2.z_L, carry.z_L, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss2, loss, rtol=1e-5, atol=1e-5)
+    loss.backward()
+    loss2.backward()
+    for (name, p), p2 in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+        assert (p2.grad - p.grad).abs().max() <= 1e-4 * p.grad.abs().max() + 1e-7, name

@@ -1,0 +1,51 @@
+"""Trains a golden case on the ranks that torchrun starts, or in micro-batches; saves the outcome.
+
+python golden_worker.py CASE.npz MICRO_BATCH_SIZE OUTPUT.pt
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from hrm.config import load_pretrain_config
+from hrm.optim import build_optimizers
+from hrm.training.distributed import Ranks
+from hrm.training.state import TrainState, train_step
+from tests.models.test_golden import Golden
+
+
+def main() -> None:
+    golden, micro, output = Golden(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+    meta = golden.meta
+    config = load_pretrain_config(
+        [
+            f"global_batch_size={meta['arch']['batch_size']}",
+            f"micro_batch_size={micro}",
+            f"lr={meta['lr']}",
+            f"puzzle_emb_lr={meta['puzzle_emb_lr']}",
+            "lr_warmup_steps=0",
+            "lr_min_ratio=1",
+        ]
+    )
+    torch.set_num_threads(1)
+    ranks = Ranks.from_environment()
+    names = ("lr", "weight_decay", "betas", "puzzle_emb_lr", "puzzle_emb_weight_decay")
+    with ranks.connected():
+        model = golden.model().train()
+        optimizers = build_optimizers(model, **{name: meta[name] for name in names})
+        state = TrainState(model, optimizers, ema=None, total_steps=meta["steps"])
+        local = config.global_batch_size // ranks.size
+        share = slice(ranks.rank * local, (ranks.rank + 1) * local)
+        steps = []
+        for s in range(meta["steps"]):
+            batch = {n: t[share] for n, t in golden.under(f"train/{s}/batch/").items()}
+            metrics = ranks.sum(train_step(state, batch, config, ranks))
+            halted = torch.cat([carry.halted for carry in state.carries])
+            steps.append({"metrics": metrics, "halted": ranks.gather_rows(halted)})
+        if ranks.is_first:
+            torch.save({"steps": steps, "final": model.state_dict()}, output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The training job as a user runs it: outputs, checkpoints, evaluation, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from hrm.checkpoint import find_checkpoint, load_checkpoint
+from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.training.distributed import Ranks
+from hrm.training.evaluation import evaluate
+from tests.conftest import ROOT, SMALL_MODEL
+
+TRAIN_NAMES = {
+    *("lm_loss", "q_halt_loss", "q_continue_loss", "accuracy", "exact_accuracy"),
+    *("q_halt_accuracy", "q_halt", "q_continue", "steps", "lr", "count"),
+}
+EVAL_NAMES = TRAIN_NAMES - {"q_continue_loss", "lr"}
+SHORT = ("global_batch_size=32", "epochs=4", "eval_interval=2", *SMALL_MODEL)
+EVAL_SHORT = ("device=cpu",)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_one_error_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
+
+
+@pytest.fixture(scope="module")
+def trained(data_4x4, tmp_path_factory) -> Path:
+    """A finished run with running averages and a checkpoint at every evaluation."""
+    folder = tmp_path_factory.mktemp("trained")
+    command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
+    command += ["run_name=first", "ema=true", "checkpoint_every_eval=true"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "eval exact accuracy" in result.stdout + result.stderr
+    return folder / "checkpoints" / data_4x4.name / "first"
+
+
+def test_logged_names_and_steps(trained):
+    lines = read_metrics(trained)
+    train = [line for line in lines if "train/lm_loss" in line]
+    assert [line["step"] for line in train] == list(range(1, len(train) + 1))
+    assert set.union(*map(set, train)) == {"step", *(f"train/{name}" for name in TRAIN_NAMES)}
+    evaluations = [line for line in lines if "eval/lm_loss" in line]
+    assert len(evaluations) == 2
+    for line in evaluations:
+        assert set(line) == {"step", *(f"eval/{name}" for name in EVAL_NAMES)}
+        assert line["eval/count"] == 40
+    assert train[0]["train/lr"] == pytest.approx(1e-3 / 5)
+
+
+def test_checkpoint_suffices_by_itself(trained, tmp_path):
+    steps = sorted(trained.glob("step_*"), key=lambda path: int(path.name[5:]))
+    assert len(steps) == 2 and not list(trained.glob(".*"))
+    moved = tmp_path / "elsewhere"
+    steps[-1].rename(moved)
+    try:
+        checkpoint = load_checkpoint(moved)
+        assert torch.equal(
+            checkpoint.model.state_dict()["model.inner.lm_head.weight"],
+            load_file(moved / "ema.safetensors")["model.inner.lm_head.weight"],
+        )
+        assert (moved / "source" / "hrm_act_v1.py").is_file()
+        assert yaml.safe_load((moved / "all_config.yaml").read_text())["run_name"] == "first"
+    finally:
+        moved.rename(steps[-1])
+
+
+def test_evaluate_repeats_the_last_evaluation(trained, run_script):
+    result = run_script("evaluate.py", f"checkpoint={trained}", *EVAL_SHORT)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == read_metrics(trained)[-1]
+
+
+def test_evaluate_saves_outputs_and_learned_halting(trained, run_script):
+    keys = "eval_save_outputs=[inputs,labels,predictions,logits,steps]"
+    arguments = (f"checkpoint={trained}", "halting=learned", keys, *EVAL_SHORT)
+    result = run_script("evaluate.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    outputs = load_file(find_checkpoint(trained) / "predictions.safetensors")
+    assert outputs["logits"].shape == (40, 16, 5)
+    metrics = json.loads(result.stdout)
+    exact = (outputs["predictions"] == outputs["labels"]).all(-1).float().mean().item()
+    assert metrics["eval/exact_accuracy"] == pytest.approx(exact)
+    assert metrics["eval/steps"] == pytest.approx(outputs["steps"].float().mean().item())
+
+
+@pytest.mark.parametrize("halting", ["max_steps", "learned"])
+def test_evaluation_does_not_depend_on_batch_size(trained, data_4x4, halting):
+    model = load_checkpoint(trained).model.eval()
+    results = []
+    for batch_size in (40, 7, 64):
+        config = PuzzleDatasetConfig(
+            seed=0,
+            dataset_path=data_4x4,
+            global_batch_size=batch_size,
+            test_set_mode=True,
+            epochs_per_iter=1,
+            rank=0,
+            num_replicas=1,
+        )
+        dataset = PuzzleDataset(config, split="test")
+        result = evaluate(model, dataset, torch.device("cpu"), Ranks(0, 1, 0), halting)
+        results.append(result.overall)
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-5)
+
+
+def test_evaluate_on_two_ranks(trained, run_script):
+    arguments = (f"checkpoint={trained}", *EVAL_SHORT)
+    result = run_script("evaluate.py", *arguments, ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == pytest.approx(read_metrics(trained)[-1], rel=1e-5)
+
+
+def test_originals_single_file_checkpoint(trained, data_4x4, tmp_path, run_script):
+    """`torch.save` of a compiled model's state dict, with the original's `all_config.yaml`."""
+    (last,) = [
+        p for p in trained.glob("step_*") if p.name == f"step_{read_metrics(trained)[-1]['step']}"
+    ]
+    state = load_file(last / "model.safetensors")
+    torch.save({f"_orig_mod.{name}": t for name, t in state.items()}, tmp_path / last.name)
+    config = yaml.safe_load((last / "all_config.yaml").read_text())
+    names = ("data_path", "global_batch_size", "epochs", "lr", "lr_min_ratio", "lr_warmup_steps")
+    original = {name: config[name] for name in names}
+    arch_names = ("halt_exploration_prob", "halt_max_steps", "H_cycles", "L_cycles", "H_layers")
+    arch_names += ("L_layers", "hidden_size", "num_heads", "expansion", "puzzle_emb_ndim")
+    arch_names += ("pos_encodings", "forward_dtype")
+    original["arch"] = {name: config["arch"][name] for name in arch_names} | {
+        "name": "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
+        "loss": {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"},
+    }
+    original |= {
+        "eval_save_outputs": [],
+        "run_name": "HierarchicalReasoningModel_ACTV1 loose-caracara",
+    }
+    (tmp_path / "all_config.yaml").write_text(yaml.safe_dump(original))
+    result = run_script("evaluate.py", f"checkpoint={tmp_path / last.name}", *EVAL_SHORT)
+    assert result.returncode == 0, result.stderr
+    ours = run_script("evaluate.py", f"checkpoint={last}", "weights=raw", *EVAL_SHORT)
+    assert result.stdout == ours.stdout
+
+
+def test_size_mismatch_names_tensor_and_shapes(trained, tmp_path, run_script):
+    copy = tmp_path / "step_1"
+    subprocess.run(["cp", "-r", find_checkpoint(trained), copy], check=True)
+    config = yaml.safe_load((copy / "all_config.yaml").read_text())
+    config["arch"]["hidden_size"] = config["arch"]["puzzle_emb_ndim"] = 32
+    (copy / "all_config.yaml").write_text(yaml.safe_dump(config))
+    result = run_script("evaluate.py", f"checkpoint={copy}", *EVAL_SHORT)
+    assert_one_error_line(result, "model.inner.", "64", "32")
+
+
+def test_same_seed_same_run_and_existing_run_is_kept(trained, data_4x4, run_script, tmp_path):
+    again = (f"data_path={data_4x4}", *SHORT, "ema=true", f"checkpoint_path={tmp_path / 'again'}")
+    result = run_script("pretrain.py", *again, "run_name=first")
+    assert result.returncode == 0, result.stderr
+    assert read_metrics(tmp_path / "again") == read_metrics(trained)
+    result = run_script("pretrain.py", *again, "run_name=first")
+    assert_one_error_line(result, "again", "overwrite=true")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["lrr=1"], ["lrr", "did you mean lr?"]),
+        (["arch.hidden_sise=64"], ["arch.hidden_sise", "arch.hidden_size"]),
+        (["+arch.loss.foo=1"], ["arch.loss.foo", "unknown key"]),
+        (["lr=fast"], ["lr", "fast"]),
+        (["lr=-1"], ["lr", "greater than or equal to 0"]),
+        (["beta1=1"], ["beta1", "less than 1"]),
+        (["epochs=5"], ["epochs=5", "eval_interval=2"]),
+        (["arch=none_such"], ["arch/none_such"]),
+        (["arch.num_heads=7"], ["hidden_size 64", "num_heads 7"]),
+        (["arch.loss.loss_type=huber"], ["arch.loss.loss_type", "stablemax_cross_entropy"]),
+        (["arch.name=os.system"], ["arch.name", "os.system"]),
+        (["micro_batch_size=5"], ["micro_batch_size=5", "32"]),
+        (["global_batch_size=100000"], ["global_batch_size=100000"]),
+        (["data_path=nowhere"], ["nowhere", "dataset.json"]),
+        (["run_name=../../etc"], ["run_name"]),
+        (["--config-name=none"], ["none"]),
+        (["lr"], ["lr"]),
+        (["device=cuda"], ["device=cuda"]),
+    ],
+)
+def test_mistakes(data_4x4, run_script, tmp_path, arguments, words):
+    if arguments == ["device=cuda"] and torch.cuda.is_available():
+        pytest.skip("has CUDA")
+    result = run_script("pretrain.py", f"data_path={data_4x4}", *SHORT, *arguments)
+    assert_one_error_line(result, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], ["checkpoint", "required"]),
+        (["checkpoint=nowhere"], ["nowhere"]),
+        (["checkpoint=.", "haltin=learned"], ["haltin", "halting"]),
+        (["checkpoint"], ["key=value"]),
+    ],
+)
+def test_evaluate_mistakes(run_script, arguments, words):
+    assert_one_error_line(run_script("evaluate.py", *arguments), *words)
+
+
+def test_evaluate_on_other_data(trained, tmp_path, run_script):
+    from hrm.data.sudoku_builder import BuildOptions, build
+
+    build(BuildOptions(tmp_path / "6x6", generate=(2, 3), num_train=5, num_test=5))
+    arguments = (f"checkpoint={trained}", f"data_path={tmp_path / '6x6'}", *EVAL_SHORT)
+    result = run_script("evaluate.py", *arguments)
+    assert_one_error_line(result, "6x6", "vocab_size is 7", "5")
+
+
+def test_without_test_split(data_4x4, tmp_path, run_script):
+    data = tmp_path / "train-only"
+    subprocess.run(["cp", "-r", data_4x4, data], check=True)
+    subprocess.run(["rm", "-r", data / "test"], check=True)
+    result = run_script("pretrain.py", f"data_path={data}", *SHORT, "run_name=x")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("evaluation is skipped") == 1
+    assert list((tmp_path / "checkpoints/train-only/x").glob("step_*"))
+
+
+def test_several_sets_are_reported_apart(data_4x4, tmp_path, run_script):
+    data = tmp_path / "two-sets"
+    subprocess.run(["cp", "-r", data_4x4, data], check=True)
+    for path in (data / "test").glob("test__*.npy"):
+        np.save(path.with_name(path.name.replace("test__", "other__")), np.load(path))
+    metadata = json.loads((data / "test/dataset.json").read_text())
+    metadata |= {"sets": ["test", "other"], "total_groups": 2 * metadata["total_groups"]}
+    (data / "test/dataset.json").write_text(json.dumps(metadata))
+    result = run_script("pretrain.py", f"data_path={data}", *SHORT, "run_name=x")
+    assert result.returncode == 0, result.stderr
+    last = read_metrics(tmp_path / "checkpoints/two-sets/x")[-1]
+    assert last["eval/count"] == 80
+    for name in EVAL_NAMES - {"count"}:
+        assert last[f"eval/test/{name}"] == last[f"eval/other/{name}"]
+        assert last[f"eval/{name}"] == pytest.approx(last[f"eval/test/{name}"])
+
+
+def test_wandb_failure_never_stops_training(data_4x4, tmp_path, run_script):
+    fake = tmp_path / "fake" / "wandb"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text(
+        "class api: api_key = None\n"
+        "class Settings:\n    def __init__(self, **kwargs): pass\n"
+        "def init(**kwargs):\n    assert kwargs['mode'] == 'offline'\n"
+        "    raise ConnectionError('no route')\n"
+    )
+    env = {"PYTHONPATH": str(fake.parent)}
+    more = ("logger=wandb", "run_name=x")
+    result = run_script("pretrain.py", f"data_path={data_4x4}", *SHORT, *more, env=env)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("training goes on without it") == 1
+    assert len(read_metrics(tmp_path / "checkpoints/sudoku-4x4/x")) > 4
+
+
+def test_interrupt_saves_a_checkpoint(data_4x4, tmp_path):
+    run_dir = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
+    command += ["epochs=200000", "eval_interval=null", f"checkpoint_path={run_dir}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) >= 3:
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr
+    (saved,) = run_dir.glob("step_*")
+    assert load_checkpoint(saved).step == int(saved.name[5:])
+
+
+def test_checkpoint_that_cannot_be_written(trained, tmp_path, monkeypatch):
+    from hrm import checkpoint as module
+    from hrm.errors import UserError
+
+    loaded = load_checkpoint(trained)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_save_tensors", full)
+    state = loaded.model.state_dict()
+    with pytest.raises(UserError, match="No space left"):
+        module.save_checkpoint(tmp_path, 3, loaded.config, loaded.metadata, state)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,80 @@
+"""Neither micro-batches nor ranks change what is computed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import SMALL_MODEL
+
+STEPS = 20
+
+
+def losses(run_dir: Path) -> torch.Tensor:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    train = [line for line in lines if "train/lm_loss" in line]
+    names = ("lm_loss", "q_halt_loss", "q_continue_loss")
+    return torch.tensor([[line[f"train/{name}"] for name in names] for line in train])
+
+
+def arguments(data: Path, *more: str) -> tuple[str, ...]:
+    return (
+        f"data_path={data}",
+        "global_batch_size=16",
+        "epochs=4",
+        "eval_interval=4",
+        "puzzle_emb_lr=1e-2",
+        "ema=true",
+        "eval_save_outputs=[predictions,steps,inputs]",
+        *SMALL_MODEL,
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def single(data_4x4, tmp_path_factory) -> Path:
+    """A run of one process without micro-batches."""
+    from hrm.config import load_pretrain_config
+    from hrm.training.distributed import Ranks
+    from hrm.training.loop import train
+
+    torch.set_num_threads(1)
+    run_dir = tmp_path_factory.mktemp("run") / "single"
+    config = load_pretrain_config(arguments(data_4x4, f"checkpoint_path={run_dir}"))
+    return train(
+        config.model_copy(update={"run_name": "single"}), Ranks(0, 1, 0), torch.device("cpu")
+    )
+
+
+@pytest.mark.parametrize("ranks, micro", [(1, 4), (2, 8), (2, 4)])
+def test_same_result(single, data_4x4, tmp_path, run_script, ranks, micro):
+    run_dir = tmp_path / "run"
+    more = (f"checkpoint_path={run_dir}", f"micro_batch_size={micro}")
+    result = run_script("pretrain.py", *arguments(data_4x4, *more), ranks=ranks)
+    assert result.returncode == 0, result.stderr
+
+    ours, reference = losses(run_dir), losses(single)
+    assert len(reference) >= STEPS
+    difference = ((ours - reference).abs() / reference.abs())[:STEPS].max().item()
+    print(f"ranks={ranks} micro_batch_size={micro}: largest relative difference {difference:.1e}")
+    assert difference <= 1e-5
+
+    (last,) = single.glob("step_*")
+    for name in ("predictions", "inputs"):
+        file = f"{last.name}/predictions.safetensors"
+        assert torch.equal(load_file(run_dir / file)[name], load_file(single / file)[name])
+    for file in ("model.safetensors", "ema.safetensors"):
+        weights, expected = load_file(run_dir / last.name / file), load_file(last / file)
+        for name, tensor in weights.items():
+            close = (tensor - expected[name]).abs() <= 1e-4 * expected[name].abs().max()
+            assert close.float().mean() >= 0.999, (file, name)
+
+
+def test_batch_not_divisible_by_ranks(data_4x4, run_script):
+    more = ("global_batch_size=15", "run_name=x")
+    result = run_script("pretrain.py", *arguments(data_4x4, *more), ranks=2)
+    assert result.returncode != 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert told == ["error: global_batch_size=15 is not divisible by 2 ranks"]

@@ -1,0 +1,5 @@
+"""Inference: load a checkpoint once, solve many puzzles."""
+
+from hrm.inference.solver import Solution, Solver
+
+__all__ = ["Solution", "Solver"]

@@ -1,0 +1,179 @@
+"""Grids as exact strings; curves as a PNG of the promised size."""
+
+import io
+
+import numpy as np
+import pytest
+
+from hrm.data.format import DatasetMetadata
+from hrm.viz import (
+    ANSI,
+    GridLook,
+    draw_grid,
+    legend,
+    plot_learning_curves,
+    side_by_side,
+    wants_color,
+)
+
+SMALL = GridLook((4, 4), (2, 2), ".1234")
+PUZZLE = np.array([1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+ANSWER = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
+
+
+def metadata(**changes: object) -> DatasetMetadata:
+    values = {
+        "vocab_size": 10,
+        "seq_len": 81,
+        "num_puzzle_identifiers": 1,
+        "pad_id": 0,
+        "ignore_label_id": 0,
+        "blank_identifier_id": 0,
+        "total_groups": 1,
+        "mean_puzzle_examples": 1.0,
+        "sets": ("all",),
+    }
+    return DatasetMetadata.model_validate(values | changes)
+
+
+def test_puzzle_is_framed_by_its_boxes():
+    assert draw_grid(PUZZLE, SMALL, inputs=PUZZLE, title="puzzle").split("\n") == [
+        "puzzle",
+        "┌──────┬──────┐",
+        "│ 1  . │ .  4 │",
+        "│ .  . │ .  . │",
+        "├──────┼──────┤",
+        "│ .  . │ .  . │",
+        "│ .  . │ .  1 │",
+        "└──────┴──────┘",
+    ]
+
+
+def test_plain_marks_tell_given_answered_changed_wrong():
+    previous, tokens = ANSWER.copy(), ANSWER.copy()
+    previous[1], previous[4] = 4, 2
+    tokens[4], tokens[5] = 1, 3
+    previous[5] = 3
+    drawn = draw_grid(tokens, SMALL, inputs=PUZZLE, previous=previous, answer=ANSWER)
+    assert drawn.split("\n")[1:3] == ["│ 1 +2 │·3  4 │", "│*1 !3 │·1 ·2 │"]
+
+
+def test_a_changed_given_is_wrong_without_an_answer():
+    tokens = ANSWER.copy()
+    tokens[0] = 3
+    assert draw_grid(tokens, SMALL, inputs=PUZZLE).split("\n")[1] == "│!3 ·2 │·3  4 │"
+
+
+def test_colours_replace_marks():
+    previous = ANSWER.copy()
+    previous[1] = 4
+    drawn = draw_grid(ANSWER, SMALL, inputs=PUZZLE, previous=previous, color=True).split("\n")
+    assert drawn[1].startswith("│ \x1b[1m1\x1b[0m \x1b[1;30;42m2\x1b[0m │ \x1b[36m3\x1b[0m ")
+    assert ANSI.sub("", drawn[1]) == "│ 1 2 │ 3 4 │"
+    assert drawn[0] == "┌─────┬─────┐"
+
+
+def test_boxes_need_not_be_square():
+    look = GridLook((6, 6), (2, 3), ".123456")
+    lines = draw_grid(np.zeros(36, int), look).split("\n")
+    assert lines[0] == "┌─────────┬─────────┐"
+    assert [i for i, line in enumerate(lines) if line.startswith("├")] == [3, 6]
+
+
+def test_maze_draws_walls_and_marks_the_path():
+    look = GridLook((1, 20), None, "_# SGo")
+    inputs = np.array([1] * 14 + [3, 2, 2, 2, 4, 1])
+    tokens = np.array([1] * 14 + [3, 5, 5, 2, 4, 1])
+    previous = np.where(np.arange(20) == 16, 2, tokens)
+    plain = draw_grid(tokens, look, inputs=inputs, previous=previous).split("\n")
+    assert plain[1] == "│" + "██" * 14 + " S·o+o   G██│"
+    color = draw_grid(tokens, look, inputs=inputs, previous=previous, color=True).split("\n")
+    assert len(ANSI.sub("", color[1])) == len(plain[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"symbols": ".1234", "vocab_size": 5, "seq_len": 16}, SMALL),
+        ({}, GridLook((9, 9), (3, 3), ".123456789")),
+        ({"vocab_size": 11}, GridLook((9, 9), (3, 3), "_.123456789")),
+        ({"vocab_size": 6, "seq_len": 900}, GridLook((30, 30), None, "_# SGo")),
+        ({"vocab_size": 6, "seq_len": 625}, GridLook((25, 25), None, "_# SGo")),
+        ({"vocab_size": 6, "seq_len": 16}, GridLook((4, 4), (2, 2), "_.1234")),
+        ({"vocab_size": 12, "seq_len": 900}, GridLook((30, 30), None, "0123456789AB")),
+        ({"vocab_size": 3, "seq_len": 5}, GridLook((1, 5), None, "012")),
+        ({"symbols": ".1", "vocab_size": 4, "seq_len": 4}, GridLook((2, 2), None, ".1??")),
+    ],
+)
+def test_look_is_stated_or_inferred(changes, expected):
+    assert GridLook.from_metadata(metadata(**changes)) == expected
+
+
+def test_sudoku_is_known_by_boxes_and_digits():
+    assert SMALL.is_sudoku
+    assert GridLook((9, 9), (3, 3), "_.123456789").is_sudoku
+    assert not GridLook((30, 30), None, "_# SGo").is_sudoku
+    assert not GridLook((4, 4), (2, 2), ".abcd").is_sudoku
+
+
+def test_two_sudokus_fit_side_by_side_into_100_columns():
+    look = GridLook((9, 9), (3, 3), ".123456789")
+    blocks = [draw_grid(np.zeros(81, int), look, title=f"step {i}") for i in range(3)]
+    lines = side_by_side(blocks, 100).split("\n")
+    assert "step 0" in lines[0] and "step 1" in lines[0] and max(map(len, lines)) <= 100
+    assert side_by_side(blocks, 20) == "\n\n".join(blocks)
+
+
+def test_side_by_side_pads_by_visible_width():
+    assert side_by_side(["\x1b[1ma\x1b[0m\nbb", "c"], 10, gap=1) == "\x1b[1ma\x1b[0m  c\nbb"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_on_a_terminal_that_wants_it(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert wants_color(Terminal()) and not wants_color(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_color(Terminal())
+
+
+def test_legend_names_every_mark():
+    expected = "· answered   + changed in this step   ! wrong   * changed and wrong"
+    assert legend(color=False) == expected
+    assert "given" in ANSI.sub("", legend(color=True))
+
+
+FULL = {"lm_loss": 0.5, "accuracy": 0.9, "exact_accuracy": 0.4, "steps": 7.5}
+RUN = [{"step": s} | {f"train/{k}": v / s for k, v in FULL.items()} for s in range(1, 500)]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [*RUN, {"step": 500} | {f"eval/{k}": v for k, v in FULL.items()}],
+        [{"step": 3, "eval/exact_accuracy": 0.5, "eval/lm_loss": float("nan")}],
+        [{"step": 3}],
+    ],
+    ids=["whole run", "one evaluation", "no metrics"],
+)
+def test_learning_curves_are_a_png_of_1200_by_400(tmp_path, records):
+    from matplotlib.image import imread
+
+    path = tmp_path / "curves.png"
+    plot_learning_curves(records, path, title="a $ sign, 100%")
+    image = imread(path)
+    assert image.shape[:2] == (400, 1200)
+    assert image[..., :3].std() > 0.01
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_drawing_leaves_no_global_figure(tmp_path):
+    import sys
+
+    plot_learning_curves(RUN, tmp_path / "curves.png")
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()

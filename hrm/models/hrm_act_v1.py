@@ -148,12 +148,14 @@ class GridEmbedding(nn.Module):
             torch.arange(config.seq_len) // columns,
             torch.arange(config.seq_len) % columns,
         )
-        box = row // box_rows * (columns // box_columns) + column // box_columns
+        boxes_across = columns // box_columns
+        box = row // box_rows * boxes_across + column // box_columns
         self.index = nn.Buffer(torch.stack([row, column, box]), persistent=False)
         self.prefix_len = config.prefix_len
         self.row = CastedEmbedding(rows, config.hidden_size, std, dtype)
         self.column = CastedEmbedding(columns, config.hidden_size, std, dtype)
-        self.box = CastedEmbedding(int(box.max()) + 1, config.hidden_size, std, dtype)
+        boxes = rows // box_rows * boxes_across
+        self.box = CastedEmbedding(boxes, config.hidden_size, std, dtype)
 
     def forward(self, e: Tensor) -> Tensor:  # B S D
         row, column, box = self.index

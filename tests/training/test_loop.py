@@ -231,6 +231,17 @@ def test_evaluate_on_other_data(trained, tmp_path, run_script):
     assert_one_error_line(result, "6x6", "vocab_size is 7", "5")
 
 
+def test_switches_train_and_load_back(data_4x4, tmp_path, run_script):
+    switches = ("pos_encodings=grid", "qk_norm=true", "q_continue=false", "puzzle_emb_mode=add")
+    more = [f"arch.{switch}" for switch in (*switches, "backprop=last_cycle")]
+    more += ["epochs=2", "run_name=x", "arch.forward_dtype=bfloat16"]
+    result = run_script("pretrain.py", f"data_path={data_4x4}", *SHORT, *more)
+    assert result.returncode == 0, result.stderr
+    run_dir = tmp_path / "checkpoints/sudoku-4x4/x"
+    result = run_script("evaluate.py", f"checkpoint={run_dir}", *EVAL_SHORT)
+    assert json.loads(result.stdout) == read_metrics(run_dir)[-1]
+
+
 def test_without_test_split(data_4x4, tmp_path, run_script):
     data = tmp_path / "train-only"
     subprocess.run(["cp", "-r", data_4x4, data], check=True)

@@ -46,6 +46,7 @@ class HRMArch(BaseModel):
     backprop: Literal["one_step", "last_cycle"] = "one_step"
     q_continue: bool = True
     qk_norm: bool = False
+    attention_bias: Literal["none", "grid"] = "none"
     puzzle_emb_mode: Literal["prefix", "add"] = "prefix"
 
     @model_validator(mode="after")
@@ -83,11 +84,11 @@ class HRMConfig(HRMArch):
 
     @model_validator(mode="after")
     def _check_grid(self) -> "HRMConfig":
-        if self.pos_encodings == "grid":
+        if "grid" in (self.pos_encodings, self.attention_bias):
             grid, box = self.grid_shape, self.box_shape
             if grid is None or box is None:
                 raise ValueError(
-                    "pos_encodings grid needs grid_shape and box_shape in the data set's "
+                    "pos_encodings or attention_bias grid needs grid_shape and box_shape in the data set's "
                     "dataset.json; add them there or choose rope or learned"
                 )
             if grid[0] * grid[1] != self.seq_len or grid[0] % box[0] or grid[1] % box[1]:
@@ -137,6 +138,24 @@ def _expand(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
 
 
+def grid_units(config: HRMConfig) -> Tensor:
+    """Row, column and box of every cell, int64 [3, T]."""
+    assert config.grid_shape is not None and config.box_shape is not None
+    (_, columns), (box_rows, box_columns) = config.grid_shape, config.box_shape
+    cells = torch.arange(config.seq_len)
+    row, column = cells // columns, cells % columns
+    box = row // box_rows * (columns // box_columns) + column // box_columns
+    return torch.stack([row, column, box])
+
+
+def grid_relations(config: HRMConfig) -> Tensor:
+    """Which units two positions share, int64 [S, S]: row 1 + column 2 + box 4; prefix 0."""
+    units = grid_units(config)
+    same = units.unsqueeze(2) == units.unsqueeze(1)
+    relations = (same * torch.tensor([1, 2, 4]).view(3, 1, 1)).sum(0)
+    return nn.functional.pad(relations, (config.prefix_len, 0, config.prefix_len, 0))
+
+
 class GridEmbedding(nn.Module):
     """Learned row + column + box tables added to the tokens of a grid."""
 
@@ -144,17 +163,11 @@ class GridEmbedding(nn.Module):
         super().__init__()
         assert config.grid_shape is not None and config.box_shape is not None
         (rows, columns), (box_rows, box_columns) = config.grid_shape, config.box_shape
-        row, column = (
-            torch.arange(config.seq_len) // columns,
-            torch.arange(config.seq_len) % columns,
-        )
-        boxes_across = columns // box_columns
-        box = row // box_rows * boxes_across + column // box_columns
-        self.index = nn.Buffer(torch.stack([row, column, box]), persistent=False)
+        boxes = (rows // box_rows) * (columns // box_columns)
+        self.index = nn.Buffer(grid_units(config), persistent=False)
         self.prefix_len = config.prefix_len
         self.row = CastedEmbedding(rows, config.hidden_size, std, dtype)
         self.column = CastedEmbedding(columns, config.hidden_size, std, dtype)
-        boxes = rows // box_rows * boxes_across
         self.box = CastedEmbedding(boxes, config.hidden_size, std, dtype)
 
     def forward(self, e: Tensor) -> Tensor:  # B S D
@@ -173,10 +186,12 @@ class LearnedPositions(CastedEmbedding):
 class ReasoningModule(nn.Module):
     """L or H module: h ← h + injection, then its layers."""
 
-    def __init__(self, config: HRMArch, num_layers: int):
+    def __init__(self, config: HRMConfig, num_layers: int):
         super().__init__()
+        relations = grid_relations(config) if config.attention_bias == "grid" else None
+        c = config
         self.layers = nn.ModuleList(
-            Block(config.hidden_size, config.num_heads, config.expansion, config.qk_norm)
+            Block(c.hidden_size, c.num_heads, c.expansion, c.qk_norm, relations)
             for _ in range(num_layers)
         )
 

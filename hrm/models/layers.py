@@ -12,6 +12,8 @@ from torch import Tensor, nn
 NORM_EPS = 1e-5
 ROPE_THETA = 10000.0
 QK_NORM_SCALE = 4.0
+RELATION_KINDS = 8
+RELATION_BIAS_STD = 0.1
 MLP_WIDTH_MULTIPLE = 256
 # Longest sequence for which two plain products beat the fused kernel on a CPU in bfloat16.
 CPU_PLAIN_ATTENTION_MAX_LEN = 256
@@ -43,13 +45,21 @@ class RMSNorm(nn.Module):
         return rms_norm(x)
 
 
-def scaled_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(q kᵀ · scale) v over all positions. q, k, v and result: [B, N, S, H]."""
+def scaled_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None
+) -> Tensor:
+    """softmax(q kᵀ · scale + bias) v over all positions.
+
+    q, k, v and result: [B, N, S, H]; bias: [N, S, S] float32.
+    """
     low_precision_cpu = q.device.type == "cpu" and q.dtype != torch.float32
     if low_precision_cpu and q.shape[-2] <= CPU_PLAIN_ATTENTION_MAX_LEN:
         scores = torch.matmul(q * scale, k.transpose(-2, -1)).float()
+        if bias is not None:
+            scores = scores + bias
         return torch.matmul(torch.softmax(scores, dim=-1).to(v.dtype), v)
-    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    mask = None if bias is None else bias.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 class RotaryEmbedding(nn.Module):
@@ -71,6 +81,29 @@ class RotaryEmbedding(nn.Module):
         first, second = y.chunk(2, dim=-1)
         rotated = torch.cat([-second, first], dim=-1)
         return (y * self.cos + rotated * self.sin).to(x.dtype)
+
+
+class RelationBias(nn.Module):
+    """Learned attention bias of each head for each kind of relation between two positions.
+
+    Relations [S, S] hold integers in 0…7: the sum of 1, 2 and 4 for the units that two cells of a
+    grid share (row, column, box).
+    """
+
+    one_hot: Tensor  # RELATION_KINDS S·S, float32
+
+    def __init__(self, num_heads: int, head_dim: int, relations: Tensor):
+        super().__init__()
+        self.shape = (num_heads, *relations.shape)
+        self.scale = QK_NORM_SCALE * math.sqrt(head_dim)
+        weight = truncated_normal(num_heads, RELATION_KINDS, std=RELATION_BIAS_STD)
+        self.weight = nn.Parameter(weight)
+        one_hot = relations.flatten() == torch.arange(RELATION_KINDS).unsqueeze(1)
+        self.register_buffer("one_hot", one_hot.float(), persistent=False)
+
+    def forward(self) -> Tensor:
+        """The bias, [N, S, S] float32."""
+        return (self.scale * self.weight @ self.one_hot).view(self.shape)
 
 
 class CastedLinear(nn.Module):
@@ -102,12 +135,17 @@ class CastedEmbedding(nn.Module):
 class Attention(nn.Module):
     """Full multi-head self-attention without bias; q, k and v heads fused in that order."""
 
-    def __init__(self, hidden_size: int, num_heads: int, qk_norm: bool):
+    def __init__(
+        self, hidden_size: int, num_heads: int, qk_norm: bool, relations: Tensor | None = None
+    ):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = hidden_size // num_heads
         self.normalise = RMSNorm() if qk_norm else nn.Identity()
         self.scale = (QK_NORM_SCALE if qk_norm else 1.0) / math.sqrt(self.head_dim)
+        self.bias = None
+        if relations is not None:
+            self.bias = RelationBias(num_heads, self.head_dim, relations)
         self.qkv_proj = CastedLinear(hidden_size, 3 * hidden_size)
         self.o_proj = CastedLinear(hidden_size, hidden_size)
 
@@ -116,7 +154,7 @@ class Attention(nn.Module):
         qkv = self.qkv_proj(x).view(B, S, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # B N S H
         q, k = rotate(self.normalise(q)), rotate(self.normalise(k))
-        y = scaled_attention(q, k, v, self.scale)
+        y = scaled_attention(q, k, v, self.scale, None if self.bias is None else self.bias())
         return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
 
 
@@ -138,9 +176,16 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """Post-norm transformer block: h ← norm(h + attn(h)); h ← norm(h + mlp(h))."""
 
-    def __init__(self, hidden_size: int, num_heads: int, expansion: float, qk_norm: bool):
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        expansion: float,
+        qk_norm: bool,
+        relations: Tensor | None = None,
+    ):
         super().__init__()
-        self.self_attn = Attention(hidden_size, num_heads, qk_norm)
+        self.self_attn = Attention(hidden_size, num_heads, qk_norm, relations)
         self.mlp = SwiGLU(hidden_size, expansion)
 
     def forward(self, h: Tensor, rotate: nn.Module) -> Tensor:

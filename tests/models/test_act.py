@@ -267,9 +267,9 @@ def test_negative_identifiers_are_a_zero_row():
     model = build()
     batch = make_batch(4)
     batch["puzzle_identifiers"] = torch.tensor([-1, -7, 0, 5], dtype=torch.int32)
-    model.model.inner.puzzle_emb.weights[0] = 0
+    model.model.inner.puzzle_emb.weights[3] = 0
     _, loss, _, outputs, _ = step(model, model.initial_carry(batch), batch)
-    batch["puzzle_identifiers"] = torch.tensor([0, 0, 0, 5], dtype=torch.int32)
+    batch["puzzle_identifiers"] = torch.tensor([3, 3, 0, 5], dtype=torch.int32)
     _, loss2, _, outputs2, _ = step(model, model.initial_carry(batch), batch)
     assert torch.equal(outputs["logits"], outputs2["logits"]) and torch.equal(loss, loss2)
 

@@ -88,8 +88,8 @@ class HRMConfig(HRMArch):
             grid, box = self.grid_shape, self.box_shape
             if grid is None or box is None:
                 raise ValueError(
-                    "pos_encodings or attention_bias grid needs grid_shape and box_shape in the data set's "
-                    "dataset.json; add them there or choose rope or learned"
+                    "pos_encodings or attention_bias grid needs grid_shape and box_shape in the "
+                    "data set's dataset.json; add them there or choose others"
                 )
             if grid[0] * grid[1] != self.seq_len or grid[0] % box[0] or grid[1] % box[1]:
                 raise ValueError(

@@ -41,6 +41,9 @@ class SparseSignSGD(Optimizer):
             raise ValueError(f"lr {lr} or weight_decay {weight_decay} out of range")
         self.embedding = embedding
         self.process_group = process_group
+        # CUDA adds in no fixed order: in float64 the signs are equal on all ranks all the same.
+        on_mps = embedding.weights.device.type == "mps"
+        self._sum_dtype = torch.float32 if on_mps else torch.float64
         super().__init__([embedding.weights], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -57,11 +60,14 @@ class SparseSignSGD(Optimizer):
         identifiers, grads = self._gather(identifiers), self._gather(grads)
         known = identifiers >= 0
         rows, inverse = identifiers[known].unique(return_inverse=True)
-        total = grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads[known])
+        total = grads.new_zeros(len(rows), grads.shape[1], dtype=self._sum_dtype)
+        total.index_add_(0, inverse, grads[known].to(self._sum_dtype))
         group = self.param_groups[0]
         weights, lr = self.embedding.weights, group["lr"]
         rows = rows.long()
-        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * total.sign()
+        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * total.sign().to(
+            weights.dtype
+        )
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -95,6 +95,18 @@ class Ranks:
             dist.all_reduce(values)
         return dict(zip(names, values.tolist(), strict=True))
 
+    def maximum(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return int(value)
+
+    def wait(self) -> None:
+        """Until every rank has come here."""
+        self.maximum(0)
+
     def gather_rows(self, local: Tensor) -> Tensor:
         """Concatenate equal shares of a global batch, in the order of the ranks."""
         if self.size == 1:

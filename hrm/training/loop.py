@@ -1,7 +1,10 @@
 """The training loop, top to bottom."""
 
 import shutil
+import sys
+from contextlib import ExitStack
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,6 +17,7 @@ from hrm.data.format import has_split
 from hrm.errors import UserError
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import EvaluationResult, evaluate
+from hrm.training.interrupt import StopRequest
 from hrm.training.metrics import (
     METRICS_FILE,
     JsonLinesLogger,
@@ -43,12 +47,16 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     state = TrainState.create(config, train_set.metadata, device, ranks)
     loggers = open_loggers(config) if ranks.is_first else []
     steps = sum(train_set.batches_per_iteration(i) for i in range(config.iterations))
-    progress = Progress(steps, config.global_batch_size, config.progress and ranks.is_first)
-    if test_set is None and ranks.is_first:
+    progress = Progress(steps, config.global_batch_size, config.progress, ranks.is_first)
+    if test_set is None:
         progress.say(f"{config.data_path}: no test split; evaluation is skipped")
 
-    sums = MetricSums()
-    try:
+    sums, stop = MetricSums(), StopRequest()
+    with ExitStack() as cleanup:
+        cleanup.callback(progress.close)
+        for logger in loggers:
+            cleanup.callback(logger.close)
+        cleanup.enter_context(stop.listening())
         for iteration in range(config.iterations):
             for _, host_batch, _ in train_set.iterate(iteration):
                 batch = to_device(host_batch, device)
@@ -60,6 +68,12 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
                     metrics["lr"] = scheduled_lr(config.lr, state, config)
                     log(loggers, prefixed("train", metrics), state.step)
                 progress.update(metrics)
+                if ranks.size == 1 or state.step % config.log_interval == 0:
+                    if code := stop.exit_code(ranks):
+                        save(state, config, train_set, None, progress, must_succeed=True)
+                        progress.say(f"stopped: step {state.step} saved in {config.run_dir}")
+                        ranks.wait()
+                        sys.exit(code)
 
             result = None
             if test_set is not None:
@@ -67,17 +81,8 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
                 log(loggers, result.named(), state.step)
                 progress.say(summary(result, state.step))
             last = iteration == config.iterations - 1
-            if ranks.is_first and (last or config.checkpoint_every_eval):
+            if last or config.checkpoint_every_eval or config.eval_save_outputs:
                 save(state, config, train_set, result, progress, must_succeed=last)
-    except KeyboardInterrupt:
-        if ranks.is_first and state.step > 0:
-            save(state, config, train_set, None, progress, must_succeed=True)
-            progress.say(f"interrupted: step {state.step} saved in {config.run_dir}")
-        raise
-    finally:
-        progress.close()
-        for logger in loggers:
-            logger.close()
     return config.run_dir
 
 
@@ -89,6 +94,8 @@ def check_before_work(config: PretrainConfig, ranks: Ranks) -> None:
         open_split(config, ranks, "test")
     with torch.device("meta"):
         build_for(config, metadata)
+    if config.logger == "wandb" and find_spec("wandb") is None:
+        raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
     prepare_run_dir(config)
 
 
@@ -193,7 +200,9 @@ def save(
     progress: Progress,
     must_succeed: bool,
 ) -> None:
-    """Write a checkpoint; one that cannot be written ends the run only at its end."""
+    """Write a checkpoint on rank 0; one that cannot be written ends the run only at its end."""
+    if not progress.is_first_rank:
+        return
     try:
         save_checkpoint(
             config.run_dir,

@@ -10,7 +10,6 @@ from typing import Any, Protocol, TextIO
 from torch import Tensor
 from tqdm import tqdm
 
-from hrm.errors import UserError
 from hrm.training.distributed import Ranks
 
 METRICS_FILE = "metrics.jsonl"
@@ -77,16 +76,12 @@ class WandbLogger:
     def __init__(
         self, project: str, run_name: str, config: dict[str, Any], run_dir: Path, source_dir: Path
     ):
+        self._run: Any = None
         try:
             import wandb
-        except ImportError:
-            raise UserError(
-                "logger=wandb: not installed; pip install 'hrm[wandb]' or use logger=none"
-            ) from None
-        self._run: Any = None
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
-        settings = wandb.Settings(silent=True, init_timeout=30)
-        try:
+
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+            settings = wandb.Settings(silent=True, init_timeout=30)
             self._run = wandb.init(
                 project=project,
                 name=run_name,
@@ -119,14 +114,15 @@ class WandbLogger:
 
 
 class Progress:
-    """Live progress bar: step, loss, exact accuracy, ACT steps, examples/s, time left."""
+    """Live progress bar of rank 0: step, loss, exact accuracy, ACT steps, examples/s, time left."""
 
-    def __init__(self, total_steps: int, batch_size: int, enabled: bool):
+    def __init__(self, total_steps: int, batch_size: int, enabled: bool, is_first_rank: bool):
+        self.is_first_rank = is_first_rank
         self._batch_size = batch_size
         self._shown: dict[str, str] = {}
         self._bar = tqdm(
             total=total_steps,
-            disable=not enabled,
+            disable=not (enabled and is_first_rank),
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 10,
             dynamic_ncols=True,
@@ -152,7 +148,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.write(line)
+        if self.is_first_rank:
+            self._bar.write(line)
 
     def close(self) -> None:
         self._bar.close()

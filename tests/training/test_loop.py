@@ -286,7 +286,8 @@ def test_wandb_failure_never_stops_training(data_4x4, tmp_path, run_script):
     assert len(read_metrics(tmp_path / "checkpoints/sudoku-4x4/x")) > 4
 
 
-def test_interrupt_saves_a_checkpoint(data_4x4, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_saves_a_checkpoint(data_4x4, tmp_path, number):
     run_dir = tmp_path / "run"
     command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
     command += ["epochs=200000", "eval_interval=null", f"checkpoint_path={run_dir}"]
@@ -296,10 +297,11 @@ def test_interrupt_saves_a_checkpoint(data_4x4, tmp_path):
         if (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) >= 3:
             break
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in stderr
+    assert process.returncode == 128 + number and "Traceback" not in stderr
     (saved,) = run_dir.glob("step_*")
+    assert read_metrics(run_dir)[-1]["step"] == int(saved.name[5:])
     assert load_checkpoint(saved).step == int(saved.name[5:])
 
 

@@ -37,6 +37,7 @@ class Reference:
             "backprop": "one_step",
             "q_continue": True,
             "qk_norm": False,
+            "attention_bias": "none",
             "puzzle_emb_mode": "prefix",
         } | arch
         self.loss_config = {
@@ -67,10 +68,30 @@ class Reference:
         if self.arch["pos_encodings"] == "rope":
             q, k = rotate(q), rotate(k)
         scores = torch.einsum("bsnd,btnd->bnst", q, k) * scale
+        if self.arch["attention_bias"] == "grid":
+            scores = scores + 4 * math.sqrt(d) * self.relation_bias(name, S)
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
         weights = weights / weights.sum(-1, keepdim=True)
         y = torch.einsum("bnst,btnd->bsnd", weights, v).reshape(B, S, D)
         return y @ self.p[f"{name}.o_proj.weight"].T
+
+    def relation_bias(self, name: str, S: int) -> Tensor:
+        """[N, S, S]: one learned number per head for each set of units that two cells share."""
+        (_, columns), (box_rows, box_columns) = self.arch["grid_shape"], self.arch["box_shape"]
+        table = self.p[f"{name}.bias.weight"]
+
+        def units(s: int) -> tuple:
+            r, c = divmod(s - self.prefix, columns)
+            return r, c, (r // box_rows, c // box_columns)
+
+        rows = []
+        for i in range(S):
+            for j in range(S):
+                same = (0, 0, 0)
+                if min(i, j) >= self.prefix:
+                    same = tuple(a == b for a, b in zip(units(i), units(j), strict=True))
+                rows.append(table[:, same[0] + 2 * same[1] + 4 * same[2]])
+        return torch.stack(rows, dim=-1).view(-1, S, S)
 
     def mlp(self, x: Tensor, name: str) -> Tensor:
         both = x @ self.p[f"{name}.gate_up_proj.weight"].T

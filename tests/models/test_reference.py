@@ -39,6 +39,7 @@ PLAIN = {
 SWITCHES = {
     "pos_encodings": ["rope", "learned", "grid"],
     "qk_norm": [False, True],
+    "attention_bias": ["none", "grid"],
     "puzzle": [
         ("prefix", 0),
         ("prefix", 5),
@@ -249,6 +250,7 @@ def test_reference_gradient_by_finite_differences(puzzle):
     """Nothing but the carry is constant here, so that differences of the loss are the gradient."""
     generator = torch.Generator().manual_seed(0)
     case = BASE | {"puzzle": puzzle, "backprop": "last_cycle", "H_cycles": 1, "qk_norm": True}
+    case |= {"attention_bias": "grid"}
     arch, loss_config = split(case | {"q_continue": False})
     model = make_model(arch, loss_config, generator).train()
     reference = Reference(arch, loss_config, model.state_dict())

@@ -180,6 +180,7 @@ def run_rank(rank: int, folder: str) -> None:
     look_up(table, [rank], [[1.0, 1.0, 1.0]])
     step(table, process_group=alone[rank])  # a group of its own: nothing is shared
     torch.save(table.weights, Path(folder) / f"{rank}-alone.pt")
+    dist.barrier()  # nobody leaves while another still needs the store
     dist.destroy_process_group()
 
 

@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["4x4"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
-    print(f"{'size':>5} {'seed':>5} {'seconds':>8} {'exact accuracy':>15} {'puzzles':>8}", flush=True)
+    print(
+        f"{'size':>5} {'seed':>5} {'seconds':>8} {'exact accuracy':>15} {'puzzles':>8}", flush=True
+    )
     for size in arguments.sizes:
         for seed in arguments.seeds:
             start = time.perf_counter()

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from hrm.data.format import IGNORE_LABEL_ID
 from hrm.models.hrm_act_v1 import HRMACTV1, Carry
 
-IGNORE_LABEL_ID = -100
 Weight = Annotated[float, Field(ge=0)]
 
 

@@ -9,7 +9,7 @@ class CastedSparseEmbedding(nn.Module):
 
     `weights` is a buffer. A training lookup copies the rows of its batch into a leaf tensor, and
     `lookups` keeps (identifiers [B], leaf [B, dim]) for the optimizer, which reads the leaf's
-    gradient, updates those rows and clears the list (`hrm.optim.SparseSignSGD`).
+    gradient, updates those rows and empties the list (`hrm.optim.SparseSignSGD`).
     Negative identifiers mean "no identity": a zero row that is never updated. The table has one
     row at least, so that data without any identity can be looked up.
     """

@@ -20,8 +20,8 @@ class SparseSignSGD(Optimizer):
     """For each row present in the batch of any rank: p ← p(1 - lr·wd) - lr·sign(g), sign(0) = 0.
 
     g is the sum of the gradients of equal identifiers over all lookups since the last step
-    (micro-batches) and over the ranks. What travels is (identifiers, rows), never a dense table;
-    every rank must look up the same number of rows.
+    (micro-batches) and over the ranks; a step uses them up. What travels is (identifiers, rows),
+    never a dense table; every rank must look up the same number of rows.
 
     Args:
         embedding: the table and its lookups.
@@ -52,12 +52,13 @@ class SparseSignSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        lookups = self.embedding.lookups
+        looked_up = self.embedding.lookups
+        lookups = [(ids, rows.grad) for ids, rows in looked_up if rows.grad is not None]
+        looked_up.clear()
         if not lookups:
             return loss
-        identifiers = torch.cat([ids for ids, _ in lookups])
-        grads = torch.cat([torch.zeros_like(r) if r.grad is None else r.grad for _, r in lookups])
-        identifiers, grads = self._gather(identifiers), self._gather(grads)
+        identifiers = self._gather(torch.cat([ids for ids, _ in lookups]))
+        grads = self._gather(torch.cat([grad for _, grad in lookups]))
         known = identifiers >= 0
         rows, inverse = identifiers[known].unique(return_inverse=True)
         total = grads.new_zeros(len(rows), grads.shape[1], dtype=self._sum_dtype)
@@ -65,13 +66,14 @@ class SparseSignSGD(Optimizer):
         group = self.param_groups[0]
         weights, lr = self.embedding.weights, group["lr"]
         rows = rows.long()
-        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * total.sign().to(
-            weights.dtype
-        )
+        signs = total.sign().to(weights.dtype)
+        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * signs
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        self.embedding.lookups.clear()
+        """Drop the lookups that have a gradient; those that still await one stay."""
+        lookups = self.embedding.lookups
+        lookups[:] = [(ids, rows) for ids, rows in lookups if rows.grad is None]
 
     def _gather(self, local: Tensor) -> Tensor:
         if not (dist.is_available() and dist.is_initialized()):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hrm.data import PuzzleDataset
-from hrm.models.losses import IGNORE_LABEL_ID, ACTLossHead
+from hrm.data.format import IGNORE_LABEL_ID
+from hrm.models.losses import ACTLossHead
 from hrm.rollout import Halting, rollout
 from hrm.training.distributed import Ranks
 from hrm.training.metrics import MetricSums

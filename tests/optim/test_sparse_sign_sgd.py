@@ -57,12 +57,26 @@ def test_a_row_with_zero_gradient_still_decays_when_present():
     torch.testing.assert_close(table.weights[2], before[2] * KEEP)
 
 
-def test_a_row_looked_up_without_a_backward_pass_counts_as_zero_gradient():
+def test_a_row_looked_up_without_a_backward_pass_stays():
     table = make_table()
     before = table.weights.clone()
     table(torch.tensor([2]))
     step(table)
-    torch.testing.assert_close(table.weights[2], before[2] * KEEP)
+    assert torch.equal(table.weights, before)
+    assert not table.lookups
+
+
+def test_zero_grad_between_forward_and_backward_keeps_the_pending_lookup():
+    table = make_table()
+    optimizer = SparseSignSGD(table, LR, DECAY)
+    before = table.weights.clone()
+    look_up(table, [1], [[1.0, 1.0, 1.0]])
+    rows = table(torch.tensor([2]))
+    optimizer.zero_grad()
+    rows.sum().backward()
+    optimizer.step()
+    assert torch.equal(table.weights[1], before[1])
+    torch.testing.assert_close(table.weights[2], before[2] * KEEP - LR)
 
 
 def test_negative_identifiers_touch_nothing():
@@ -98,12 +112,11 @@ def test_micro_batches_equal_one_batch():
     torch.testing.assert_close(parts.weights, whole.weights)
 
 
-def test_lookups_are_cleared_by_zero_grad_and_an_empty_step_does_nothing():
+def test_a_step_uses_up_its_lookups_and_an_empty_step_does_nothing():
     table = make_table()
     optimizer = SparseSignSGD(table, LR, DECAY)
     look_up(table, [1], [[1.0, 1.0, 1.0]])
     optimizer.step()
-    optimizer.zero_grad()
     assert not table.lookups
     before = table.weights.clone()
     optimizer.step()

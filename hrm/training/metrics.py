@@ -4,8 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+from urllib.parse import urlsplit
 
 from torch import Tensor
 from tqdm import tqdm
@@ -80,7 +82,7 @@ class WandbLogger:
         try:
             import wandb
 
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_login() else "offline")
             settings = wandb.Settings(silent=True, init_timeout=30)
             self._run = wandb.init(
                 project=project,
@@ -111,6 +113,17 @@ class WandbLogger:
     def _give_up(self, error: Exception) -> None:
         self._run = None
         print(f"wandb stopped ({error}); training goes on without it", file=sys.stderr)
+
+
+def _has_wandb_login() -> bool:
+    """An API key in the environment, or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc().hosts
+    except (OSError, NetrcParseError):
+        return False
 
 
 class Progress:

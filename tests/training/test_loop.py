@@ -273,7 +273,6 @@ def test_wandb_failure_never_stops_training(data_4x4, tmp_path, run_script):
     fake = tmp_path / "fake" / "wandb"
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text(
-        "class api: api_key = None\n"
         "class Settings:\n    def __init__(self, **kwargs): pass\n"
         "def init(**kwargs):\n    assert kwargs['mode'] == 'offline'\n"
         "    raise ConnectionError('no route')\n"

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from hrm.checkpoint import load_checkpoint, save_predictions
+from hrm.checkpoint import Checkpoint, load_checkpoint, save_predictions
 from hrm.config import EvaluateConfig, PretrainConfig, load_evaluate_config
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import DatasetMetadata
@@ -23,9 +23,9 @@ def main() -> None:
     with ranks.connected():
         config = ranks.agree(lambda: load_evaluate_config(sys.argv[1:]))
         device = pick_device(config.device, ranks.local_rank)
-        checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
-        dataset = open_dataset(config, checkpoint.config, ranks)
-        check_fit(checkpoint.metadata, dataset)
+        if ranks.size > 1:
+            ranks.agree(lambda: load(config, ranks) and None)
+        checkpoint, dataset = load(config, ranks)
         model = checkpoint.model.to(device).eval()
         compile_model(model, config.compile, device)
         result = evaluate(model, dataset, device, ranks, config.halting, config.eval_save_outputs)
@@ -34,6 +34,18 @@ def main() -> None:
                 path = save_predictions(checkpoint.path, result.outputs)
                 print(f"outputs saved in {path}", file=sys.stderr)
             print(json.dumps({"step": checkpoint.step, **result.named()}, indent=2))
+
+
+def load(config: EvaluateConfig, ranks: Ranks) -> tuple[Checkpoint, PuzzleDataset]:
+    """The model, and the split to run it on.
+
+    Raises:
+        UserError: one of them is missing or damaged, or they do not fit each other.
+    """
+    checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
+    dataset = open_dataset(config, checkpoint.config, ranks)
+    check_fit(checkpoint.metadata, dataset)
+    return checkpoint, dataset
 
 
 def open_dataset(config: EvaluateConfig, trained: PretrainConfig, ranks: Ranks) -> PuzzleDataset:

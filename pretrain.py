@@ -1,18 +1,18 @@
 """Train a model: `python pretrain.py data_path=… [--config-name NAME] [key=value …]`."""
 
-import argparse
 import sys
 
 from hrm.config import CONFIG_NAME, load_pretrain_config
 from hrm.device import pick_device
-from hrm.errors import run_command
+from hrm.errors import OneLineParser, run_command
 from hrm.training.distributed import Ranks
 from hrm.training.loop import train, with_run_name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Train a model. Keys and defaults: config/cfg_pretrain.yaml and config/arch/."
+    parser = OneLineParser(
+        description="Train a model. Keys and defaults: config/cfg_pretrain.yaml and config/arch/.",
+        allow_abbrev=False,
     )
     parser.add_argument("--config-name", default=CONFIG_NAME, help="file in config/, without .yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value")

@@ -7,22 +7,19 @@
 
 import argparse
 import signal
+import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
-from hrm.data.sudoku import parse_box_shape
-from hrm.data.sudoku_builder import DEFAULT_REPO, BuildOptions, build
-from hrm.errors import UserError, run_command
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hrm.data.sudoku import parse_box_shape  # noqa: E402
+from hrm.data.sudoku_builder import DEFAULT_REPO, BuildOptions, build  # noqa: E402
+from hrm.errors import OneLineParser, UserError, run_command  # noqa: E402
 
 SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
 CSV_OPTIONS = ("box", "subsample_size", "min_difficulty", "allow_leakage")
 GENERATOR_OPTIONS = ("givens", "num_train", "num_test")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help shows all options")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,17 +3,19 @@
 The public names load on first use, so that the data builders never import torch.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrm.models import build_model, load_weights
 
-__all__ = ["build_model", "load_weights"]
+SUBMODULES = ("data", "inference", "models", "optim")
+__all__ = ["build_model", "load_weights", *SUBMODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in SUBMODULES:
+        return import_module(f"hrm.{name}")
     if name in __all__:
-        from hrm import models
-
-        return getattr(models, name)
+        return getattr(import_module("hrm.models"), name)
     raise AttributeError(f"module 'hrm' has no attribute {name!r}")

@@ -14,18 +14,17 @@ are read as well.
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 import hrm.models
-from hrm.config import PretrainConfig, dump_yaml, load_saved_config
+from hrm.config import PretrainConfig, WeightsName, dump_yaml, load_saved_config
 from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
 from hrm.errors import UserError
 from hrm.models import build_model, load_weights, read_weights
@@ -39,8 +38,6 @@ SOURCE_DIR = "source"
 STEP_NAME = re.compile(r"step_(\d+)$")
 TABLE_NAME = "model.inner.puzzle_emb.weights"
 
-WeightsName = Literal["auto", "raw", "ema"]
-
 
 def step_dir(run_dir: Path, step: int) -> Path:
     return run_dir / f"step_{step}"
@@ -53,7 +50,6 @@ def save_checkpoint(
     metadata: DatasetMetadata,
     weights: Mapping[str, Tensor],
     ema_weights: Mapping[str, Tensor] | None = None,
-    predictions: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write `run_dir/step_<step>/` so that it is either whole or not there.
 
@@ -61,21 +57,18 @@ def save_checkpoint(
         UserError: the disk is full or not writable; nothing half-written stays.
     """
     final = step_dir(run_dir, step)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=run_dir))
+    temporary = run_dir / f".{final.name}-{os.getpid()}"
     try:
-        temporary.chmod(0o755)
+        temporary.mkdir(parents=True)
         _save_tensors(weights, temporary / WEIGHTS_FILE)
         if ema_weights is not None:
             _save_tensors(ema_weights, temporary / EMA_FILE)
-        if predictions:
-            _save_tensors(predictions, temporary / PREDICTIONS_FILE)
         dump_yaml(config, temporary / CONFIG_FILE)
         write_metadata(temporary, metadata)
         copy_model_source(temporary / SOURCE_DIR)
         _sync_tree(temporary)
         _replace(temporary, final)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise UserError(f"{final}: checkpoint could not be written ({error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,7 +84,7 @@ def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Pat
         _save_tensors(predictions, temporary)
         _sync(temporary)
         temporary.replace(folder / name)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise UserError(f"{folder / name}: could not be written ({error})") from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -105,7 +98,11 @@ def copy_model_source(target: Path) -> None:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+    path.chmod(0o644)
 
 
 def _sync(path: Path) -> None:

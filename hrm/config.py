@@ -21,7 +21,7 @@ from pydantic import (
 
 from hrm.device import CompileMode, DeviceName
 from hrm.errors import UserError
-from hrm.models.hrm_act_v1 import HRMArch
+from hrm.models.hrm_act_v1 import HRMArch, PositiveInt
 from hrm.models.losses import LossConfig
 from hrm.rollout import Halting
 
@@ -38,7 +38,7 @@ OUTPUT_KEYS = (
     "steps",
 )
 
-PositiveInt = Annotated[int, Field(gt=0)]
+WeightsName = Literal["auto", "raw", "ema"]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -49,7 +49,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_=+,-][A-Za-z0-9._=+, -]*$"
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 class NamedLossConfig(LossConfig):
@@ -156,7 +156,7 @@ class EvaluateConfig(_Config):
     split: FileName = "test"
     halting: Halting = "max_steps"
     global_batch_size: PositiveInt | None = None
-    weights: Literal["auto", "raw", "ema"] = "auto"
+    weights: WeightsName = "auto"
     eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...] = ()  # type: ignore[valid-type]
     device: DeviceName = "auto"
     compile: Compile = "false"
@@ -171,7 +171,7 @@ class SolveConfig(_Config):
     split: FileName = "test"
     index: Annotated[int, Field(ge=0)] = 0
     halting: Halting = "max_steps"
-    weights: Literal["auto", "raw", "ema"] = "auto"
+    weights: WeightsName = "auto"
     device: DeviceName = "auto"
 
 
@@ -191,6 +191,7 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         UserError: one line with the first wrong key, what is wrong, and `source`.
     """
     try:
+        _refuse_boolean_numbers(schema, values)
         return schema.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
@@ -204,6 +205,16 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         elif first["type"] != "value_error":
             reason += f", got {first['input']!r}"
         raise UserError(f"{source}: {key + ': ' if key else ''}{reason}") from None
+
+
+def _refuse_boolean_numbers(schema: type[BaseModel], values: Any) -> None:
+    """`lr=true` would pass as 1.0."""
+    for name, field in schema.model_fields.items():
+        value = values.get(name) if isinstance(values, dict) else None
+        if isinstance(value, bool) and field.annotation in (int, float, int | None):
+            raise UserError(f"{name}={str(value).lower()}: must be a number")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            _refuse_boolean_numbers(field.annotation, value)
 
 
 def _sibling_keys(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:

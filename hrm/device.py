@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
+from torch.utils._triton import has_triton
 
 from hrm.errors import UserError
 from hrm.models.layers import Block
@@ -70,4 +71,4 @@ def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> 
 def _has_compiler(device: torch.device) -> bool:
     if device.type == "cpu":
         return sys.platform == "linux" and any(map(shutil.which, ("g++", "clang++")))
-    return device.type == "cuda" and torch.utils._triton.has_triton()
+    return device.type == "cuda" and has_triton()

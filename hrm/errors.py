@@ -1,13 +1,22 @@
 """What a user did wrong, told in one line."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 EXIT_USER_ERROR = 2
 
 
 class UserError(ValueError):
     """A mistake that the user can mend: one line naming the key or file, and the way out."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Argument parser whose mistakes are `UserError`s."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help shows all options")
 
 
 def run_command(main: Callable[[], None]) -> None:

@@ -26,6 +26,23 @@ IDENTIFIERS_FILE = "identifiers.json"
 CHECK_CHUNK_ROWS = 65536
 INT32 = np.iinfo(np.int32)
 
+Side = Annotated[int, Field(gt=0)]
+Shape = tuple[Side, Side]  # rows, columns
+
+
+def infer_grid_shape(seq_len: int) -> Shape | None:
+    """The square that `seq_len` makes, else None."""
+    side = math.isqrt(seq_len)
+    return (side, side) if side * side == seq_len else None
+
+
+def infer_box_shape(grid_shape: Shape | None) -> Shape | None:
+    """The square box of a square grid, where there is one answer, else None."""
+    if grid_shape is None or grid_shape[0] != grid_shape[1]:
+        return None
+    side = math.isqrt(grid_shape[0])
+    return (side, side) if side > 1 and side * side == grid_shape[0] else None
+
 
 class DatasetMetadata(BaseModel):
     """`dataset.json` of one split. Unknown keys are ignored; the last four may be absent."""
@@ -43,8 +60,8 @@ class DatasetMetadata(BaseModel):
     sets: Annotated[tuple[str, ...], Field(min_length=1)]
 
     task: str | None = None
-    grid_shape: tuple[int, int] | None = None
-    box_shape: tuple[int, int] | None = None
+    grid_shape: Shape | None = None
+    box_shape: Shape | None = None
     symbols: str | None = None
 
     @field_validator("pad_id")
@@ -67,20 +84,13 @@ class DatasetMetadata(BaseModel):
             raise ValueError("a set is named twice")
         return names
 
-    def inferred_grid_shape(self) -> tuple[int, int] | None:
-        """The grid as stated, else the square that `seq_len` makes, else None."""
-        side = math.isqrt(self.seq_len)
-        return self.grid_shape or ((side, side) if side * side == self.seq_len else None)
+    def inferred_grid_shape(self) -> Shape | None:
+        """The grid as stated, else as `infer_grid_shape` finds it."""
+        return self.grid_shape or infer_grid_shape(self.seq_len)
 
-    def inferred_box_shape(self) -> tuple[int, int] | None:
-        """The box as stated, else the square one of a square grid, where there is one answer."""
-        if self.box_shape is not None:
-            return self.box_shape
-        grid = self.inferred_grid_shape()
-        if grid is None or grid[0] != grid[1]:
-            return None
-        side = math.isqrt(grid[0])
-        return (side, side) if side > 1 and side * side == grid[0] else None
+    def inferred_box_shape(self) -> Shape | None:
+        """The box as stated, else as `infer_box_shape` finds it."""
+        return self.box_shape or infer_box_shape(self.inferred_grid_shape())
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,21 @@ class Solver:
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path, device: DeviceName = "auto", weights: WeightsName = "auto"
+        cls,
+        path: str | Path,
+        device: DeviceName = "auto",
+        weights: WeightsName = "auto",
+        data_path: Path | None = None,
     ) -> "Solver":
         """Rebuild the model of a checkpoint (a `step_<n>`, or the newest of a run's folder).
+
+        The original's checkpoints take the sequence length from `data_path`.
 
         Raises:
             UserError: as `load_checkpoint` and `pick_device`.
         """
         chosen = pick_device(device)
-        checkpoint = load_checkpoint(Path(path), weights)
+        checkpoint = load_checkpoint(Path(path), weights, data_path)
         return cls(checkpoint.model, checkpoint.metadata, chosen)
 
     @property

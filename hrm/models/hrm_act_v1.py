@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from hrm.data.format import Shape, infer_box_shape, infer_grid_shape
 from hrm.models.layers import (
     Block,
     CastedEmbedding,
@@ -77,25 +78,31 @@ class HRMConfig(HRMArch):
     seq_len: PositiveInt
     vocab_size: PositiveInt
     num_puzzle_identifiers: Annotated[int, Field(ge=0)]
-    grid_shape: tuple[PositiveInt, PositiveInt] | None = None
-    box_shape: tuple[PositiveInt, PositiveInt] | None = None
+    grid_shape: Shape | None = None
+    box_shape: Shape | None = None
     batch_size: int | None = None  # accepted for the original's configurations; any batch runs
     seed: int = 0
 
     @model_validator(mode="after")
     def _check_grid(self) -> "HRMConfig":
         if "grid" in (self.pos_encodings, self.attention_bias):
-            grid, box = self.grid_shape, self.box_shape
-            if grid is None or box is None:
-                raise ValueError(
-                    "pos_encodings or attention_bias grid needs grid_shape and box_shape in the "
-                    "data set's dataset.json; add them there or choose others"
-                )
+            grid, box = self.units()
             if grid[0] * grid[1] != self.seq_len or grid[0] % box[0] or grid[1] % box[1]:
                 raise ValueError(
                     f"grid_shape {grid} and box_shape {box} do not fit seq_len {self.seq_len}"
                 )
         return self
+
+    def units(self) -> tuple[Shape, Shape]:
+        """Shapes of the grid and of its boxes, as stated or inferred where there is one answer."""
+        grid = self.grid_shape or infer_grid_shape(self.seq_len)
+        box = self.box_shape or infer_box_shape(grid)
+        if grid is None or box is None:
+            raise ValueError(
+                "pos_encodings or attention_bias grid needs grid_shape and box_shape in the "
+                "data set's dataset.json; add them there or choose others"
+            )
+        return grid, box
 
 
 @dataclass
@@ -140,8 +147,7 @@ def _expand(mask: Tensor, like: Tensor) -> Tensor:
 
 def grid_units(config: HRMConfig) -> Tensor:
     """Row, column and box of every cell, int64 [3, T]."""
-    assert config.grid_shape is not None and config.box_shape is not None
-    (_, columns), (box_rows, box_columns) = config.grid_shape, config.box_shape
+    (_, columns), (box_rows, box_columns) = config.units()
     cells = torch.arange(config.seq_len)
     row, column = cells // columns, cells % columns
     box = row // box_rows * (columns // box_columns) + column // box_columns
@@ -161,8 +167,7 @@ class GridEmbedding(nn.Module):
 
     def __init__(self, config: HRMConfig, std: float, dtype: torch.dtype):
         super().__init__()
-        assert config.grid_shape is not None and config.box_shape is not None
-        (rows, columns), (box_rows, box_columns) = config.grid_shape, config.box_shape
+        (rows, columns), (box_rows, box_columns) = config.units()
         boxes = (rows // box_rows) * (columns // box_columns)
         self.index = nn.Buffer(grid_units(config), persistent=False)
         self.prefix_len = config.prefix_len

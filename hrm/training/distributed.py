@@ -103,10 +103,6 @@ class Ranks:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return int(value)
 
-    def wait(self) -> None:
-        """Until every rank has come here."""
-        self.maximum(0)
-
     def gather_rows(self, local: Tensor) -> Tensor:
         """Concatenate equal shares of a global batch, in the order of the ranks."""
         if self.size == 1:

@@ -4,13 +4,22 @@ import shutil
 import sys
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import CONFIG_FILE, build_for, copy_model_source, save_checkpoint
+from hrm.checkpoint import (
+    CONFIG_FILE,
+    SOURCE_DIR,
+    build_for,
+    copy_model_source,
+    save_checkpoint,
+    save_predictions,
+    step_dir,
+)
 from hrm.config import PretrainConfig, dump_yaml
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import has_split
@@ -28,8 +37,6 @@ from hrm.training.metrics import (
     prefixed,
 )
 from hrm.training.state import TrainState, scheduled_lr, train_step
-
-SOURCE_DIR = "source"
 
 
 def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
@@ -51,7 +58,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     if test_set is None:
         progress.say(f"{config.data_path}: no test split; evaluation is skipped")
 
-    sums, stop = MetricSums(), StopRequest()
+    sums, stop, since_log = MetricSums(), StopRequest(), 0
     with ExitStack() as cleanup:
         cleanup.callback(progress.close)
         for logger in loggers:
@@ -62,27 +69,30 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
                 batch = to_device(host_batch, device)
                 sums.add(train_step(state, batch, config, ranks))
                 metrics: dict[str, float] = {}
-                if state.step % config.log_interval == 0:
-                    losses_per = config.global_batch_size * config.log_interval
-                    metrics = sums.reduce(ranks, losses_per)
+                since_log += 1
+                if since_log == config.log_interval or state.step == steps:
+                    metrics = sums.reduce(ranks, config.global_batch_size * since_log)
                     metrics["lr"] = scheduled_lr(config.lr, state, config)
                     log(loggers, prefixed("train", metrics), state.step)
+                    since_log = 0
                 progress.update(metrics)
-                if ranks.size == 1 or state.step % config.log_interval == 0:
+                if ranks.size == 1 or since_log == 0:
                     if code := stop.exit_code(ranks):
-                        save(state, config, train_set, None, progress, must_succeed=True)
+                        ranks.agree(partial(save, state, config, train_set))
                         progress.say(f"stopped: step {state.step} saved in {config.run_dir}")
-                        ranks.wait()
                         sys.exit(code)
 
-            result = None
+            last = iteration == config.iterations - 1
+            saved = last or config.checkpoint_every_eval or bool(config.eval_save_outputs)
+            if saved:
+                teller = None if last else progress
+                ranks.agree(partial(save, state, config, train_set, teller))
             if test_set is not None:
                 result = evaluate_state(state, test_set, device, ranks, config)
                 log(loggers, result.named(), state.step)
                 progress.say(summary(result, state.step))
-            last = iteration == config.iterations - 1
-            if last or config.checkpoint_every_eval or config.eval_save_outputs:
-                save(state, config, train_set, result, progress, must_succeed=last)
+                if result.outputs and step_dir(config.run_dir, state.step).is_dir():
+                    save_predictions(step_dir(config.run_dir, state.step), result.outputs)
     return config.run_dir
 
 
@@ -132,16 +142,18 @@ def prepare_run_dir(config: PretrainConfig) -> None:
         UserError: an earlier run has that name and `overwrite` is off, or it is not writable.
     """
     run_dir = config.run_dir
-    if run_dir.exists() and any(run_dir.iterdir()):
-        if not config.overwrite:
-            raise UserError(
-                f"run_name={config.run_name}: {run_dir} exists; "
-                "choose another run_name or give overwrite=true"
-            )
-        if not (run_dir / CONFIG_FILE).is_file():
-            raise UserError(f"{run_dir}: is not a run's folder, so overwrite=true leaves it alone")
-        shutil.rmtree(run_dir)
     try:
+        if run_dir.exists() and any(run_dir.iterdir()):
+            if not config.overwrite:
+                raise UserError(
+                    f"run_name={config.run_name}: {run_dir} exists; "
+                    "choose another run_name or give overwrite=true"
+                )
+            if not (run_dir / CONFIG_FILE).is_file():
+                raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
+            old = run_dir.with_name(f".{run_dir.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(run_dir.rename(old))
         run_dir.mkdir(parents=True, exist_ok=True)
         dump_yaml(config, run_dir / CONFIG_FILE)
         copy_model_source(run_dir / SOURCE_DIR)
@@ -196,25 +208,15 @@ def save(
     state: TrainState,
     config: PretrainConfig,
     train_set: PuzzleDataset,
-    result: EvaluationResult | None,
-    progress: Progress,
-    must_succeed: bool,
+    progress: Progress | None = None,
 ) -> None:
-    """Write a checkpoint on rank 0; one that cannot be written ends the run only at its end."""
-    if not progress.is_first_rank:
-        return
+    """Write a checkpoint. One that cannot be written is told by `progress`, else it is an error."""
+    ema = None if state.ema is None else state.ema.state_dict()
+    weights = state.model.state_dict()
     try:
-        save_checkpoint(
-            config.run_dir,
-            state.step,
-            config,
-            train_set.metadata,
-            state.model.state_dict(),
-            state.ema.state_dict() if state.ema is not None else None,
-            result.outputs if result is not None else None,
-        )
+        save_checkpoint(config.run_dir, state.step, config, train_set.metadata, weights, ema)
     except UserError as error:
-        if must_succeed:
+        if progress is None:
             raise
         progress.say(f"warning: {error}; training goes on")
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from torch import Tensor
@@ -59,17 +59,27 @@ class Logger(Protocol):
 
 
 class JsonLinesLogger:
-    """One JSON object per line: {"step": n, name: value, …}; flushed line by line."""
+    """One JSON object per line: {"step": n, name: value, …}; flushed line by line.
+
+    A line that cannot be written (a full disk) is told once and does not stop training.
+    """
 
     def __init__(self, path: Path):
-        self._file: TextIO = path.open("w")
+        self._path = path
+        self._told = False
+        path.touch()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        self._file.flush()
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        except OSError as error:
+            if not self._told:
+                print(f"{self._path}: {error.strerror}; training goes on", file=sys.stderr)
+            self._told = True
 
     def close(self) -> None:
-        self._file.close()
+        """Every line is on disk already."""
 
 
 class WandbLogger:
@@ -130,7 +140,7 @@ class Progress:
     """Live progress bar of rank 0: step, loss, exact accuracy, ACT steps, examples/s, time left."""
 
     def __init__(self, total_steps: int, batch_size: int, enabled: bool, is_first_rank: bool):
-        self.is_first_rank = is_first_rank
+        self._speaks = is_first_rank
         self._batch_size = batch_size
         self._shown: dict[str, str] = {}
         self._bar = tqdm(
@@ -161,7 +171,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
-        if self.is_first_rank:
+        if self._speaks:
             self._bar.write(line)
 
     def close(self) -> None:

@@ -198,6 +198,10 @@ def test_same_seed_same_run_and_existing_run_is_kept(trained, data_4x4, run_scri
         (["run_name=../../etc"], ["run_name"]),
         (["--config-name=none"], ["none"]),
         (["lr"], ["lr"]),
+        (["lr=true"], ["lr=true", "number"]),
+        (["arch.halt_max_steps=true"], ["halt_max_steps=true", "number"]),
+        (["--epochs=3"], ["--epochs"]),
+        (["checkpoint_path=/dev/null"], ["/dev/null"]),
         (["device=cuda"], ["device=cuda"]),
     ],
 )
@@ -304,17 +308,21 @@ def test_stopping_saves_a_checkpoint(data_4x4, tmp_path, number):
     assert load_checkpoint(saved).step == int(saved.name[5:])
 
 
-def test_checkpoint_that_cannot_be_written(trained, tmp_path, monkeypatch):
-    from hrm import checkpoint as module
-    from hrm.errors import UserError
+def test_checkpoint_that_cannot_be_written(data_4x4, tmp_path):
+    """No file may grow beyond 64 KiB here: like a full disk, for weights and not for metrics."""
+    run_dir = tmp_path / "run"
+    arguments = " ".join((f"data_path={data_4x4}", *SHORT, f"checkpoint_path={run_dir}"))
+    command = f"ulimit -f 64; exec {sys.executable} {ROOT / 'pretrain.py'} {arguments}"
+    command += " checkpoint_every_eval=true run_name=x"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    assert (result.stdout + result.stderr).count("could not be written") == 2
+    assert "training goes on" in result.stdout + result.stderr
+    assert {p.name for p in run_dir.iterdir()} == {"all_config.yaml", "metrics.jsonl", "source"}
 
-    loaded = load_checkpoint(trained)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module, "_save_tensors", full)
-    state = loaded.model.state_dict()
-    with pytest.raises(UserError, match="No space left"):
-        module.save_checkpoint(tmp_path, 3, loaded.config, loaded.metadata, state)
-    assert list(tmp_path.iterdir()) == []
+def test_readable_by_others(trained):
+    for path in find_checkpoint(trained).iterdir():
+        assert path.stat().st_mode & 0o044 == 0o044, path

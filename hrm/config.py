@@ -307,6 +307,7 @@ def load_saved_config(path: Path) -> PretrainConfig:
         base = OmegaConf.load(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
         assert isinstance(base, DictConfig) and isinstance(saved, DictConfig)
         base.pop("defaults")
+        base.eval_interval = None  # today's need not divide the saved epochs
         values = OmegaConf.to_container(OmegaConf.merge(base, saved), resolve=True)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: not found") from None

@@ -1,5 +1,6 @@
 """Ranks: who am I, and what travels between processes."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -45,8 +46,10 @@ class Ranks:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         try:
             yield
+            dist.barrier()
         finally:
             dist.destroy_process_group()
+            gc.collect()
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on rank 0, its result on every rank.

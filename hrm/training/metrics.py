@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,8 +91,7 @@ class WandbLogger:
     ):
         self._run: Any = None
         try:
-            import wandb
-
+            wandb: Any = import_module("wandb")
             mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_login() else "offline")
             settings = wandb.Settings(silent=True, init_timeout=30)
             self._run = wandb.init(
@@ -99,7 +99,7 @@ class WandbLogger:
                 name=run_name,
                 config=config,
                 dir=str(run_dir),
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 settings=settings,
             )
             self._run.log_code(str(source_dir))

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from test_sudoku_symmetry import canonical_form_4x4
 
 from hrm.data.sudoku import BoxShape, is_valid_solution
 from hrm.data.sudoku_generator import default_givens, generate_puzzles, generate_split
 from hrm.data.sudoku_symmetry import canonical_hash
 from hrm.errors import UserError
+from tests.data.test_sudoku_symmetry import canonical_form_4x4
 
 
 def count_solutions(question: np.ndarray, box_shape: BoxShape, limit: int = 2) -> int:

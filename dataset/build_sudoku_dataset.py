@@ -132,7 +132,8 @@ def _givens(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     started = time.perf_counter()
     summary = build(parse_options())
     print(

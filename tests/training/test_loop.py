@@ -48,7 +48,8 @@ def trained(data_4x4, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
     command += ["run_name=first", "ema=true", "checkpoint_every_eval=true"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    env = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "eval exact accuracy" in result.stdout + result.stderr
     return folder / "checkpoints" / data_4x4.name / "first"

@@ -53,6 +53,8 @@ def evaluate(
         batch = {name: tensor.to(device) for name, tensor in host_batch.items()}
         chosen: dict[str, Tensor] = {}
         for step in rollout(model, batch, halting):
+            if not step.halting.any():
+                continue
             sequence = model.sequence_metrics(step.outputs, batch["labels"], step.carry.steps)
             losses = model.sequence_losses(step.outputs, batch["labels"])
             labelled = (batch["labels"] != IGNORE_LABEL_ID).any(-1)

@@ -22,13 +22,12 @@ def main() -> None:
     ranks = Ranks.from_environment()
     with ranks.connected():
         config = ranks.agree(lambda: load_evaluate_config(sys.argv[1:]))
-        device = pick_device(config.device, ranks.local_rank)
-        if ranks.size > 1:
-            ranks.agree(lambda: load(config, ranks) and None)
-        checkpoint, dataset = load(config, ranks)
+        device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
+        checkpoint, dataset = ranks.together(lambda: load(config, ranks))
         model = checkpoint.model.to(device).eval()
         compile_model(model, config.compile, device)
         result = evaluate(model, dataset, device, ranks, config.halting, config.eval_save_outputs)
+        assert result is not None
         if ranks.is_first:
             if result.outputs:
                 path = save_predictions(checkpoint.path, result.outputs)

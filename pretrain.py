@@ -23,7 +23,9 @@ def main() -> None:
         config = ranks.agree(
             lambda: with_run_name(load_pretrain_config(arguments.overrides, arguments.config_name))
         )
-        run_dir = train(config, ranks, pick_device(config.device, ranks.local_rank))
+        device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
+        with ranks.answering_within(config.rank_timeout) as group:
+            run_dir = train(config, group, device)
     if ranks.is_first:
         print(f"saved in {run_dir}; next: python evaluate.py checkpoint={run_dir}", file=sys.stderr)
 

@@ -5,12 +5,15 @@
     all_config.yaml     the run's configuration
     dataset.json        metadata of the training set; gives vocabulary, length and table size
     source/             model source files that made it
+    training.safetensors  training.json   all else that a run needs to go on (`TrainingRecord`)
+    manifest.json       size and SHA-256 of the files above
     predictions.safetensors   where evaluation was asked to save its outputs
 
 The original's checkpoints (a single `torch.save` file `step_<n>` with `all_config.yaml` beside it)
 are read as well.
 """
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -27,6 +31,7 @@ import hrm.models
 from hrm.config import PretrainConfig, WeightsName, dump_yaml, load_saved_config
 from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
 from hrm.errors import UserError
+from hrm.manifest import Damaged, listed_files, verify, write_manifest
 from hrm.models import build_model, load_weights, read_weights
 from hrm.models.losses import ACTLossHead
 
@@ -35,12 +40,29 @@ WEIGHTS_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 PREDICTIONS_FILE = "predictions.safetensors"
 SOURCE_DIR = "source"
-STEP_NAME = re.compile(r"step_(\d+)$")
+TRAINING_FILE = "training.safetensors"
+RECORD_FILE = "training.json"
+STEP_NAME = re.compile(r"step_(\d{1,18})")
 TABLE_NAME = "model.inner.puzzle_emb.weights"
 
 
 def step_dir(run_dir: Path, step: int) -> Path:
     return run_dir / f"step_{step}"
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Steps of the checkpoints in a run's folder, ascending."""
+    if not run_dir.is_dir():
+        return []
+    return sorted(int(m[1]) for path in run_dir.iterdir() if (m := STEP_NAME.fullmatch(path.name)))
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What a run needs to go on, besides its weights."""
+
+    tensors: Mapping[str, Tensor]  # optimizer state, carries, random generators, metric sums
+    values: Mapping[str, Any]  # step, position in the data, counters, versions; plain JSON
 
 
 def save_checkpoint(
@@ -50,8 +72,11 @@ def save_checkpoint(
     metadata: DatasetMetadata,
     weights: Mapping[str, Tensor],
     ema_weights: Mapping[str, Tensor] | None = None,
+    record: TrainingRecord | None = None,
 ) -> Path:
     """Write `run_dir/step_<step>/` so that it is either whole or not there.
+
+    Without a record it can be evaluated, but no run can go on from it.
 
     Raises:
         UserError: the disk is full or not writable; nothing half-written stays.
@@ -63,16 +88,48 @@ def save_checkpoint(
         _save_tensors(weights, temporary / WEIGHTS_FILE)
         if ema_weights is not None:
             _save_tensors(ema_weights, temporary / EMA_FILE)
+        if record is not None:
+            _save_tensors(record.tensors, temporary / TRAINING_FILE)
+            (temporary / RECORD_FILE).write_text(json.dumps(record.values, indent=1) + "\n")
         dump_yaml(config, temporary / CONFIG_FILE)
         write_metadata(temporary, metadata)
         copy_model_source(temporary / SOURCE_DIR)
+        write_manifest(temporary)
         _sync_tree(temporary)
-        _replace(temporary, final)
+        temporary.rename(final)
+        sync(run_dir)
     except OSError as error:
         raise UserError(f"{final}: checkpoint could not be written ({error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what a killed process left of a checkpoint that it was writing or deleting."""
+    for path in run_dir.glob(".step_*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def delete_checkpoint(run_dir: Path, step: int) -> None:
+    """Remove a checkpoint so that it is either whole or gone."""
+    doomed = run_dir / f".{step_dir(run_dir, step).name}-deleted"
+    shutil.rmtree(doomed, ignore_errors=True)
+    step_dir(run_dir, step).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def read_record(checkpoint: Path) -> TrainingRecord:
+    """What a run needs to go on, from a checkpoint folder that was verified.
+
+    Raises:
+        UserError: the files are missing or damaged.
+    """
+    try:
+        values = json.loads((checkpoint / RECORD_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{checkpoint / RECORD_FILE}: cannot be read ({error})") from None
+    return TrainingRecord(read_weights(checkpoint / TRAINING_FILE), values)
 
 
 def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Path:
@@ -82,7 +139,7 @@ def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Pat
     temporary = folder / f".{name}.tmp"
     try:
         _save_tensors(predictions, temporary)
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(folder / name)
     except OSError as error:
         raise UserError(f"{folder / name}: could not be written ({error})") from None
@@ -105,7 +162,8 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.chmod(0o644)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file's or a folder's contents to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -115,18 +173,7 @@ def _sync(path: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _replace(temporary: Path, final: Path) -> None:
-    if final.exists():
-        old = temporary.with_name(temporary.name + ".old")
-        final.rename(old)
-        temporary.rename(final)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(final)
-    _sync(final.parent)
+        sync(path)
 
 
 @dataclass(frozen=True)
@@ -140,22 +187,19 @@ class Checkpoint:
     metadata: DatasetMetadata
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
     """The checkpoint that `path` names: itself, or the newest `step_<n>` of a run folder.
 
     Raises:
         UserError: there is none.
     """
     if not path.exists():
-        raise UserError(
-            f"checkpoint={path}: not found; expected a step_<n> folder or file, or a run"
-        )
+        raise UserError(f"{key}={path}: not found; expected a step_<n> folder or file, or a run")
     if path.is_file() or (path / WEIGHTS_FILE).is_file():
         return path
-    steps = [(int(m[1]), p) for p in path.iterdir() if (m := STEP_NAME.fullmatch(p.name))]
-    if not steps:
-        raise UserError(f"checkpoint={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
-    return max(steps)[1]
+    if not (steps := saved_steps(path)):
+        raise UserError(f"{key}={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
+    return step_dir(path, steps[-1])
 
 
 def load_checkpoint(
@@ -172,18 +216,19 @@ def load_checkpoint(
         UserError: the checkpoint is missing, damaged, or does not fit its configuration.
     """
     path = find_checkpoint(path)
-    folder = path if path.is_dir() else path.parent
-    config = load_saved_config(folder / CONFIG_FILE)
     if path.is_dir():
-        has_ema = (path / EMA_FILE).is_file()
+        has_ema = EMA_FILE in listed_files(path)
         if weights == "ema" and not has_ema:
             raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
         file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
+        verify(path, [CONFIG_FILE, METADATA_FILE, file.name])
+        config = load_saved_config(path / CONFIG_FILE)
         metadata = read_metadata(path)
         state = read_weights(file)
     else:
         if weights == "ema":
             raise UserError(f"{path}: holds no running average; use weights=raw")
+        config = load_saved_config(path.parent / CONFIG_FILE)
         file, state = path, read_weights(path)
         metadata = _foreign_metadata(data_path or config.data_path)
         table = next((t for name, t in state.items() if name.endswith(TABLE_NAME)), None)

@@ -1,5 +1,6 @@
 """Configuration: frozen schemas, read once at the edge. The only place that touches OmegaConf."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -88,10 +90,17 @@ class PretrainConfig(_Config):
     puzzle_emb_dropout: Fraction
     ema: bool
     ema_decay: BelowOne
+    grad_clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    max_skipped_steps: PositiveInt
 
-    checkpoint_every_eval: bool
     eval_halting: Halting
     eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...]  # type: ignore[valid-type]
+    early_stop: PositiveInt | None
+
+    checkpoint_interval: int | str | None
+    checkpoint_every_eval: bool
+    keep_checkpoints: PositiveInt | None
+    resume: Literal["auto"] | Path | None
 
     project_name: FileName | None
     run_name: FileName | None
@@ -103,9 +112,24 @@ class PretrainConfig(_Config):
 
     device: DeviceName
     compile: Compile
+    rank_timeout: PositiveInt
+
+    @field_validator("checkpoint_interval")
+    @classmethod
+    def _is_steps_or_minutes(cls, value: int | str | None) -> int | str | None:
+        minutes = re.fullmatch(r"(\d+(?:\.\d+)?)min", value) if isinstance(value, str) else None
+        if value is None or (isinstance(value, int) and value > 0):
+            return value
+        if minutes is None or float(minutes[1]) == 0:
+            raise ValueError(f"{value!r} is neither a number of steps nor minutes such as 10min")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
+        if self.resume is not None and self.overwrite:
+            raise ValueError("resume and overwrite=true exclude each other")
+        if self.resume == "auto" and self.run_name is None and self.checkpoint_path is None:
+            raise ValueError("resume=auto needs run_name, so that the run can be found again")
         if self.epochs % self.epochs_per_iteration:
             raise ValueError(
                 f"epochs={self.epochs} is not a multiple of eval_interval={self.eval_interval}"
@@ -120,6 +144,18 @@ class PretrainConfig(_Config):
     @property
     def iterations(self) -> int:
         return self.epochs // self.epochs_per_iteration
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        """Steps between checkpoints, where they are counted in steps."""
+        return self.checkpoint_interval if isinstance(self.checkpoint_interval, int) else None
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints, where they are counted in minutes."""
+        if not isinstance(self.checkpoint_interval, str):
+            return None
+        return 60 * float(self.checkpoint_interval.removesuffix("min"))
 
     @property
     def run_dir(self) -> Path:

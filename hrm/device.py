@@ -6,7 +6,7 @@ import warnings
 from typing import Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._triton import has_triton
 
 from hrm.errors import UserError
@@ -41,6 +41,13 @@ def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
         torch.cuda.set_device(local_rank)
         return torch.device("cuda", local_rank)
     return torch.device(name)
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copy a batch; to CUDA from pinned memory, without waiting."""
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> bool:

@@ -5,11 +5,30 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-EXIT_USER_ERROR = 2
-
 
 class UserError(ValueError):
     """A mistake that the user can mend: one line naming the key or file, and the way out."""
+
+    exit_code = 2
+
+
+class TrainingDiverged(UserError):
+    """Losses or gradients stay non-finite, from `step` on."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message, step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class RankLost(UserError):
+    """A process of the job is gone or does not answer."""
+
+    exit_code = 4
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -20,12 +39,12 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run `main`; a `UserError` becomes one line on stderr and exit code 2, without a traceback."""
+    """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -83,6 +83,12 @@ class ACTLossHead(nn.Module):
         self.token_loss = TOKEN_LOSSES[config.loss_type]
         self.continue_loss = CONTINUE_LOSSES[config.q_continue_loss]
 
+    @property
+    def loss_names(self) -> list[str]:
+        """Parts of the training loss, as the metrics name them."""
+        parts = ["lm_loss", "q_halt_loss"]
+        return [*parts, "q_continue_loss"] if self.model.has_continue_target else parts
+
     def initial_carry(self, batch: dict[str, Tensor], first_row: int = 0) -> Carry:
         """See `HRMACTV1.initial_carry`."""
         return self.model.initial_carry(batch, first_row)

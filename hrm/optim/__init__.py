@@ -2,7 +2,6 @@
 
 import torch.distributed as dist
 from torch import nn
-from torch.optim import Optimizer
 
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim.adam_atan2 import AdamATan2
@@ -19,9 +18,9 @@ def build_optimizers(
     puzzle_emb_lr: float,
     puzzle_emb_weight_decay: float,
     process_group: dist.ProcessGroup | None = None,
-) -> list[Optimizer]:
+) -> list[AdamATan2 | SparseSignSGD]:
     """One AdamATan2 over all parameters, and one SparseSignSGD per puzzle embedding, if any."""
-    optimizers: list[Optimizer] = [
+    optimizers: list[AdamATan2 | SparseSignSGD] = [
         AdamATan2(model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
     ]
     optimizers += [

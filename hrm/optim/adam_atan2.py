@@ -32,7 +32,17 @@ class AdamATan2(Optimizer):
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None
+    ) -> Any:
+        """One update.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+            only_if: bool scalar on the parameters' device. False leaves parameters, m and v as
+                they are, whatever the gradients hold; t counts the step all the same. The host
+                does not wait for it, unless it is on the CPU.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -40,10 +50,10 @@ class AdamATan2(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._update(params, group)
+                self._update(params, group, only_if)
         return loss
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+    def _update(self, params: list[Tensor], group: dict[str, Any], only_if: Tensor | None) -> None:
         for p in params:
             if not self.state[p]:
                 self.state[p] = {
@@ -52,11 +62,36 @@ class AdamATan2(Optimizer):
                     "exp_avg_sq": torch.zeros_like(p),
                 }
         states = [self.state[p] for p in params]
+        torch._foreach_add_([state["step"] for state in states], 1)
+        if only_if is None:
+            self._move(params, states, group)
+        elif only_if.device.type == "cpu":
+            if only_if:
+                self._move(params, states, group)
+        else:
+            self._move_if(only_if, params, states, group)
+
+    def _move_if(
+        self,
+        only_if: Tensor,
+        params: list[Tensor],
+        states: list[dict[str, Tensor]],
+        group: dict[str, Any],
+    ) -> None:
+        """Update, and take it back where `only_if` is False, on the device."""
+        changed = [*params]
+        changed += [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
+        before = [tensor.clone() for tensor in changed]
+        self._move(params, states, group)
+        for tensor, old in zip(changed, before, strict=True):
+            torch.where(only_if, tensor, old, out=tensor)
+
+    @staticmethod
+    def _move(params: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
         grads = [p.grad for p in params if p.grad is not None]
         beta1, beta2 = group["betas"]
         m = [state["exp_avg"] for state in states]
         v = [state["exp_avg_sq"] for state in states]
-        torch._foreach_add_([state["step"] for state in states], 1)
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_lerp_(m, grads, 1 - beta1)
         torch._foreach_mul_(v, beta2)

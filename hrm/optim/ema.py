@@ -1,6 +1,6 @@
 """Exponential moving average of weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,13 @@ class EMA:
     def state_dict(self) -> dict[str, Tensor]:
         """The averages, under the model's names."""
         return dict(self._averages)
+
+    @torch.no_grad()
+    def load(self, averages: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from averages that `state_dict` gave after so many updates."""
+        for name, average in self._averages.items():
+            average.copy_(averages[name])
+        self.updates = updates
 
     @contextmanager
     def applied(self) -> Iterator[None]:

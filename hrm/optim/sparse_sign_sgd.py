@@ -47,7 +47,16 @@ class SparseSignSGD(Optimizer):
         super().__init__([embedding.weights], {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None
+    ) -> Any:
+        """One update.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+            only_if: bool scalar on the table's device; False uses up the lookups and leaves the
+                table as it is. The host does not wait for it.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -67,7 +76,9 @@ class SparseSignSGD(Optimizer):
         weights, lr = self.embedding.weights, group["lr"]
         rows = rows.long()
         signs = total.sign().to(weights.dtype)
-        weights[rows] = weights[rows] * (1 - lr * group["weight_decay"]) - lr * signs
+        old = weights[rows]
+        new = old * (1 - lr * group["weight_decay"]) - lr * signs
+        weights[rows] = new if only_if is None else torch.where(only_if, new, old)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

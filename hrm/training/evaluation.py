@@ -1,6 +1,6 @@
 """Evaluation: every puzzle of a split, all ACT steps or learned halting, sharded over the ranks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
+from hrm.device import to_device
 from hrm.models.losses import ACTLossHead
 from hrm.rollout import Halting, rollout
 from hrm.training.distributed import Ranks
@@ -39,8 +40,11 @@ def evaluate(
     ranks: Ranks,
     halting: Halting = "max_steps",
     output_keys: Iterable[str] = (),
-) -> EvaluationResult:
+    must_stop: Callable[[], bool] = lambda: False,
+) -> EvaluationResult | None:
     """Run a split and divide every metric by the number of puzzles.
+
+    `must_stop` is asked before every batch, on all ranks; None is returned when it says so.
 
     A puzzle's metrics and outputs are those of the step at which it halts. Padding rows count
     nowhere, so neither the batch size nor the number of ranks changes a result.
@@ -50,7 +54,10 @@ def evaluate(
     per_set: dict[str, MetricSums] = {name: MetricSums() for name in dataset.metadata.sets}
     outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
     for set_name, host_batch, size in dataset:
-        batch = {name: tensor.to(device) for name, tensor in host_batch.items()}
+        if must_stop():
+            model.train(was_training)
+            return None
+        batch = to_device(host_batch, device)
         chosen: dict[str, Tensor] = {}
         for step in rollout(model, batch, halting):
             if not step.halting.any():

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from hrm.training.distributed import Ranks
-
 
 class StopRequest:
     """Remembers SIGINT or SIGTERM; a SIGINT after that raises `KeyboardInterrupt`."""
@@ -29,8 +27,3 @@ class StopRequest:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-    def exit_code(self, ranks: Ranks) -> int:
-        """128 + the signal that any rank has received, else 0; the same on every rank."""
-        number = ranks.maximum(self.signal)
-        return 128 + number if number else 0

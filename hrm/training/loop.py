@@ -1,116 +1,146 @@
 """The training loop, top to bottom."""
 
-import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import (
-    CONFIG_FILE,
-    SOURCE_DIR,
-    build_for,
-    copy_model_source,
-    save_checkpoint,
-    save_predictions,
-    step_dir,
-)
-from hrm.config import PretrainConfig, dump_yaml
+from hrm.checkpoint import SOURCE_DIR, build_for, save_predictions, step_dir
+from hrm.config import PretrainConfig
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
-from hrm.data.format import has_split
-from hrm.errors import UserError
+from hrm.data.format import fingerprint, has_split
+from hrm.device import to_device
+from hrm.errors import TrainingDiverged, UserError
+from hrm.manifest import MANIFEST_FILE
+from hrm.training.checkpointing import Checkpoints
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import EvaluationResult, evaluate
 from hrm.training.interrupt import StopRequest
 from hrm.training.metrics import (
     METRICS_FILE,
+    TIMINGS_FILE,
     JsonLinesLogger,
     Logger,
-    MetricSums,
     Progress,
     WandbLogger,
     prefixed,
 )
+from hrm.training.run_folder import Start, last_good, load_snapshot, prepare
+from hrm.training.snapshot import restore
+from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
 
 
+@dataclass
+class Job:
+    """What the loop works with."""
+
+    config: PretrainConfig
+    ranks: Ranks
+    device: torch.device
+    train_set: PuzzleDataset
+    test_set: PuzzleDataset | None
+    steps: int  # of the whole run
+    state: TrainState
+    loggers: list[Logger]  # rank 0: metrics.jsonl first
+    progress: Progress
+    checkpoints: Checkpoints
+    stop: StopRequest
+
+
 def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
-    """Train as configured.
+    """Train as configured, from the beginning or from a checkpoint.
 
     Returns:
         The run's folder, with `metrics.jsonl` and the checkpoints `step_<n>/`.
 
     Raises:
         UserError: the data set, the batch sizes or the run folder do not allow it.
+        TrainingDiverged: losses or gradients stay non-finite.
     """
-    ranks.agree(lambda: check_before_work(config, ranks))
-    train_set = open_split(config, ranks, "train")
-    test_set = open_split(config, ranks, "test") if has_split(config.data_path, "test") else None
-    state = TrainState.create(config, train_set.metadata, device, ranks)
-    loggers = open_loggers(config) if ranks.is_first else []
-    steps = sum(train_set.batches_per_iteration(i) for i in range(config.iterations))
-    progress = Progress(steps, config.global_batch_size, config.progress, ranks.is_first)
-    if test_set is None:
-        progress.say(f"{config.data_path}: no test split; evaluation is skipped")
-
-    sums, stop, since_log = MetricSums(), StopRequest(), 0
+    train_set, test_set = ranks.together(lambda: open_data(config, ranks))
+    digest = ranks.agree(lambda: check_before_work(config, train_set, ranks))
     with ExitStack() as cleanup:
-        cleanup.callback(progress.close)
-        for logger in loggers:
-            cleanup.callback(logger.close)
-        cleanup.enter_context(stop.listening())
-        for iteration in range(config.iterations):
-            for _, host_batch, _ in train_set.iterate(iteration):
-                batch = to_device(host_batch, device)
-                sums.add(train_step(state, batch, config, ranks))
-                metrics: dict[str, float] = {}
-                since_log += 1
-                if since_log == config.log_interval or state.step == steps:
-                    metrics = sums.reduce(ranks, config.global_batch_size * since_log)
-                    metrics["lr"] = scheduled_lr(config.lr, state, config)
-                    log(loggers, prefixed("train", metrics), state.step)
-                    since_log = 0
-                progress.update(metrics)
-                if ranks.size == 1 or since_log == 0:
-                    if code := stop.exit_code(ranks):
-                        ranks.agree(partial(save, state, config, train_set))
-                        progress.say(f"stopped: step {state.step} saved in {config.run_dir}")
-                        sys.exit(code)
-
-            last = iteration == config.iterations - 1
-            saved = last or config.checkpoint_every_eval or bool(config.eval_save_outputs)
-            if saved:
-                teller = None if last else progress
-                ranks.agree(partial(save, state, config, train_set, teller))
-            if test_set is not None:
-                result = evaluate_state(state, test_set, device, ranks, config)
-                log(loggers, result.named(), state.step)
-                progress.say(summary(result, state.step))
-                if result.outputs and step_dir(config.run_dir, state.step).is_dir():
-                    save_predictions(step_dir(config.run_dir, state.step), result.outputs)
-    return config.run_dir
+        start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
+        job = open_job(config, ranks, device, train_set, test_set, start, digest, cleanup)
+        evaluated, failed_at = start and start.evaluation, 0
+        evaluated = None if start is None else start.evaluation
+        failed_at = 0
+        while True:
+            try:
+                run(job, evaluated)
+                return config.run_dir
+            except TrainingDiverged as error:
+                evaluated = roll_back(job, error, failed_at)
+                failed_at = max(failed_at, error.step)
 
 
-def check_before_work(config: PretrainConfig, ranks: Ranks) -> None:
-    """Raise `UserError` for whatever is wrong with batch sizes, data set or run folder."""
+def run(job: Job, evaluated: dict[str, float] | None) -> None:
+    """Train from where the state stands to the end.
+
+    Args:
+        evaluated: metrics of the state's step, where it was evaluated before.
+    """
+    config, ranks, state, progress = job.config, job.ranks, job.state, job.progress
+    for iteration in range(state.iteration, config.iterations):
+        if iteration > state.iteration:
+            state.iteration, state.batch = iteration, 0
+        for _, host_batch, _ in job.train_set.iterate(iteration, state.batch):
+            batch = to_device(host_batch, job.device)
+            state.sums.add(train_step(state, batch, config, ranks))
+            state.batch += 1
+            state.since_log += 1
+            evaluated = None
+
+            metrics: dict[str, float] = {}
+            is_logged = state.since_log == config.log_interval or state.step == job.steps
+            if is_logged:
+                metrics = state.sums.reduce(ranks)
+                metrics["lr"] = scheduled_lr(config.lr, state, config)
+                log(job, prefixed("train", metrics))
+                state.since_log = 0
+                check_soundness(job, batch)
+            progress.update(metrics)
+
+            signal = overdue = 0
+            if is_logged or ranks.size == 1:
+                signal, overdue = ranks.maximum(job.stop.signal, job.checkpoints.is_overdue())
+            if signal:
+                leave(job, signal)
+            if overdue or job.checkpoints.is_due(state.step):
+                job.checkpoints.save(state)
+
+        keep = config.checkpoint_every_eval or bool(config.eval_save_outputs)
+        job.checkpoints.save(state, keep=keep)
+        if job.test_set is not None:
+            evaluated = evaluated or evaluate_state(job, job.test_set)
+            note(state, evaluated)
+            if config.early_stop and state.evaluations_since_best >= config.early_stop:
+                progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
+                break
+    job.checkpoints.save(state, wait=True)
+    if state.best_step is not None:
+        progress.say(
+            f"best: step {state.best_step} with eval exact accuracy {state.best_exact_accuracy:.1%}"
+        )
+
+
+def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
+    """This rank's share of the training split, and of the test split where there is one."""
     config.local_micro_batch_size(ranks.size)
-    metadata = open_split(config, ranks, "train").metadata
-    if has_split(config.data_path, "test"):
-        open_split(config, ranks, "test")
-    with torch.device("meta"):
-        build_for(config, metadata)
-    if config.logger == "wandb" and find_spec("wandb") is None:
-        raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
-    prepare_run_dir(config)
+    train_set = open_split(config, ranks, "train")
+    has_test = has_split(config.data_path, "test")
+    return train_set, open_split(config, ranks, "test") if has_test else None
 
 
 def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
-    """This rank's share of the training or the test split."""
+    """This rank's share of a split."""
     test = split == "test"
     return PuzzleDataset(
         PuzzleDatasetConfig(
@@ -127,98 +157,204 @@ def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDatase
     )
 
 
+def check_before_work(config: PretrainConfig, train_set: PuzzleDataset, ranks: Ranks) -> str:
+    """The fingerprint of the training data.
+
+    Raises:
+        UserError: the model cannot be built for the data, or W&B is not installed.
+    """
+    with torch.device("meta"):
+        build_for(config, train_set.metadata)
+    if config.logger == "wandb" and find_spec("wandb") is None:
+        raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
+    return fingerprint(config.data_path / "train", train_set.metadata)
+
+
+def open_job(
+    config: PretrainConfig,
+    ranks: Ranks,
+    device: torch.device,
+    train_set: PuzzleDataset,
+    test_set: PuzzleDataset | None,
+    start: Start | None,
+    data_digest: str,
+    cleanup: ExitStack,
+) -> Job:
+    """Build the state, or restore it, and open what the loop writes to."""
+    state = TrainState.create(config, train_set.metadata, device, ranks)
+    if start is not None:
+        load(state, start, config, ranks)
+    steps = sum(train_set.batches_per_iteration(i) for i in range(config.iterations))
+    progress = Progress(
+        state.step, steps, config.global_batch_size, config.progress, ranks.is_first
+    )
+    cleanup.callback(progress.close)
+    if test_set is None:
+        progress.say(f"{config.data_path}: no test split; evaluation is skipped")
+
+    loggers: list[Logger] = []
+    metrics = timings = None
+    record: dict[str, str | None] = {"data": data_digest}
+    wandb_run_id = None if start is None else start.values.get("wandb_run_id")
+    if ranks.is_first:
+        metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
+        timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
+        loggers.append(metrics)
+        if config.logger == "wandb":
+            wandb = open_wandb(config, wandb_run_id)
+            loggers.append(wandb)
+            record["wandb_run_id"] = wandb.run_id
+    for logger in loggers:
+        cleanup.callback(logger.close)
+    checkpoints = Checkpoints(
+        config, train_set.metadata, ranks, metrics, timings, progress.say, record
+    )
+    if start is not None:
+        checkpoints.begin_after(state.step)
+    cleanup.push(checkpoints.finish_unless_interrupted)
+    stop = cleanup.enter_context(StopRequest().listening())
+    return Job(
+        config=config,
+        ranks=ranks,
+        device=device,
+        train_set=train_set,
+        test_set=test_set,
+        steps=steps,
+        state=state,
+        loggers=loggers,
+        progress=progress,
+        checkpoints=checkpoints,
+        stop=stop,
+    )
+
+
+def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) -> None:
+    """Put a checkpoint into the state of every rank."""
+    snapshot = ranks.agree(lambda: load_snapshot(start.checkpoint))
+    restore(state, snapshot, ranks, config.local_micro_batch_size(ranks.size))
+
+
+def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
+    project, run_name = config.project_name or config.data_path.name, config.run_name or ""
+    values, run_dir = config.model_dump(mode="json"), config.run_dir
+    return WandbLogger(project, run_name, values, run_dir, run_dir / SOURCE_DIR, run_id)
+
+
 def with_run_name(config: PretrainConfig) -> PretrainConfig:
-    """The configuration with a run name: architecture, date and time where none was given."""
+    """The configuration with a run name where none was given.
+
+    It is the folder's with `resume=<path>`, else architecture, date and time.
+    """
     if config.run_name is not None:
         return config
+    if isinstance(config.resume, Path) and config.checkpoint_path is None:
+        path = config.resume.resolve()
+        run_dir = path if not (path / MANIFEST_FILE).is_file() else path.parent
+        return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
     return config.model_copy(update={"run_name": name})
 
 
-def prepare_run_dir(config: PretrainConfig) -> None:
-    """Create the run's folder, with the configuration and the model's source.
+def log(job: Job, metrics: dict[str, float]) -> None:
+    for logger in job.loggers:
+        logger.log(metrics, job.state.step)
+
+
+def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
+    """Evaluate the running average where there is one, else the weights; log it; return that.
+
+    A request to stop is answered here too: the checkpoint of this step was written before.
+    """
+    config, state = job.config, job.state
+
+    def must_stop() -> bool:
+        (signal,) = job.ranks.maximum(job.stop.signal)
+        return signal > 0
+
+    with nullcontext() if state.ema is None else state.ema.applied():
+        result = evaluate(
+            state.model,
+            test_set,
+            job.device,
+            job.ranks,
+            config.eval_halting,
+            config.eval_save_outputs,
+            must_stop,
+        )
+    if result is None:
+        leave(job, *job.ranks.maximum(job.stop.signal))
+    assert result is not None
+    if config.eval_save_outputs:
+        job.ranks.agree(lambda: keep_predictions(job, result))
+    metrics = result.named()
+    log(job, metrics)
+    job.progress.say(summary(result, state.step))
+    return metrics
+
+
+def keep_predictions(job: Job, result: EvaluationResult) -> None:
+    """Add the outputs to the checkpoint that was written just before."""
+    job.checkpoints.finish()
+    checkpoint = step_dir(job.config.run_dir, job.state.step)
+    try:
+        if checkpoint.is_dir():
+            save_predictions(checkpoint, result.outputs)
+    except UserError as error:
+        job.progress.say(f"warning: {error}; training goes on")
+
+
+def note(state: TrainState, evaluated: dict[str, float]) -> None:
+    """Remember the best evaluation."""
+    exact, best = evaluated.get("eval/exact_accuracy"), state.best_exact_accuracy
+    state.evaluations_since_best += 1
+    if exact is not None and (best is None or exact > best):
+        state.best_exact_accuracy, state.best_step = exact, state.step
+        state.evaluations_since_best = 0
+
+
+def leave(job: Job, signal: int) -> NoReturn:
+    """Save and exit, as a signal asked for."""
+    job.checkpoints.save(job.state, wait=True)
+    job.progress.say(f"stopped: step {job.state.step} saved in {job.config.run_dir}")
+    sys.exit(128 + signal)
+
+
+def check_soundness(job: Job, batch: dict[str, Tensor]) -> None:
+    """Raise `TrainingDiverged`, on every rank, after too many unsound steps in a row."""
+    state, stability = job.state, job.state.stability
+    in_a_row = int(stability.in_a_row)
+    if in_a_row >= job.config.max_skipped_steps:
+        rows = {name: tensor[: len(state.carries[0].row)] for name, tensor in batch.items()}
+        reason = explain(stability, state.model, state.carries[0], rows)
+        step = int(stability.first_step)
+        raise TrainingDiverged(f"{in_a_row} steps in a row were not finite; {reason}", step)
+
+
+def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, float] | None:
+    """Return to the last good checkpoint; the evaluation of that step, as `Start.evaluation`.
 
     Raises:
-        UserError: an earlier run has that name and `overwrite` is off, or it is not writable.
+        TrainingDiverged: there is none, or the run failed at this step before.
     """
-    run_dir = config.run_dir
-    try:
-        if run_dir.exists() and any(run_dir.iterdir()):
-            if not config.overwrite:
-                raise UserError(
-                    f"run_name={config.run_name}: {run_dir} exists; "
-                    "choose another run_name or give overwrite=true"
-                )
-            if not (run_dir / CONFIG_FILE).is_file():
-                raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
-            old = run_dir.with_name(f".{run_dir.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            shutil.rmtree(run_dir.rename(old))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        dump_yaml(config, run_dir / CONFIG_FILE)
-        copy_model_source(run_dir / SOURCE_DIR)
-    except OSError as error:
-        raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
+    config, ranks, say = job.config, job.ranks, job.progress.say
+    job.checkpoints.finish()
 
+    def find() -> Start:
+        start = None if error.step <= failed_at else last_good(config, say)
+        if start is None:
+            told = f"{error}; the weights before it stand in {config.run_dir}"
+            raise TrainingDiverged(f"{told}; try a lower lr, or grad_clip", error.step)
+        say(f"warning: {error}; going back to {start.checkpoint}")
+        return start
 
-def open_loggers(config: PretrainConfig) -> list[Logger]:
-    """`metrics.jsonl` always; W&B when asked for."""
-    run_dir = config.run_dir
-    loggers: list[Logger] = [JsonLinesLogger(run_dir / METRICS_FILE)]
-    if config.logger == "wandb":
-        project, run_name = config.project_name or config.data_path.name, config.run_name or ""
-        values = config.model_dump(mode="json")
-        loggers.append(WandbLogger(project, run_name, values, run_dir, run_dir / SOURCE_DIR))
-    return loggers
-
-
-def log(loggers: list[Logger], metrics: dict[str, float], step: int) -> None:
-    for logger in loggers:
-        logger.log(metrics, step)
-
-
-def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Copy a batch; on CUDA from pinned memory, without waiting."""
-    if device.type == "cuda":
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def evaluate_state(
-    state: TrainState,
-    test_set: PuzzleDataset,
-    device: torch.device,
-    ranks: Ranks,
-    config: PretrainConfig,
-) -> EvaluationResult:
-    """Evaluate the running average where there is one, else the weights."""
-
-    def run() -> EvaluationResult:
-        return evaluate(
-            state.model, test_set, device, ranks, config.eval_halting, config.eval_save_outputs
-        )
-
-    if state.ema is None:
-        return run()
-    with state.ema.applied():
-        return run()
-
-
-def save(
-    state: TrainState,
-    config: PretrainConfig,
-    train_set: PuzzleDataset,
-    progress: Progress | None = None,
-) -> None:
-    """Write a checkpoint. One that cannot be written is told by `progress`, else it is an error."""
-    ema = None if state.ema is None else state.ema.state_dict()
-    weights = state.model.state_dict()
-    try:
-        save_checkpoint(config.run_dir, state.step, config, train_set.metadata, weights, ema)
-    except UserError as error:
-        if progress is None:
-            raise
-        progress.say(f"warning: {error}; training goes on")
+    start = ranks.agree(find)
+    load(job.state, start, config, ranks)
+    job.checkpoints.begin_after(job.state.step)
+    for logger in job.loggers[:1]:
+        assert isinstance(logger, JsonLinesLogger)
+        logger.reopen()
+    job.progress.go_back(job.state.step)
+    return start.evaluation
 
 
 def summary(result: EvaluationResult, step: int) -> str:

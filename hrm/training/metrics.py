@@ -1,5 +1,6 @@
 """Metrics: sums on the device, one reduction, one division; and the places that they go to."""
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from hrm.training.distributed import Ranks
 
 METRICS_FILE = "metrics.jsonl"
+TIMINGS_FILE = "timings.jsonl"
 
 
 class MetricSums:
@@ -32,20 +34,26 @@ class MetricSums:
         """The sums so far, on the device."""
         return dict(self._sums)
 
-    def reduce(self, ranks: Ranks, losses_per: float | None = None) -> dict[str, float]:
-        """Sum over ranks and divide: losses by `losses_per`, the rest by `count`, and reset.
+    def load(self, sums: Mapping[str, Tensor]) -> None:
+        """Take up sums that `totals` gave."""
+        self._sums = dict(sums)
 
-        Args:
-            losses_per: None divides the losses by `count` too (evaluation).
+    def reduce(self, ranks: Ranks) -> dict[str, float]:
+        """Sum over ranks and divide: losses by `examples`, the rest by `count`, and reset.
+
+        Without `examples` (in evaluation) losses are divided by `count` too.
 
         Returns:
-            Name -> value; what is divided by a `count` of 0 is left out.
+            Name -> value; what would be divided by 0 is left out.
         """
         sums, self._sums = ranks.sum(self._sums), {}
         count = sums.pop("count", 0.0)
+        examples = sums.pop("examples", count)
         result = {"count": count}
+        if skipped := sums.pop("skipped_steps", 0.0):
+            result["skipped_steps"] = skipped
         for name, total in sums.items():
-            per = losses_per if losses_per is not None and name.endswith("_loss") else count
+            per = examples if name.endswith("_loss") else count
             if per:
                 result[name] = total / per
         return result
@@ -60,34 +68,68 @@ class Logger(Protocol):
 
 
 class JsonLinesLogger:
-    """One JSON object per line: {"step": n, name: value, …}; flushed line by line.
+    """One JSON object per line: {"step": n, name: value, …}; written line by line.
 
-    A line that cannot be written (a full disk) is told once and does not stop training.
+    Lines that cannot be written (a full disk) are told once, do not stop training, and are
+    written when there is room again; none is ever written in part.
     """
 
     def __init__(self, path: Path):
-        self._path = path
+        self.path = path
         self._told = False
-        path.touch()
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Go on at the end of the file, which something else may have cut."""
+        self.path.touch()
+        self._size = self.path.stat().st_size
+        self._pending = ""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._pending += json.dumps({"step": step, **metrics}) + "\n"
         try:
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self.write_pending()
         except OSError as error:
             if not self._told:
-                print(f"{self._path}: {error.strerror}; training goes on", file=sys.stderr)
+                print(f"{self.path}: {error.strerror}; training goes on", file=sys.stderr)
             self._told = True
 
+    def write_pending(self) -> None:
+        """Write the lines that could not be written before.
+
+        Raises:
+            OSError: there is no room for them.
+        """
+        if not self._pending:
+            return
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek(self._size)
+            data = self._pending.encode()
+            try:
+                written = file.write(data)
+            except OSError:
+                written = 0
+            if written < len(data):
+                file.truncate(self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._size += written
+            self._pending = ""
+
     def close(self) -> None:
-        """Every line is on disk already."""
+        """Every line is in the file already."""
 
 
 class WandbLogger:
     """Weights & Biases; offline without a login. Its failures are told once and never raised."""
 
     def __init__(
-        self, project: str, run_name: str, config: dict[str, Any], run_dir: Path, source_dir: Path
+        self,
+        project: str,
+        run_name: str,
+        config: dict[str, Any],
+        run_dir: Path,
+        source_dir: Path,
+        run_id: str | None = None,
     ):
         self._run: Any = None
         try:
@@ -97,6 +139,8 @@ class WandbLogger:
             self._run = wandb.init(
                 project=project,
                 name=run_name,
+                id=run_id,
+                resume="allow",
                 config=config,
                 dir=str(run_dir),
                 mode=mode,
@@ -105,6 +149,11 @@ class WandbLogger:
             self._run.log_code(str(source_dir))
         except Exception as error:
             self._give_up(error)
+
+    @property
+    def run_id(self) -> str | None:
+        """By which W&B knows the run; None when it has stopped."""
+        return None if self._run is None else self._run.id
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         if self._run is not None:
@@ -139,11 +188,14 @@ def _has_wandb_login() -> bool:
 class Progress:
     """Live progress bar of rank 0: step, loss, exact accuracy, ACT steps, examples/s, time left."""
 
-    def __init__(self, total_steps: int, batch_size: int, enabled: bool, is_first_rank: bool):
+    def __init__(
+        self, first_step: int, total_steps: int, batch_size: int, enabled: bool, is_first_rank: bool
+    ):
         self._speaks = is_first_rank
         self._batch_size = batch_size
         self._shown: dict[str, str] = {}
         self._bar = tqdm(
+            initial=first_step,
             total=total_steps,
             disable=not (enabled and is_first_rank),
             unit="step",
@@ -168,6 +220,11 @@ class Progress:
         if self._shown:
             self._bar.set_postfix_str(", ".join(self._shown.values()), refresh=False)
         self._bar.update()
+
+    def go_back(self, step: int) -> None:
+        """Show an earlier step."""
+        self._bar.n = step
+        self._bar.refresh()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

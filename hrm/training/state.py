@@ -1,10 +1,11 @@
 """What changes while a model trains."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hrm.checkpoint import build_for
 from hrm.config import PretrainConfig
@@ -12,22 +13,33 @@ from hrm.data.format import DatasetMetadata
 from hrm.device import compile_model
 from hrm.models.hrm_act_v1 import Carry
 from hrm.models.losses import ACTLossHead
-from hrm.optim import SparseSignSGD, build_optimizers
+from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
 from hrm.optim.ema import EMA
 from hrm.optim.schedule import learning_rate, total_steps
 from hrm.training.distributed import Ranks
+from hrm.training.metrics import MetricSums
+from hrm.training.stability import Stability, sound_rows
 
 
 @dataclass
 class TrainState:
-    """Model, optimizers, average, carries (one per micro-batch) and the step."""
+    """Everything that a run needs to go on."""
 
     model: ACTLossHead
-    optimizers: list[Optimizer]
+    parallel: nn.Module  # the model; its backward pass sums gradients over the ranks
+    optimizers: list[AdamATan2 | SparseSignSGD]
     ema: EMA | None
     total_steps: int
+    stability: Stability
+    carries: list[Carry] = field(default_factory=list)  # one per micro-batch
+    sums: MetricSums = field(default_factory=MetricSums)  # since the last line of metrics
     step: int = 0
-    carries: list[Carry] = field(default_factory=list)
+    iteration: int = 0
+    batch: int = 0  # batches taken of the iteration
+    since_log: int = 0  # steps
+    best_step: int | None = None
+    best_exact_accuracy: float | None = None
+    evaluations_since_best: int = 0
 
     @staticmethod
     def create(
@@ -36,10 +48,28 @@ class TrainState:
         """Fresh weights from `config.seed`, the same on every rank."""
         torch.manual_seed(config.seed)
         model = build_for(config, metadata).to(device).train()
-        ranks.broadcast_model(model)
         compile_model(model, config.compile, device)
+        return TrainState.of(
+            model,
+            config,
+            ranks,
+            total_steps(
+                config.epochs,
+                metadata.total_groups,
+                metadata.mean_puzzle_examples,
+                config.global_batch_size,
+            ),
+        )
+
+    @staticmethod
+    def of(model: ACTLossHead, config: PretrainConfig, ranks: Ranks, steps: int) -> "TrainState":
+        """The state of a model before its first step."""
+        parallel = ranks.parallel(model)
+        if parallel is not model:
+            settle_buckets(model, parallel, config.local_micro_batch_size(ranks.size))
         return TrainState(
             model=model,
+            parallel=parallel,
             optimizers=build_optimizers(
                 model,
                 lr=config.lr,
@@ -47,15 +77,30 @@ class TrainState:
                 betas=(config.beta1, config.beta2),
                 puzzle_emb_lr=config.puzzle_emb_lr,
                 puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
+                process_group=ranks.group,
             ),
             ema=EMA(model, config.ema_decay) if config.ema else None,
-            total_steps=total_steps(
-                config.epochs,
-                metadata.total_groups,
-                metadata.mean_puzzle_examples,
-                config.global_batch_size,
-            ),
+            total_steps=steps,
+            stability=Stability.of(model),
         )
+
+
+def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:
+    """A forward and a backward pass on blanks, whose gradients are dropped.
+
+    DistributedDataParallel orders the gradients that travel together after its first backward
+    pass, and three or more ranks add up in another order then. A run that goes on in a new process
+    would differ in the last bit from one that was never stopped.
+    """
+    config, device = model.model.config, next(model.parameters()).device
+    tokens = torch.zeros(rows, config.seq_len, dtype=torch.int32, device=device)
+    identifiers = torch.zeros(rows, dtype=torch.int32, device=device)
+    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": identifiers}
+    _, loss, *_ = parallel(carry=model.initial_carry(batch), batch=batch)
+    loss.backward()
+    model.zero_grad()
+    if model.model.inner.puzzle_emb is not None:
+        model.model.inner.puzzle_emb.lookups.clear()
 
 
 def train_step(
@@ -67,34 +112,72 @@ def train_step(
     """One update from this rank's share [B, …] of a global batch.
 
     Every micro-batch keeps its own slice of the carry; gradients add up over micro-batches and
-    ranks, so that neither changes the result.
+    ranks, so that neither changes the result. A step whose loss or gradient is not finite changes
+    no weight, and sequences whose state is not finite begin anew with the next batch.
 
     Returns:
-        Metrics of this rank, summed as `ACTLossHead.forward` does.
+        Metrics of this rank, summed as `ACTLossHead.forward` does; 0 for an unsound step.
     """
     state.step += 1
     micro = config.local_micro_batch_size(ranks.size)
     local = config.global_batch_size // ranks.size
     metrics: dict[str, Tensor] = {}
+    sound = torch.ones((), dtype=torch.bool, device=batch["inputs"].device)
     for index, start in enumerate(range(0, local, micro)):
         rows = {name: tensor[start : start + micro] for name, tensor in batch.items()}
         if index == len(state.carries):
             first_row = ranks.rank * local + start
             state.carries.append(state.model.initial_carry(rows, first_row))
-        state.carries[index], loss, sums, _, _ = state.model(carry=state.carries[index], batch=rows)
-        (loss / config.global_batch_size).backward()
+        with _reduced_later(state.parallel) if start + micro < local else nullcontext():
+            carry, loss, sums, _, _ = state.parallel(carry=state.carries[index], batch=rows)
+            (loss / config.global_batch_size).backward()
+        finite = sound_rows(carry)
+        carry.halted = carry.halted | ~finite
+        state.carries[index] = carry
+        sound = sound & finite.all()
         metrics = {name: metrics.get(name, 0) + value for name, value in sums.items()}
 
-    ranks.sum_gradients(state.model.parameters())
+    grads = [_gradient(p) for p in state.model.parameters()]
+    norms = torch._foreach_norm(grads)
+    parts = [metrics[name] for name in state.model.loss_names]
+    parts += [torch.where(sound, 0.0, torch.nan), _puzzle_gradient(state)]
+    sound = state.stability.judge(state.step, parts, norms, ranks)
+    if config.grad_clip is not None:
+        total = torch.linalg.vector_norm(torch.stack(norms))
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.grad_clip, total)
     for optimizer in state.optimizers:
         base = config.puzzle_emb_lr if isinstance(optimizer, SparseSignSGD) else config.lr
         for group in optimizer.param_groups:
             group["lr"] = scheduled_lr(base, state, config)
-        optimizer.step()
+        optimizer.step(only_if=sound)
         optimizer.zero_grad()
     if state.ema is not None:
         state.ema.update()
+
+    metrics = {name: torch.where(sound, value, 0) for name, value in metrics.items()}
+    metrics["examples"] = sound * float(config.global_batch_size * ranks.is_first)
+    metrics["skipped_steps"] = ~sound * float(ranks.is_first)
     return metrics
+
+
+def _reduced_later(parallel: nn.Module) -> AbstractContextManager[None]:
+    """Gradients stay on this rank while inside, to be summed with those of the next backward."""
+    if isinstance(parallel, DistributedDataParallel):
+        return parallel.no_sync()
+    return nullcontext()
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None, "every parameter takes part in every step"
+    return parameter.grad
+
+
+def _puzzle_gradient(state: TrainState) -> Tensor:
+    """A scalar that is finite if the gradients of this rank's puzzle rows are."""
+    puzzle_emb = state.model.model.inner.puzzle_emb
+    grads = [] if puzzle_emb is None else [rows.grad for _, rows in puzzle_emb.lookups]
+    device = state.stability.in_a_row.device
+    return sum((g.sum() for g in grads if g is not None), torch.zeros((), device=device))
 
 
 def scheduled_lr(base: float, state: TrainState, config: PretrainConfig) -> float:

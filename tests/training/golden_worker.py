@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from hrm.config import load_pretrain_config
-from hrm.optim import build_optimizers
 from hrm.training.distributed import Ranks
 from hrm.training.state import TrainState, train_step
 from tests.models.test_golden import Golden
@@ -23,18 +22,20 @@ def main() -> None:
             f"global_batch_size={meta['arch']['batch_size']}",
             f"micro_batch_size={micro}",
             f"lr={meta['lr']}",
+            f"weight_decay={meta['weight_decay']}",
+            f"beta1={meta['betas'][0]}",
+            f"beta2={meta['betas'][1]}",
             f"puzzle_emb_lr={meta['puzzle_emb_lr']}",
+            f"puzzle_emb_weight_decay={meta['puzzle_emb_weight_decay']}",
             "lr_warmup_steps=0",
             "lr_min_ratio=1",
         ]
     )
     torch.set_num_threads(1)
     ranks = Ranks.from_environment()
-    names = ("lr", "weight_decay", "betas", "puzzle_emb_lr", "puzzle_emb_weight_decay")
     with ranks.connected():
         model = golden.model().train()
-        optimizers = build_optimizers(model, **{name: meta[name] for name in names})
-        state = TrainState(model, optimizers, ema=None, total_steps=meta["steps"])
+        state = TrainState.of(model, config, ranks, meta["steps"])
         local = config.global_batch_size // ranks.size
         share = slice(ranks.rank * local, (ranks.rank + 1) * local)
         steps = []

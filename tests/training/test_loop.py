@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from hrm.checkpoint import find_checkpoint, load_checkpoint
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.manifest import write_manifest
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
 from tests.conftest import ROOT, SMALL_MODEL
@@ -166,6 +167,7 @@ def test_size_mismatch_names_tensor_and_shapes(trained, tmp_path, run_script):
     config = yaml.safe_load((copy / "all_config.yaml").read_text())
     config["arch"]["hidden_size"] = config["arch"]["puzzle_emb_ndim"] = 32
     (copy / "all_config.yaml").write_text(yaml.safe_dump(config))
+    write_manifest(copy)
     result = run_script("evaluate.py", f"checkpoint={copy}", *EVAL_SHORT)
     assert_one_error_line(result, "model.inner.", "64", "32")
 
@@ -319,9 +321,10 @@ def test_checkpoint_that_cannot_be_written(data_4x4, tmp_path):
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
-    assert (result.stdout + result.stderr).count("could not be written") == 2
+    assert (result.stdout + result.stderr).count("could not be written") == 3
     assert "training goes on" in result.stdout + result.stderr
-    assert {p.name for p in run_dir.iterdir()} == {"all_config.yaml", "metrics.jsonl", "source"}
+    names = {"all_config.yaml", "metrics.jsonl", "source", "timings.jsonl"}
+    assert {p.name for p in run_dir.iterdir()} == names
 
 
 def test_readable_by_others(trained):

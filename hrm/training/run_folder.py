@@ -1,0 +1,300 @@
+"""A run's folder: made anew, or found again and gone on with; used by one process at a time."""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrm.checkpoint import (
+    CONFIG_FILE,
+    EMA_FILE,
+    SOURCE_DIR,
+    WEIGHTS_FILE,
+    copy_model_source,
+    delete_checkpoint,
+    find_checkpoint,
+    read_record,
+    remove_leftovers,
+    saved_steps,
+    step_dir,
+    sync,
+)
+from hrm.config import PretrainConfig, dump_yaml, load_saved_config
+from hrm.errors import UserError
+from hrm.manifest import Damaged, verify
+from hrm.models import read_weights
+from hrm.training.metrics import METRICS_FILE
+from hrm.training.snapshot import COUNTERS, Snapshot
+
+LOCK_SECONDS = 10  # how long to wait for a process that is about to end
+FIXED = ("arch", "global_batch_size", "epochs_per_iteration", "seed", "ema", "puzzle_emb_dropout")
+FREE = {
+    *("resume", "overwrite", "run_name", "project_name", "checkpoint_path", "data_path"),
+    *("logger", "progress", "device", "compile", "rank_timeout", "micro_batch_size"),
+    *("checkpoint_interval", "checkpoint_every_eval", "keep_checkpoints", "eval_interval"),
+}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Start:
+    """From where a run goes on."""
+
+    checkpoint: Path
+    values: Mapping[str, Any]  # of its record
+    evaluation: dict[str, float] | None  # as logged, where its step was evaluated already
+
+
+def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitStack) -> Start | None:
+    """Make the run's folder, or find from where to go on in it; keep other processes out.
+
+    Args:
+        data_digest: fingerprint of the training data.
+        cleanup: gives the folder free again.
+
+    Returns:
+        None for a run that begins at step 0.
+
+    Raises:
+        UserError: the folder belongs to another run or cannot be written; the checkpoint is
+            missing or damaged, or was made by a run with other data, model or batches.
+    """
+    run_dir = config.run_dir
+    try:
+        held = _inode(run_dir)
+        if held is not None:
+            cleanup.enter_context(_held(run_dir))
+        if config.resume is None:
+            _make(config)
+            start = None
+        else:
+            start = _find_start(config, data_digest, say)
+        if _inode(run_dir) != held:
+            cleanup.enter_context(_held(run_dir))
+    except OSError as error:
+        raise UserError(f"{error.filename or run_dir}: {error.strerror}") from None
+    return start
+
+
+def last_good(config: PretrainConfig, say: Say) -> Start | None:
+    """The newest checkpoint of the run that no unsound step preceded; later ones are deleted."""
+    while (checkpoint := newest_sound(config.run_dir, say)) is not None:
+        values = read_record(checkpoint).values
+        if values["unsound_in_a_row"] == 0:
+            return _start_at(checkpoint, values, config, say)
+        delete_checkpoint(config.run_dir, values["step"])
+    return None
+
+
+def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | None:
+    run_dir = config.run_dir
+    remove_leftovers(run_dir)
+    if config.resume == "auto":
+        checkpoint = newest_sound(run_dir, say)
+    else:
+        assert isinstance(config.resume, Path)
+        checkpoint = find_checkpoint(config.resume, "resume")
+        if checkpoint.is_file():
+            raise UserError(f"resume={checkpoint}: holds weights only; no run can go on from it")
+        verify(checkpoint)
+    if checkpoint is None:
+        _begin_again(config, say)
+        return None
+    values = read_record(checkpoint).values
+    _check_record(checkpoint, values)
+    _check_same_run(config, checkpoint, values, data_digest, say)
+    if checkpoint.parent.resolve() == run_dir.resolve():
+        _refuse_newer(run_dir, values["step"])
+        dump_yaml(config, run_dir / CONFIG_FILE)
+    else:
+        _make(config)
+    say(f"going on from {checkpoint}")
+    return _start_at(checkpoint, values, config, say)
+
+
+def _start_at(
+    checkpoint: Path, values: Mapping[str, Any], config: PretrainConfig, say: Say
+) -> Start:
+    source, target = checkpoint.parent / METRICS_FILE, config.run_dir / METRICS_FILE
+    return Start(checkpoint, values, cut_metrics(source, target, values["step"], say))
+
+
+def newest_sound(run_dir: Path, say: Say) -> Path | None:
+    """The newest checkpoint whose files are as they were written.
+
+    Damaged ones are named and set aside as `step_<n>.damaged`.
+    """
+    for step in reversed(saved_steps(run_dir)):
+        checkpoint = step_dir(run_dir, step)
+        try:
+            verify(checkpoint)
+            return checkpoint
+        except Damaged as error:
+            aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            say(f"warning: {error}; set aside as {aside.name}, the one before it is used")
+    return None
+
+
+def load_snapshot(checkpoint: Path) -> Snapshot:
+    """Read a verified checkpoint whole."""
+    ema = checkpoint / EMA_FILE
+    return Snapshot(
+        weights=read_weights(checkpoint / WEIGHTS_FILE),
+        ema=read_weights(ema) if ema.is_file() else None,
+        record=read_record(checkpoint),
+    )
+
+
+def cut_metrics(source: Path, target: Path, step: int, say: Say) -> dict[str, float] | None:
+    """Copy the lines of `source` up to a step to `target` (which may be the same file).
+
+    Returns:
+        The evaluation that was logged at that step, if any.
+    """
+    kept, evaluation, last = [], None, 0
+    lines = source.read_bytes().splitlines(keepends=True) if source.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            last = values["step"]
+            if last > step:
+                break
+        except (ValueError, LookupError, TypeError, RecursionError):
+            if number < len(lines):
+                say(f"warning: {source}, line {number}: damaged; left out")
+            continue
+        if line.endswith(b"\n"):
+            kept.append(line)
+            evaluation = values if last == step and "eval/count" in values else None
+    temporary = target.with_name(f".{target.name}")
+    temporary.write_bytes(b"".join(kept))
+    sync(temporary)
+    temporary.replace(target)
+    return evaluation
+
+
+@contextmanager
+def _held(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from using the folder while inside.
+
+    Raises:
+        UserError: another process does.
+    """
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                raise UserError(f"{run_dir}: another process trains this run; stop it first")
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _inode(folder: Path) -> int | None:
+    return folder.stat().st_ino if folder.is_dir() else None
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # file systems without locks
+        return True
+    return True
+
+
+def _make(config: PretrainConfig) -> None:
+    """Create the folder, with the configuration and the model's source."""
+    run_dir = config.run_dir
+    try:
+        if run_dir.exists() and any(run_dir.iterdir()):
+            if not config.overwrite:
+                raise UserError(
+                    f"run_name={config.run_name}: {run_dir} exists; choose another run_name, "
+                    "go on with it by resume=auto, or replace it by overwrite=true"
+                )
+            if not (run_dir / CONFIG_FILE).is_file():
+                raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
+            old = run_dir.with_name(f".{run_dir.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(run_dir.rename(old))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _describe(config)
+    except OSError as error:
+        raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
+
+
+def _begin_again(config: PretrainConfig, say: Say) -> None:
+    """A run to go on with that has no checkpoint yet."""
+    run_dir = config.run_dir
+    if run_dir.exists() and any(run_dir.iterdir()) and not (run_dir / CONFIG_FILE).is_file():
+        raise UserError(f"{run_dir}: is not a run's folder; choose another run_name")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / METRICS_FILE).unlink(missing_ok=True)
+    _describe(config)
+    say(f"{run_dir}: no checkpoint to go on from; the run begins")
+
+
+def _describe(config: PretrainConfig) -> None:
+    source = config.run_dir / SOURCE_DIR
+    shutil.rmtree(source, ignore_errors=True)
+    copy_model_source(source)
+    dump_yaml(config, config.run_dir / CONFIG_FILE)
+
+
+def _refuse_newer(run_dir: Path, step: int) -> None:
+    if newer := [s for s in saved_steps(run_dir) if s > step]:
+        raise UserError(
+            f"resume: {step_dir(run_dir, newer[-1])} is newer than step {step}; give another "
+            "run_name to branch off, or resume=auto to go on from the newest"
+        )
+
+
+def _check_record(checkpoint: Path, values: Any) -> None:
+    known = (
+        isinstance(values, dict)
+        and {*COUNTERS, "ranks", "data", "unsound_in_a_row"} <= values.keys()
+    )
+    if not known:
+        raise UserError(f"{checkpoint}: was not written to be gone on from")
+
+
+def _check_same_run(
+    config: PretrainConfig, checkpoint: Path, values: Mapping[str, Any], data_digest: str, say: Say
+) -> None:
+    saved = load_saved_config(checkpoint / CONFIG_FILE)
+    for key in FIXED:
+        if getattr(config, key) != getattr(saved, key):
+            raise UserError(
+                f"resume: in {checkpoint} {_difference(key, saved, config)} now; give the run's "
+                "own value, or begin another run"
+            )
+    if values["data"] != data_digest:
+        raise UserError(
+            f"data_path={config.data_path}: not the data that {checkpoint} was trained on; name "
+            "them, or begin another run"
+        )
+    for key in PretrainConfig.model_fields.keys() - FREE - set(FIXED):
+        if getattr(config, key) != getattr(saved, key):
+            say(f"resume: {_difference(key, saved, config)} from here on")
+
+
+def _difference(key: str, saved: PretrainConfig, config: PretrainConfig) -> str:
+    old, new = getattr(saved, key), getattr(config, key)
+    if key == "arch":
+        for name in type(old).model_fields:
+            if getattr(old, name) != getattr(new, name):
+                return f"arch.{name} was {getattr(old, name)}, is {getattr(new, name)}"
+    return f"{key} was {old}, is {new}"

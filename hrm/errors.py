@@ -9,7 +9,13 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line naming the key or file, and the way out."""
+    """A mistake that the user can mend: one line naming the key or file, and the way out.
+
+    What was read from a file may be in the message, so control characters are written as escapes.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ import os
 import reprlib
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -196,9 +197,12 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         UserError: one line with the first wrong key, what is wrong, and `source`.
     """
     try:
-        _refuse_boolean_numbers(schema, values)
-        _refuse_impossible_paths(schema, values)
-        return schema.model_validate(values)
+        _refuse_boolean_numbers(schema, values, source)
+        _refuse_impossible_paths(schema, values, source)
+        _refuse_huge_numbers(values, source)
+        checked = schema.model_validate(values)
+        _refuse_huge_numbers(checked, source)
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(_shorten(str(part)) for part in first["loc"])
@@ -213,23 +217,35 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         raise UserError(f"{source}: {key + ': ' if key else ''}{reason}") from None
 
 
-def _refuse_boolean_numbers(schema: type[BaseModel], values: Any) -> None:
+def _refuse_boolean_numbers(schema: type[BaseModel], values: Any, source: str) -> None:
     """`lr=true` would pass as 1.0."""
     for name, field in schema.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
         if isinstance(value, bool) and field.annotation in (int, float, int | None):
-            raise UserError(f"{name}={str(value).lower()}: must be a number")
+            raise UserError(f"{source}: {name}={str(value).lower()}: must be a number")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            _refuse_boolean_numbers(field.annotation, value)
+            _refuse_boolean_numbers(field.annotation, value, source)
 
 
-def _refuse_impossible_paths(schema: type[BaseModel], values: Any) -> None:
+def _refuse_impossible_paths(schema: type[BaseModel], values: Any, source: str) -> None:
     for name, field in schema.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
         if field.annotation not in (Path, Path | None) or not isinstance(value, str):
             continue
         if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in value):
-            raise UserError(f"{name}: {_shown(value)} is not a path")
+            raise UserError(f"{source}: {name}: {_shown(value)} is not a path")
+
+
+def _refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
+    """Numbers that would not fit into a tensor, some of which Python does not even print."""
+    if isinstance(values, int) and abs(values) >= 2**63:
+        raise UserError(f"{source}: {key}: {_shown(values)} is too large")
+    if isinstance(values, dict | BaseModel):
+        for name, value in dict(values).items():
+            _refuse_huge_numbers(value, source, f"{key}.{name}".lstrip("."))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _refuse_huge_numbers(value, source, key)
 
 
 def _shown(value: object) -> str:
@@ -329,10 +345,14 @@ def load_saved_config(path: Path) -> PretrainConfig:
     Raises:
         UserError: the file is missing or damaged, or a key is unknown or wrong.
     """
-    base = _read_yaml(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
-    del base["defaults"]
-    base["eval_interval"] = None  # today's need not divide the saved epochs
-    return validate(PretrainConfig, base | _read_yaml(path), str(path))
+    return validate(PretrainConfig, _saved_defaults() | _read_yaml(path), str(path))
+
+
+@cache
+def _saved_defaults() -> dict[str, Any]:
+    values = _read_yaml(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
+    del values["defaults"]
+    return values | {"eval_interval": None}  # today's need not divide the saved epochs
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -348,7 +368,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
-        for key in (self.construct_object(key_node) for key_node, _ in node.value):
+        for key in (self.construct_object(key_node, deep=True) for key_node, _ in node.value):
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"key {_shown(key)} is not a word")
             if key in keys:

@@ -99,6 +99,6 @@ def pick(rng: Rng, options: Sequence):
 
 def assert_one_line(error: UserError, *words: str) -> None:
     message = str(error)
-    assert message.isprintable() and len(message) < 2000, message[:3000]
+    assert message.isprintable() and len(message) < 6000, message[:500]
     for word in words:
         assert word in message, message

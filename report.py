@@ -24,6 +24,8 @@ ROWS = (
     ("sequences", "count", ",.0f"),
 )
 
+BEYOND_ANY_METRIC = 1e100  # a finite number as large as this is damage, and cannot be drawn
+
 Record = dict[str, float]
 
 
@@ -80,6 +82,8 @@ def _parse(line: str) -> Record | None:
         for name, value in record.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+    if any(BEYOND_ANY_METRIC <= abs(value) != math.inf for value in numbers.values()):
+        return None
     return numbers if math.isfinite(numbers.get("step", math.nan)) else None
 
 

@@ -1,16 +1,21 @@
-"""Configuration: frozen schemas, read once at the edge. The only place that touches OmegaConf."""
+"""Configuration: frozen schemas, read once at the edge. The only place that touches OmegaConf.
 
+Our own recipes and the command line go through Hydra; a checkpoint's `all_config.yaml` may come
+from anywhere and is read as plain data: no interpolation, no tags, no aliases.
+"""
+
+import os
 import re
+import reprlib
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -29,6 +34,7 @@ from hrm.rollout import Halting
 
 CONFIG_DIR = Path(__file__).parents[1] / "config"
 CONFIG_NAME = "cfg_pretrain"
+LARGEST_CONFIG = 100_000  # bytes of a saved configuration; ours have about 1,500
 OUTPUT_KEYS = (
     "inputs",
     "labels",
@@ -158,11 +164,15 @@ class PretrainConfig(_Config):
         return 60 * float(self.checkpoint_interval.removesuffix("min"))
 
     @property
+    def project(self) -> str:
+        """`project_name`, else the name of the data set's folder."""
+        return self.project_name or self.data_path.resolve().name or "data"
+
+    @property
     def run_dir(self) -> Path:
         """`checkpoint_path`, else `checkpoints/<project>/<run>`; the run must be named by then."""
         assert self.run_name is not None
-        project = self.project_name or self.data_path.name
-        return self.checkpoint_path or Path("checkpoints") / project / self.run_name
+        return self.checkpoint_path or Path("checkpoints") / self.project / self.run_name
 
     def local_micro_batch_size(self, ranks: int) -> int:
         """Rows per forward pass on one rank.
@@ -227,11 +237,15 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         UserError: one line with the first wrong key, what is wrong, and `source`.
     """
     try:
-        _refuse_boolean_numbers(schema, values)
-        return schema.model_validate(values)
+        _refuse_boolean_numbers(schema, values, source)
+        _refuse_impossible_paths(schema, values, source)
+        _refuse_huge_numbers(values, source)
+        checked = schema.model_validate(values)
+        _refuse_huge_numbers(checked, source)
+        return checked
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        key = ".".join(_shorten(str(part)) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             known = ", ".join(_sibling_keys(schema, first["loc"]))
@@ -239,18 +253,51 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
         elif first["type"] == "missing":
             reason = "is required"
         elif first["type"] != "value_error":
-            reason += f", got {first['input']!r}"
+            reason += f", got {_shown(first['input'])}"
         raise UserError(f"{source}: {key + ': ' if key else ''}{reason}") from None
 
 
-def _refuse_boolean_numbers(schema: type[BaseModel], values: Any) -> None:
+def _refuse_boolean_numbers(schema: type[BaseModel], values: Any, source: str) -> None:
     """`lr=true` would pass as 1.0."""
     for name, field in schema.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
         if isinstance(value, bool) and field.annotation in (int, float, int | None):
-            raise UserError(f"{name}={str(value).lower()}: must be a number")
+            raise UserError(f"{source}: {name}={str(value).lower()}: must be a number")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            _refuse_boolean_numbers(field.annotation, value)
+            _refuse_boolean_numbers(field.annotation, value, source)
+
+
+def _refuse_impossible_paths(schema: type[BaseModel], values: Any, source: str) -> None:
+    for name, field in schema.model_fields.items():
+        value = values.get(name) if isinstance(values, dict) else None
+        if field.annotation not in (Path, Path | None) or not isinstance(value, str):
+            continue
+        if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in value):
+            raise UserError(f"{source}: {name}: {_shown(value)} is not a path")
+
+
+def _refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
+    """Numbers that would not fit into a tensor, some of which Python does not even print."""
+    if isinstance(values, int) and abs(values) >= 2**63:
+        raise UserError(f"{source}: {key}: {_shown(values)} is too large")
+    if isinstance(values, dict | BaseModel):
+        for name, value in dict(values).items():
+            _refuse_huge_numbers(value, source, f"{key}.{name}".lstrip("."))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _refuse_huge_numbers(value, source, key)
+
+
+def _shown(value: object) -> str:
+    """A value in a message, however large it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"a huge {type(value).__name__}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _sibling_keys(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
@@ -273,14 +320,14 @@ def load_pretrain_config(
         with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
             composed = compose(config_name, overrides=list(overrides))
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except Exception as error:  # a damaged file raises almost anything in Hydra and OmegaConf
         raise UserError(f"configuration: {_explain(error, config_dir)}") from None
     return validate(PretrainConfig, values, "configuration")
 
 
 def _explain(error: Exception, config_dir: Path) -> str:
     reason = _first_line(error)
-    if not reason.startswith("Could not override"):
+    if not reason.startswith("Could not override '"):
         return reason
     key = reason.split("'")[1]
     keys = [*PretrainConfig.model_fields]
@@ -321,7 +368,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         parsed = OmegaConf.from_dotlist(list(arguments))
         values = OmegaConf.to_container(parsed, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except Exception as error:  # OmegaConf and YAML raise almost anything
         raise UserError(f"arguments: {_first_line(error)}") from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -338,20 +385,61 @@ def load_saved_config(path: Path) -> PretrainConfig:
     Raises:
         UserError: the file is missing or damaged, or a key is unknown or wrong.
     """
+    return validate(PretrainConfig, _saved_defaults() | _read_yaml(path), str(path))
+
+
+@cache
+def _saved_defaults() -> dict[str, Any]:
+    values = _read_yaml(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
+    del values["defaults"]
+    return values | {"eval_interval": None}  # today's need not divide the saved epochs
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as plain data, no larger than its text: no alias, no tag, and every key a word, once."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError("tags are not read")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key in (self.construct_object(key_node, deep=True) for key_node, _ in node.value):
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"key {_shown(key)} is not a word")
+            if key in keys:
+                raise yaml.YAMLError(f"key {_shown(key)} stands there twice")
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of keys and values, as it stands.
+
+    Raises:
+        UserError: the file is missing or anything else.
+    """
     try:
-        saved = OmegaConf.load(path)
-        base = OmegaConf.load(CONFIG_DIR / f"{CONFIG_NAME}.yaml")
-        assert isinstance(base, DictConfig) and isinstance(saved, DictConfig)
-        base.pop("defaults")
-        base.eval_interval = None  # today's need not divide the saved epochs
-        values = OmegaConf.to_container(OmegaConf.merge(base, saved), resolve=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: not found") from None
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise yaml.YAMLError("not a file")
+        with open(path, "rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise yaml.YAMLError(f"larger than {LARGEST_CONFIG:,} bytes")
+        values = yaml.load(text, _PlainLoader)
+        if not isinstance(values, dict):
+            raise yaml.YAMLError("no keys and values")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except Exception as error:  # damaged YAML raises more than YAMLError
         raise UserError(f"{path}: not a configuration ({_first_line(error)})") from None
-    return validate(PretrainConfig, values, str(path))
+    return values
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:300] if lines else type(error).__name__

@@ -5,11 +5,23 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+LONGEST_MESSAGE = 1500
+
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line naming the key or file, and the way out."""
+    """A mistake that the user can mend: one line naming the key or file, and the way out.
+
+    What was read from a file may be in the message, so control characters are written as escapes,
+    and the middle of a very long one is left out.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str):
+        if len(message) > LONGEST_MESSAGE:
+            half = LONGEST_MESSAGE // 2
+            message = f"{message[:half]}…{message[-half:]}"
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class TrainingDiverged(UserError):
@@ -17,12 +29,9 @@ class TrainingDiverged(UserError):
 
     exit_code = 3
 
-    def __init__(self, message: str, step: int):
-        super().__init__(message, step)
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
         self.step = step
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class RankLost(UserError):

@@ -19,6 +19,7 @@ from hrm.inference import Solution
 from hrm.viz import GridLook
 
 from .conftest import SMALL_MODEL, Run
+from .mutations import BYTE_MUTATIONS, assert_one_line, pick
 
 RECORDS = (
     {"step": 10, "train/exact_accuracy": 0.25, "train/lm_loss": 1.5, "train/count": 64.0},
@@ -227,3 +228,32 @@ def test_report_as_a_command_refuses_without_a_traceback(run_script: Run):
 
 def test_report_works_before_the_first_evaluation():
     assert report.summary(RECORDS[:1]).endswith("no evaluation yet")
+
+
+def test_report_survives_damaged_metrics(tmp_path, capsys):
+    path = write_metrics(tmp_path)
+    text = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        path.write_bytes(pick(rng, BYTE_MUTATIONS)(text, rng))
+        try:
+            report.summary(report.read_records(path))
+        except UserError as error:
+            assert_one_line(error, str(path))
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "1e308", "-1e308", "1" * 5000])
+@pytest.mark.parametrize("name", ["step", "eval/steps", "train/lm_loss"])
+def test_report_refuses_numbers_that_no_metric_has(tmp_path, name, value):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "{name}": {value}}}\n{{"step": 2}}\n')
+    with pytest.raises(UserError, match="metrics.jsonl:1: damaged"):
+        report.read_records(path)
+
+
+@pytest.mark.parametrize("value", ["-Infinity", "9e99", "-1"])
+@pytest.mark.parametrize("name", ["eval/steps", "eval/exact_accuracy"])
+def test_report_draws_any_number(call, tmp_path, name, value):
+    write_metrics(tmp_path, tail=f'{{"step": 30, "{name}": {value}}}\n')
+    code, out, err = call(report.main, f"run={tmp_path}")
+    assert (code, err) == (0, "") and out

@@ -7,13 +7,21 @@ split, `<data>/<split>/dataset.json` beside five arrays per set named in its `se
     <set>__puzzle_identifiers.npy          [puzzles] int32, row of the puzzle-embedding table
     <set>__puzzle_indices.npy              [puzzles + 1]: puzzle p owns examples [i[p], i[p + 1])
     <set>__group_indices.npy               [groups + 1]:  group g owns puzzles [i[g], i[g + 1])
+
+`dataset.json` may hold checksums of the arrays (`sha256`) and of its other keys
+(`metadata_sha256`); what our builder writes has both, and they are checked before anything else.
 """
 
+import hashlib
 import json
 import math
+import os
+import reprlib
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -23,6 +31,9 @@ from hrm.errors import UserError
 IGNORE_LABEL_ID = -100
 METADATA_FILE = "dataset.json"
 IDENTIFIERS_FILE = "identifiers.json"
+DIGESTS_KEY = "sha256"
+METADATA_DIGEST_KEY = "metadata_sha256"
+LONGEST_SET_NAME = 200
 CHECK_CHUNK_ROWS = 65536
 INT32 = np.iinfo(np.int32)
 
@@ -50,13 +61,13 @@ class DatasetMetadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     vocab_size: Annotated[int, Field(gt=0, le=INT32.max)]
-    seq_len: Annotated[int, Field(gt=0)]
+    seq_len: Annotated[int, Field(gt=0, le=INT32.max)]
     num_puzzle_identifiers: Annotated[int, Field(ge=0, le=INT32.max)]
     pad_id: Annotated[int, Field(ge=0)]
-    ignore_label_id: int | None
+    ignore_label_id: Annotated[int, Field(ge=INT32.min, le=INT32.max)] | None
     blank_identifier_id: Annotated[int, Field(ge=INT32.min)]
     total_groups: Annotated[int, Field(ge=0)]
-    mean_puzzle_examples: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    mean_puzzle_examples: Annotated[float, Field(ge=0, le=INT32.max)]
     sets: Annotated[tuple[str, ...], Field(min_length=1)]
 
     task: str | None = None
@@ -78,11 +89,31 @@ class DatasetMetadata(BaseModel):
     @classmethod
     def _sets_are_file_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            if name in {"", ".", ".."} or any(c in name for c in "/\\\0"):
-                raise ValueError(f"{name!r} is not a file name")
+            if (
+                name in {"", ".", ".."}
+                or any(c in name for c in "/\\")
+                or not name.isprintable()
+                or len(name) > LONGEST_SET_NAME
+            ):
+                raise ValueError(f"{reprlib.repr(name)} is not a file name")
         if len(set(names)) < len(names):
             raise ValueError("a set is named twice")
         return names
+
+    @field_validator("grid_shape")
+    @classmethod
+    def _grid_holds_the_tokens(cls, value: Shape | None, info: ValidationInfo) -> Shape | None:
+        seq_len = info.data.get("seq_len")
+        if value is not None and seq_len is not None and math.prod(value) != seq_len:
+            raise ValueError(f"{value[0]}x{value[1]} is not seq_len={seq_len}")
+        return value
+
+    @field_validator("symbols")
+    @classmethod
+    def _symbols_can_be_shown(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError("holds characters that cannot be printed")
+        return value
 
     def inferred_grid_shape(self) -> Shape | None:
         """The grid as stated, else as `infer_grid_shape` finds it."""
@@ -117,8 +148,15 @@ def has_split(dataset_path: str | Path, split: str) -> bool:
     return (Path(dataset_path) / split / METADATA_FILE).is_file()
 
 
-def write_metadata(split_dir: Path, metadata: DatasetMetadata) -> None:
-    text = json.dumps(metadata.model_dump(exclude_none=False), indent=2)
+def write_metadata(
+    split_dir: Path, metadata: DatasetMetadata, digests: Mapping[str, str] | None = None
+) -> None:
+    """Write `dataset.json`; with `digests` (see `array_digests`) also its checksums."""
+    values: dict[str, Any] = metadata.model_dump(mode="json")
+    if digests is not None:
+        values[DIGESTS_KEY] = dict(digests)
+        values[METADATA_DIGEST_KEY] = _digest_of(values)
+    text = json.dumps(values, indent=2)
     (split_dir / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -127,34 +165,50 @@ def write_arrays(split_dir: Path, set_name: str, arrays: PuzzleArrays) -> None:
         np.save(array_path(split_dir, set_name, name), getattr(arrays, name), allow_pickle=False)
 
 
+def array_digests(split_dir: Path, metadata: DatasetMetadata) -> dict[str, str]:
+    """SHA-256 of every array file of a split, by file name, in the order of sets and arrays.
+
+    Raises:
+        UserError: a file is missing or cannot be read.
+    """
+    paths = (array_path(split_dir, set_, array) for set_ in metadata.sets for array in ARRAY_NAMES)
+    return {path.name: _digest_of_file(path) for path in paths}
+
+
+def fingerprint(split_dir: Path, metadata: DatasetMetadata) -> str:
+    """One SHA-256 that names the content of a split: what its metadata say, and its arrays.
+
+    Checksums that stand in `dataset.json` are taken from there, since `read_split` has checked
+    them; without them every array is read.
+
+    Raises:
+        UserError: as `read_metadata` and `array_digests`.
+    """
+    digests = _read_metadata(split_dir)[1] or array_digests(split_dir, metadata)
+    meaning = metadata.model_dump(mode="json", exclude_none=True)
+    return _digest_of({"metadata": meaning, "arrays": digests})
+
+
 def read_metadata(split_dir: Path) -> DatasetMetadata:
     """Read and check `dataset.json`.
 
     Raises:
-        UserError: the file is missing, is not JSON, or a key is missing or has a wrong value.
+        UserError: the file is missing, damaged or not JSON, or a key is missing or wrong.
     """
-    path = split_dir / METADATA_FILE
-    try:
-        return DatasetMetadata.model_validate(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        raise UserError(_missing_split(split_dir)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise UserError(f"{path}: key {key}: {first['msg']}; build it again") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read as JSON ({_one_line(error)}); build it again"
-        ) from None
+    return _read_metadata(split_dir)[0]
 
 
 def read_split(split_dir: Path) -> tuple[DatasetMetadata, dict[str, PuzzleArrays]]:
     """Read one split whole: its metadata, and the memory-mapped arrays of every set by name.
 
     Raises:
-        UserError: as `read_metadata` and `read_arrays`, or the sets do not hold `total_groups`.
+        UserError: as `read_metadata` and `read_arrays`, a checksum differs, or the sets do not
+            hold `total_groups`.
     """
-    metadata = read_metadata(split_dir)
+    metadata, digests = _read_metadata(split_dir)
+    for name, digest in (digests or {}).items():
+        if _digest_of_file(split_dir / name) != digest:
+            raise UserError(_damaged(split_dir / name))
     sets = {name: read_arrays(split_dir, name, metadata) for name in metadata.sets}
     groups = sum(len(arrays.group_indices) - 1 for arrays in sets.values())
     if groups != metadata.total_groups:
@@ -163,6 +217,46 @@ def read_split(split_dir: Path) -> tuple[DatasetMetadata, dict[str, PuzzleArrays
             f"group_indices of its sets hold {groups}; build it again"
         )
     return metadata, sets
+
+
+def _read_metadata(split_dir: Path) -> tuple[DatasetMetadata, dict[str, str] | None]:
+    """The metadata, and the checksums of the arrays where there are any."""
+    path = split_dir / METADATA_FILE
+    values, digests = _read_values(split_dir)
+    try:
+        metadata = DatasetMetadata.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(top level)"
+        raise UserError(f"{path}: key {key}: {first['msg']}; build it again") from None
+    files = {array_path(split_dir, s, a).name for s in metadata.sets for a in ARRAY_NAMES}
+    if digests is not None and set(digests) != files:
+        raise UserError(
+            f"{path}: {DIGESTS_KEY} does not name the files of its sets; build it again"
+        )
+    return metadata, digests
+
+
+def _read_values(split_dir: Path) -> tuple[Any, dict[str, str] | None]:
+    """`dataset.json` as it stands, its own checksum compared, and the checksums of the arrays."""
+    path = split_dir / METADATA_FILE
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError("not a file")
+        values = json.loads(path.read_bytes())
+        sealed = isinstance(values, dict) and {DIGESTS_KEY, METADATA_DIGEST_KEY} & values.keys()
+        stated = values.pop(METADATA_DIGEST_KEY, None) if sealed else None
+        intact = not sealed or stated == _digest_of(values)
+    except FileNotFoundError:
+        raise UserError(_missing_split(split_dir)) from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({_one_line(error)}); build it again"
+        ) from None
+    digests = values.pop(DIGESTS_KEY, {}) if sealed else None
+    if not intact or not isinstance(digests, dict | None):
+        raise UserError(_damaged(path))
+    return values, digests
 
 
 def read_arrays(split_dir: Path, set_name: str, metadata: DatasetMetadata) -> PuzzleArrays:
@@ -202,6 +296,32 @@ def _below(value: int, info: ValidationInfo, limit: str) -> int:
     return value
 
 
+def _digest_of(values: object) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    _require_file(path)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
+
+
+def _require_file(path: Path) -> None:
+    if not os.path.exists(path):  # unlike those of Path, these never raise
+        raise UserError(f"{path}: not found; build the data set again")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise UserError(f"{path}: truncated or damaged (not a file); build it again")
+
+
+def _damaged(path: Path) -> str:
+    return f"{path}: damaged (checksum differs); build it again"
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
@@ -220,10 +340,11 @@ def _missing_split(split_dir: Path) -> str:
 
 
 def _open_array(path: Path) -> np.ndarray:
+    _require_file(path)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; build the data set again") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged header is parsed as Python
+            array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header raises almost anything
         raise UserError(
             f"{path}: truncated or damaged ({_one_line(error)}); build it again"

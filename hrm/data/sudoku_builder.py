@@ -23,6 +23,7 @@ import numpy as np
 from hrm.data.format import (
     IDENTIFIERS_FILE,
     DatasetMetadata,
+    array_digests,
     array_path,
     write_metadata,
 )
@@ -306,7 +307,7 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
         metadata = _metadata(
             original, sources.box_shape, set_name, len(puzzles[0]), num_identifiers
         )
-        write_metadata(split_dir, metadata)
+        write_metadata(split_dir, metadata, array_digests(split_dir, metadata))
     return BuildSummary(
         output_dir=options.output_dir,
         train_puzzles=train_count,

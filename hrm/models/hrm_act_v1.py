@@ -35,7 +35,7 @@ class HRMArch(BaseModel):
     num_heads: PositiveInt
     H_layers: PositiveInt
     L_layers: PositiveInt
-    expansion: Annotated[float, Field(gt=0)]
+    expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     H_cycles: PositiveInt
     L_cycles: PositiveInt
     halt_max_steps: PositiveInt

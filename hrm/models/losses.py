@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.models.hrm_act_v1 import HRMACTV1, Carry
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LossConfig(BaseModel):

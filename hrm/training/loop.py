@@ -235,9 +235,9 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
 
 
 def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
-    project, run_name = config.project_name or config.data_path.name, config.run_name or ""
     values, run_dir = config.model_dump(mode="json"), config.run_dir
-    return WandbLogger(project, run_name, values, run_dir, run_dir / SOURCE_DIR, run_id)
+    source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
+    return WandbLogger(config.project, run_name, values, run_dir, source, run_id)
 
 
 def with_run_name(config: PretrainConfig) -> PretrainConfig:

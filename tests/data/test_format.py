@@ -231,6 +231,13 @@ def test_a_missing_file_is_named(tmp_path, name):
         ({"sets": [""]}, "not a file name"),
         ({"sets": ["other"]}, "other__inputs.npy: not found"),
         ({"grid_shape": [2]}, "key grid_shape"),
+        ({"sets": ["a\nb"]}, "not a file name"),
+        ({"sets": ["\ud800"]}, "key sets"),
+        ({"sets": ["x" * 100_000]}, "not a file name"),
+        ({"grid_shape": [2, 3]}, "key grid_shape: Value error, 2x3 is not seq_len=4"),
+        ({"symbols": "\x1b[2J"}, "key symbols: Value error, holds characters"),
+        ({"ignore_label_id": 2**40}, "key ignore_label_id"),
+        ({"mean_puzzle_examples": 1e300}, "key mean_puzzle_examples"),
     ],
 )
 def test_wrong_metadata_is_named(tmp_path, changes, words):

@@ -65,11 +65,15 @@ class AdamATan2(Optimizer):
         torch._foreach_add_([state["step"] for state in states], 1)
         if only_if is None:
             self._move(params, states, group)
-        elif only_if.device.type == "cpu":
+        elif self._is_on_host(only_if):
             if only_if:
                 self._move(params, states, group)
         else:
             self._move_if(only_if, params, states, group)
+
+    @staticmethod
+    def _is_on_host(only_if: Tensor) -> bool:
+        return only_if.device.type == "cpu"
 
     def _move_if(
         self,

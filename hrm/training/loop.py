@@ -91,6 +91,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
     for iteration in range(state.iteration, config.iterations):
         if iteration > state.iteration:
             state.iteration, state.batch = iteration, 0
+        batches = job.train_set.batches_per_iteration(iteration)
         for _, host_batch, _ in job.train_set.iterate(iteration, state.batch):
             batch = to_device(host_batch, job.device)
             state.sums.add(train_step(state, batch, config, ranks))
@@ -113,7 +114,8 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 signal, overdue = ranks.maximum(job.stop.signal, job.checkpoints.is_overdue())
             if signal:
                 leave(job, signal)
-            if overdue or job.checkpoints.is_due(state.step):
+            is_due = overdue or job.checkpoints.is_due(state.step)
+            if is_due and state.batch < batches:
                 job.checkpoints.save(state)
 
         keep = config.checkpoint_every_eval or bool(config.eval_save_outputs)
@@ -342,7 +344,7 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
     def find() -> Start:
         start = None if error.step <= failed_at else last_good(config, say)
         if start is None:
-            told = f"{error}; the weights before it stand in {config.run_dir}"
+            told = f"{error}; no better from the last good checkpoint on" if failed_at else error
             raise TrainingDiverged(f"{told}; try a lower lr, or grad_clip", error.step)
         say(f"warning: {error}; going back to {start.checkpoint}")
         return start

@@ -84,10 +84,10 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
 
 
 def last_good(config: PretrainConfig, say: Say) -> Start | None:
-    """The newest checkpoint of the run that no unsound step preceded; later ones are deleted."""
+    """The newest checkpoint of the run with sound weights; later ones are deleted."""
     while (checkpoint := newest_sound(config.run_dir, say)) is not None:
         values = read_record(checkpoint).values
-        if values["unsound_in_a_row"] == 0:
+        if values["is_sound"]:
             return _start_at(checkpoint, values, config, say)
         delete_checkpoint(config.run_dir, values["step"])
     return None
@@ -263,10 +263,7 @@ def _refuse_newer(run_dir: Path, step: int) -> None:
 
 
 def _check_record(checkpoint: Path, values: Any) -> None:
-    known = (
-        isinstance(values, dict)
-        and {*COUNTERS, "ranks", "data", "unsound_in_a_row"} <= values.keys()
-    )
+    known = isinstance(values, dict) and {*COUNTERS, "ranks", "data", "is_sound"} <= values.keys()
     if not known:
         raise UserError(f"{checkpoint}: was not written to be gone on from")
 

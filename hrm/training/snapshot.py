@@ -99,7 +99,7 @@ def take(
 
     values = {name: getattr(state, name) for name in COUNTERS}
     values["ema_updates"] = 0 if state.ema is None else state.ema.updates
-    values["unsound_in_a_row"] = int(state.stability.in_a_row)
+    values["is_sound"] = _is_sound(state)
     values |= {"ranks": ranks.size, **more}
     rest = {n: t for n, t in copies.items() if not n.startswith(("weights/", "ema/"))}
     return Snapshot(
@@ -146,6 +146,12 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _device(state: TrainState) -> torch.device:
     return next(state.model.parameters()).device
+
+
+def _is_sound(state: TrainState) -> bool:
+    """Whether the last step was sound, and left finite weights."""
+    norms = torch._foreach_norm(list(state.model.parameters()))
+    return bool((state.stability.in_a_row == 0) & torch.stack(norms).isfinite().all())
 
 
 def _joined_carry(state: TrainState) -> dict[str, Tensor]:

@@ -221,7 +221,10 @@ def load_checkpoint(
         if weights == "ema" and not has_ema:
             raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
         file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
-        verify(path, [CONFIG_FILE, METADATA_FILE, file.name])
+        try:
+            verify(path, [CONFIG_FILE, METADATA_FILE, file.name])
+        except Damaged as error:
+            raise Damaged(f"{error}; name another checkpoint") from None
         config = load_saved_config(path / CONFIG_FILE)
         metadata = read_metadata(path)
         state = read_weights(file)

@@ -182,15 +182,15 @@ class Ranks:
         return torch.cat(parts)
 
     def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Every rank's tensors on rank 0, on the CPU: name -> one for each rank; {} elsewhere.
+        """Every rank's tensors on rank 0: name -> one for each rank, on the CPU; {} elsewhere.
 
-        Names, shapes and dtypes are the same on all ranks.
+        Names, shapes and dtypes are the same on all ranks. A single rank's stay where they are.
         """
-        local = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
         if self.size == 1:
-            return {name: [tensor] for name, tensor in local.items()}
+            return {name: [tensor] for name, tensor in tensors.items()}
         result = {}
-        for name, tensor in local.items():
+        for name in sorted(tensors):
+            tensor = tensors[name].detach().cpu().contiguous()
             parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else []
             views = [_bytes(part) for part in parts] or None
             dist.gather(_bytes(tensor), views, dst=0, group=self.group)

@@ -139,12 +139,11 @@ class WandbLogger:
             self._run = wandb.init(
                 project=project,
                 name=run_name,
-                id=run_id,
-                resume="allow",
                 config=config,
                 dir=str(run_dir),
                 mode=mode,
                 settings=settings,
+                **({} if run_id is None else {"id": run_id, "resume": "allow"}),
             )
             self._run.log_code(str(source_dir))
         except Exception as error:

@@ -133,6 +133,8 @@ def newest_sound(run_dir: Path, say: Say) -> Path | None:
     """
     for step in reversed(saved_steps(run_dir)):
         checkpoint = step_dir(run_dir, step)
+        if not checkpoint.is_dir():  # the original's single file
+            continue
         try:
             verify(checkpoint)
             return checkpoint
@@ -216,10 +218,17 @@ def _lock(descriptor: int) -> bool:
 
 
 def _make(config: PretrainConfig) -> None:
-    """Create the folder, with the configuration and the model's source."""
+    """Create the folder, with the configuration and the model's source; whole or not at all.
+
+    One that is there and empty is filled: it may be a mounted volume.
+    """
     run_dir = config.run_dir
+    new, old = (run_dir.with_name(f".{run_dir.name}.{what}") for what in ("new", "old"))
     try:
-        if run_dir.exists() and any(run_dir.iterdir()):
+        if run_dir.exists():
+            if not any(run_dir.iterdir()):
+                _describe(config, run_dir)
+                return
             if not config.overwrite:
                 raise UserError(
                     f"run_name={config.run_name}: {run_dir} exists; choose another run_name, "
@@ -227,31 +236,37 @@ def _make(config: PretrainConfig) -> None:
                 )
             if not (run_dir / CONFIG_FILE).is_file():
                 raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
-            old = run_dir.with_name(f".{run_dir.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            shutil.rmtree(run_dir.rename(old))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _describe(config)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        _describe(config, new)
+        shutil.rmtree(old, ignore_errors=True)
+        if run_dir.exists():
+            run_dir.rename(old)
+        new.rename(run_dir)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _begin_again(config: PretrainConfig, say: Say) -> None:
     """A run to go on with that has no checkpoint yet."""
     run_dir = config.run_dir
-    if run_dir.exists() and any(run_dir.iterdir()) and not (run_dir / CONFIG_FILE).is_file():
+    if not run_dir.exists() or not any(run_dir.iterdir()):
+        _make(config)
+    elif (run_dir / CONFIG_FILE).is_file():
+        (run_dir / METRICS_FILE).unlink(missing_ok=True)
+        _describe(config, run_dir)
+    else:
         raise UserError(f"{run_dir}: is not a run's folder; choose another run_name")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / METRICS_FILE).unlink(missing_ok=True)
-    _describe(config)
     say(f"{run_dir}: no checkpoint to go on from; the run begins")
 
 
-def _describe(config: PretrainConfig) -> None:
-    source = config.run_dir / SOURCE_DIR
-    shutil.rmtree(source, ignore_errors=True)
-    copy_model_source(source)
-    dump_yaml(config, config.run_dir / CONFIG_FILE)
+def _describe(config: PretrainConfig, folder: Path) -> None:
+    shutil.rmtree(folder / SOURCE_DIR, ignore_errors=True)
+    copy_model_source(folder / SOURCE_DIR)
+    dump_yaml(config, folder / CONFIG_FILE)
 
 
 def _refuse_newer(run_dir: Path, step: int) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hrm.checkpoint import TrainingRecord
 from hrm.models.hrm_act_v1 import Carry
+from hrm.optim import AdamATan2
 from hrm.training.distributed import Ranks
 from hrm.training.state import TrainState
 
@@ -58,7 +59,7 @@ class Staging:
             buffer = self._buffers.get(name)
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            kept[name] = buffer.copy_(tensor.detach(), non_blocking=True)
+            kept[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
         self._buffers = kept
@@ -119,9 +120,10 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
     for optimizer in state.optimizers:
         optimizer.state.clear()
         optimizer.zero_grad()
+    (dense,) = [o for o in state.optimizers if isinstance(o, AdamATan2)]
     moments = _under("optimizer/", tensors)
     for name, parameter in state.model.named_parameters():
-        state.optimizers[0].state[parameter] = {
+        dense.state[parameter] = {
             key: moments[f"{key}/{name}"].to(device if key != "step" else "cpu", copy=True)
             for key in {path.split("/")[0] for path in moments}
         }

@@ -1,8 +1,10 @@
 """What changes while a model trains."""
 
+import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -45,8 +47,10 @@ class TrainState:
     def create(
         config: PretrainConfig, metadata: DatasetMetadata, device: torch.device, ranks: Ranks
     ) -> "TrainState":
-        """Fresh weights from `config.seed`, the same on every rank."""
+        """Fresh weights from `config.seed`, the same on every rank, like all generators."""
         torch.manual_seed(config.seed)
+        random.seed(config.seed)
+        np.random.seed(config.seed % 2**32)
         model = build_for(config, metadata).to(device).train()
         compile_model(model, config.compile, device)
         return TrainState.of(

@@ -465,7 +465,9 @@ def disturb(
             tail = "\n".join(run.text().splitlines()[-15:])
             if run.process is not None:
                 run.process.kill()
-            kept = shutil.copytree(run.folder / "run", bench.folder / f"{name}-kept")
+            kept = bench.folder / f"{name}-kept"
+            if run.run_dir.is_dir():
+                shutil.copytree(run.run_dir, kept)
             print(f"{name} ({', '.join(kinds)}): {kind}: {error}; kept in {kept}\n{tail}")
         except BaseException:
             if run.process is not None:

@@ -190,6 +190,7 @@ class Run:
     outputs: list[Path] = field(default_factory=list)  # of processes since that damage
     processes: int = 0
     process: Process | None = None
+    is_ended: bool = False
 
     @property
     def run_dir(self) -> Path:
@@ -199,6 +200,7 @@ class Run:
         """Start it, or go on with it."""
         self.folder.mkdir(exist_ok=True)
         self.processes += 1
+        self.is_ended = False
         output = self.bench.folder / f"{self.folder.name}-{self.processes}.txt"
         command = self.bench.command(self.run_dir, self.ranks)
         if self.small_files:
@@ -260,6 +262,7 @@ class Run:
     def check_end(self) -> None:
         """Raise `Differs` unless the run ended as the undisturbed one."""
         self.check_set_aside()
+        self.is_ended = True
         reference, result = self.bench.reference(self.ranks), self.result()
         if different := [name for name in reference if result.get(name) != reference[name]]:
             raise Differs(f"{', '.join(different)}: not as in the undisturbed run")
@@ -456,8 +459,9 @@ def disturb(
                     tally.faults[kind] += 1
                 except Missed:
                     missed.append(kind)
-            run.start().end(0)
-            run.check_end()
+            if run.ranks == 1 or not run.is_ended:  # one that has ended can be started again
+                run.start().end(0)
+                run.check_end()
         except (Lost, Differs) as error:
             tally.faults[kind] += 1
             counter = tally.lost if isinstance(error, Lost) else tally.wrong

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux")
-SHORT_EPOCHS = 18
+SHORT_EPOCHS = 12  # two evaluations, five checkpoints
 
 
 @pytest.fixture(scope="module")

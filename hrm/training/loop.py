@@ -112,7 +112,8 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 signal, overdue = ranks.maximum(job.stop.signal, job.checkpoints.is_overdue())
             if signal:
                 leave(job, signal)
-            if overdue or job.checkpoints.is_due(state.step):
+            is_last = state.batch == job.train_set.batches_per_iteration(iteration)
+            if (overdue or job.checkpoints.is_due(state.step)) and not is_last:
                 job.checkpoints.save(state)
 
         keep = config.checkpoint_every_eval or bool(config.eval_save_outputs)

@@ -482,13 +482,14 @@ def disturb(
 
 
 def campaign(bench: Bench, rounds: int, kinds: list[str], rng: random.Random) -> Tally:
-    """So many faults, of every kind about as often."""
+    """So many faults: of every kind about as often, of those on two ranks half as often."""
+    pool = [*kinds, *(kind for kind in kinds if kind in SINGLE)]
     tally, waiting, runs = Tally(), list[str](), 0
     start = time.monotonic()
     while (happened := tally.faults.total()) < rounds:
         left = rounds - happened - len(waiting)
         while left > 0:
-            waiting += rng.sample(kinds, min(left, len(kinds)))
+            waiting += rng.sample(pool, min(left, len(pool)))
             left = rounds - happened - len(waiting)
         group = SINGLE if waiting[0] in SINGLE else ON_TWO_RANKS
         count = rng.randint(1, 4 if group is SINGLE else 2)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,7 +33,7 @@ from hrm.config import PretrainConfig, WeightsName, dump_yaml, load_saved_config
 from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
 from hrm.errors import UserError
 from hrm.manifest import Damaged, listed_files, verify, write_manifest
-from hrm.models import build_model, load_weights, read_weights
+from hrm.models import build_model, check_weights, load_weights, read_weights, without_prefix
 from hrm.models.losses import ACTLossHead
 
 CONFIG_FILE = "all_config.yaml"
@@ -42,7 +43,8 @@ PREDICTIONS_FILE = "predictions.safetensors"
 SOURCE_DIR = "source"
 TRAINING_FILE = "training.safetensors"
 RECORD_FILE = "training.json"
-STEP_NAME = re.compile(r"step_(\d{1,18})")
+STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
+LARGEST_TABLES = 4 * 2**30  # bytes of what a model computes for a sequence length, such as angles
 TABLE_NAME = "model.inner.puzzle_emb.weights"
 
 
@@ -125,11 +127,26 @@ def read_record(checkpoint: Path) -> TrainingRecord:
     Raises:
         UserError: the files are missing or damaged.
     """
+    return TrainingRecord(read_weights(checkpoint / TRAINING_FILE), read_values(checkpoint))
+
+
+def read_values(checkpoint: Path) -> dict[str, Any]:
+    """The plain values of `read_record`.
+
+    Raises:
+        UserError: the file is missing or damaged, or `step_<n>` holds another step than its name
+            says.
+    """
+    path = checkpoint / RECORD_FILE
     try:
-        values = json.loads((checkpoint / RECORD_FILE).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{checkpoint / RECORD_FILE}: cannot be read ({error})") from None
-    return TrainingRecord(read_weights(checkpoint / TRAINING_FILE), values)
+        values = json.loads(path.read_bytes())
+        step = values["step"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
+    named = STEP_NAME.fullmatch(checkpoint.name)
+    if named and step != int(named[1]):
+        raise Damaged(f"{checkpoint}: holds another step than its name says")
+    return values
 
 
 def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Path:
@@ -217,14 +234,17 @@ def load_checkpoint(
     """
     path = find_checkpoint(path)
     if path.is_dir():
-        has_ema = EMA_FILE in listed_files(path)
+        listed = listed_files(path)
+        has_ema = EMA_FILE in listed
         if weights == "ema" and not has_ema:
             raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
         file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
         try:
-            verify(path, [CONFIG_FILE, METADATA_FILE, file.name])
+            verify(path, [CONFIG_FILE, METADATA_FILE, file.name, *({RECORD_FILE} & listed)])
         except Damaged as error:
             raise Damaged(f"{error}; name another checkpoint") from None
+        if RECORD_FILE in listed:
+            read_values(path)
         config = load_saved_config(path / CONFIG_FILE)
         metadata = read_metadata(path)
         state = read_weights(file)
@@ -237,10 +257,32 @@ def load_checkpoint(
         table = next((t for name, t in state.items() if name.endswith(TABLE_NAME)), None)
         if table is not None:
             metadata = metadata.model_copy(update={"num_puzzle_identifiers": len(table)})
+    _check_sizes(config, metadata, state, file)
     model = build_for(config, metadata)
     load_weights(model, state, source=str(file))
     step = STEP_NAME.fullmatch(path.name)
     return Checkpoint(path, int(step[1]) if step else None, model, config, metadata)
+
+
+def _check_sizes(
+    config: PretrainConfig, metadata: DatasetMetadata, state: Mapping[str, Tensor], file: Path
+) -> None:
+    """Compare the model with its weights before it takes any memory.
+
+    Raises:
+        UserError: they do not fit, or the model would be too large.
+    """
+    if config.arch.H_layers + config.arch.L_layers > len(state):
+        raise UserError(f"{file}: holds {len(state)} tensors, too few for the layers of arch")
+    try:
+        with torch.device("meta"):
+            model = build_for(config, metadata)
+    except (RuntimeError, OverflowError, TypeError):
+        raise UserError(f"{file}: the model of {CONFIG_FILE} is too large to be built") from None
+    check_weights(model, without_prefix(state), str(file))
+    tables = sum(t.numel() * t.element_size() for t in model.buffers())
+    if tables - sum(t.numel() * t.element_size() for t in state.values()) > LARGEST_TABLES:
+        raise UserError(f"{file}: seq_len={metadata.seq_len} takes {tables:,} bytes of tables")
 
 
 def _foreign_metadata(data_path: Path) -> DatasetMetadata:

@@ -47,6 +47,8 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
             raise Damaged(f"{folder}: {name} is not listed in {MANIFEST_FILE}")
         path, expected = folder / name, listed[name]
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise FileNotFoundError
             size = path.stat().st_size
             if size != expected["bytes"]:
                 raise Damaged(
@@ -54,7 +56,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
                 )
             if _digest(path) != expected["sha256"]:
                 raise Damaged(f"{path}: damaged (checksum differs)")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        except FileNotFoundError:
             raise Damaged(f"{path}: missing") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -72,10 +74,12 @@ def listed_files(folder: Path) -> set[str]:
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / MANIFEST_FILE
     try:
+        if not path.is_file():
+            raise FileNotFoundError
         body = json.loads(path.read_bytes())
         said = body.pop("sha256")
         intact = said == _digest_of(body)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+    except FileNotFoundError:
         raise Damaged(f"{path}: missing, so that nothing vouches for the files here") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -92,8 +96,13 @@ def _read(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_entry(name: str, entry: Any) -> bool:
-    inside = not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
-    return inside and isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys()
+    inside = not name.startswith("/") and ".." not in name.split("/")
+    return (
+        inside
+        and name.isprintable()
+        and isinstance(entry, dict)
+        and {"bytes", "sha256"} <= entry.keys()
+    )
 
 
 def _digest(path: Path) -> str:

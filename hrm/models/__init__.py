@@ -74,7 +74,17 @@ def load_weights(
     """
     if not isinstance(weights, Mapping):
         source, weights = str(weights), read_weights(Path(weights))
-    state = {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in weights.items()}
+    state = without_prefix(weights)
+    check_weights(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Compare names, shapes and kinds with what the model expects; it may be on the meta device.
+
+    Raises:
+        UserError: a tensor is missing, unknown, or of another shape or kind.
+    """
     expected = model.state_dict()
     if missing := sorted(expected.keys() - state.keys()):
         raise UserError(f"{source}: tensor {missing[0]} is missing ({len(missing)} in all)")
@@ -86,7 +96,13 @@ def load_weights(
                 f"{source}: tensor {name} has shape {list(state[name].shape)}, the model "
                 f"expects {list(tensor.shape)}; check arch and data set against the checkpoint"
             )
-    model.load_state_dict(state)
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"{source}: tensor {name} holds {state[name].dtype}, not real numbers")
+
+
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A compiled model's names as the model's own."""
+    return {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in weights.items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -109,4 +125,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
         raise UserError(f"{path}: does not hold a state dict (name -> tensor)")
+    if not all(_holds_its_values(tensor) for tensor in state.values()):
+        raise UserError(f"{path}: a tensor in it is larger than its values")
     return dict(state)
+
+
+def _holds_its_values(tensor: Tensor) -> bool:
+    """Whether it takes as much memory as its shape says: neither sparse nor one value repeated."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -86,7 +86,7 @@ class Checkpoints:
             keep: never delete it.
 
         Raises:
-            UserError: with `wait`, it could not be written.
+            UserError: with `wait`, it or the metrics could not be written.
         """
         self._time = time.monotonic()
         if self._ranks.agree(lambda: self._is_missing(state.step)):
@@ -97,7 +97,7 @@ class Checkpoints:
                 self._thread = Thread(target=self._write, args=(snapshot, stall, wait), daemon=True)
                 self._thread.start()
         if wait:
-            self._ranks.agree(self._raise_error)
+            self._ranks.agree(lambda: self._settle(state.step))
 
     def finish(self) -> None:
         """Wait for the write that goes on, if any."""
@@ -114,10 +114,12 @@ class Checkpoints:
         self.finish()
         return self._written != step
 
-    def _raise_error(self) -> None:
+    def _settle(self, step: int) -> None:
+        """Everything is on disk, with the metrics that were logged since; else raise."""
         self.finish()
         if self._error is not None:
             raise self._error
+        self._sync_metrics(step)
 
     def _write(self, snapshot: Snapshot, stall: float, is_awaited: bool) -> None:
         step, run_dir = snapshot.record.values["step"], self._config.run_dir

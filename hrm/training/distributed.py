@@ -4,16 +4,19 @@ import gc
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from inspect import signature
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from hrm.errors import RankLost, UserError
@@ -53,7 +56,8 @@ class Ranks:
         if self.size == 1:
             yield
             return
-        dist.init_process_group(_backend())
+        store = _store_of_this_start(self.rank, self.size)
+        dist.init_process_group(_backend(), store=store, rank=self.rank, world_size=self.size)
         try:
             yield
             dist.barrier()
@@ -197,6 +201,39 @@ class Ranks:
             if self.is_first:
                 result[name] = parts
         return result
+
+
+def _store_of_this_start(rank: int, size: int) -> dist.Store:
+    """Where the ranks find each other, free of what they wrote before torchrun started them anew.
+
+    torchrun's store outlives the processes, and they would connect to addresses of dead ones
+    (pytorch/pytorch#135712). So rank 0 draws a name for this start and tells it to every rank that
+    asks with a number of its own, until all have taken it up.
+
+    Raises:
+        RankLost: a rank does not come.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    mine = uuid4().hex
+    if rank > 0:
+        store.set(f"hrm/asks/{rank}", mine)
+        try:
+            name = store.get(f"hrm/told/{mine}").decode()  # waits
+        except dist.DistError:
+            raise RankLost(f"rank {rank} on {socket.gethostname()}: rank 0 is not there") from None
+        store.set(f"hrm/{name}/came/{rank}", "")
+        return dist.PrefixStore(f"hrm/{name}", store)
+    missing, deadline = set(range(1, size)), time.monotonic() + store.timeout.total_seconds()
+    while missing:
+        if time.monotonic() > deadline:
+            raise RankLost(f"rank {min(missing)} is not there")
+        for other in list(missing):
+            if store.check([f"hrm/{mine}/came/{other}"]):
+                missing.remove(other)
+            elif store.check([f"hrm/asks/{other}"]):
+                store.set(f"hrm/told/{store.get(f'hrm/asks/{other}').decode()}", mine)
+        time.sleep(0.02)
+    return dist.PrefixStore(f"hrm/{mine}", store)
 
 
 def _backend() -> str:

@@ -32,7 +32,7 @@ from hrm.training.metrics import (
     prefixed,
 )
 from hrm.training.run_folder import Start, last_good, load_snapshot, prepare
-from hrm.training.snapshot import restore
+from hrm.training.snapshot import Snapshot, check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
 
@@ -69,7 +69,6 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     with ExitStack() as cleanup:
         start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
         job = open_job(config, ranks, device, train_set, test_set, start, digest, cleanup)
-        evaluated, failed_at = start and start.evaluation, 0
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
@@ -100,7 +99,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
             evaluated = None
 
             metrics: dict[str, float] = {}
-            is_logged = state.since_log == config.log_interval or state.step == job.steps
+            is_logged = state.since_log >= config.log_interval or state.step == job.steps
             if is_logged:
                 metrics = state.sums.reduce(ranks)
                 metrics["lr"] = scheduled_lr(config.lr, state, config)
@@ -184,9 +183,11 @@ def open_job(
 ) -> Job:
     """Build the state, or restore it, and open what the loop writes to."""
     state = TrainState.create(config, train_set.metadata, device, ranks)
+    sizes = [train_set.batches_per_iteration(i) for i in range(config.iterations)]
     if start is not None:
+        ranks.agree(lambda: check_position(start, sizes))
         load(state, start, config, ranks)
-    steps = sum(train_set.batches_per_iteration(i) for i in range(config.iterations))
+    steps = sum(sizes)
     progress = Progress(
         state.step, steps, config.global_batch_size, config.progress, ranks.is_first
     )
@@ -232,8 +233,29 @@ def open_job(
 
 def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) -> None:
     """Put a checkpoint into the state of every rank."""
-    snapshot = ranks.agree(lambda: load_snapshot(start.checkpoint))
-    restore(state, snapshot, ranks, config.local_micro_batch_size(ranks.size))
+
+    def read() -> Snapshot:
+        snapshot = load_snapshot(start.checkpoint)
+        check(state, snapshot, config.global_batch_size, start.checkpoint)
+        return snapshot
+
+    snapshot, micro = ranks.agree(read), config.local_micro_batch_size(ranks.size)
+    ranks.together(lambda: restore(state, snapshot, ranks, micro))
+
+
+def check_position(start: Start, sizes: list[int]) -> None:
+    """Raise `UserError` unless a checkpoint's step is where it stands in the data.
+
+    Args:
+        sizes: steps of every iteration.
+    """
+    step, iteration, batch = (start.values[name] for name in ("step", "iteration", "batch"))
+    if iteration < len(sizes) and (
+        batch > sizes[iteration] or step != sum(sizes[:iteration]) + batch
+    ):
+        raise UserError(
+            f"{start.checkpoint}: step {step} is not batch {batch} of iteration {iteration}"
+        )
 
 
 def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:

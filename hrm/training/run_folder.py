@@ -14,12 +14,15 @@ from typing import Any
 from hrm.checkpoint import (
     CONFIG_FILE,
     EMA_FILE,
+    RECORD_FILE,
     SOURCE_DIR,
+    TRAINING_FILE,
     WEIGHTS_FILE,
     copy_model_source,
     delete_checkpoint,
     find_checkpoint,
     read_record,
+    read_values,
     remove_leftovers,
     saved_steps,
     step_dir,
@@ -27,10 +30,10 @@ from hrm.checkpoint import (
 )
 from hrm.config import PretrainConfig, dump_yaml, load_saved_config
 from hrm.errors import UserError
-from hrm.manifest import Damaged, verify
+from hrm.manifest import Damaged, listed_files, verify
 from hrm.models import read_weights
 from hrm.training.metrics import METRICS_FILE
-from hrm.training.snapshot import COUNTERS, Snapshot
+from hrm.training.snapshot import Snapshot, check_values
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end
 FIXED = ("arch", "global_batch_size", "epochs_per_iteration", "seed", "ema", "puzzle_emb_dropout")
@@ -86,7 +89,8 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
 def last_good(config: PretrainConfig, say: Say) -> Start | None:
     """The newest checkpoint of the run with sound weights; later ones are deleted."""
     while (checkpoint := newest_sound(config.run_dir, say)) is not None:
-        values = read_record(checkpoint).values
+        values = read_values(checkpoint)
+        check_values(values, checkpoint)
         if values["is_sound"]:
             return _start_at(checkpoint, values, config, say)
         delete_checkpoint(config.run_dir, values["step"])
@@ -103,12 +107,12 @@ def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | N
         checkpoint = find_checkpoint(config.resume, "resume")
         if checkpoint.is_file():
             raise UserError(f"resume={checkpoint}: holds weights only; no run can go on from it")
-        verify(checkpoint)
+        _check_whole(checkpoint)
     if checkpoint is None:
         _begin_again(config, say)
         return None
-    values = read_record(checkpoint).values
-    _check_record(checkpoint, values)
+    values = read_values(checkpoint)
+    check_values(values, checkpoint)
     _check_same_run(config, checkpoint, values, data_digest, say)
     if checkpoint.parent.resolve() == run_dir.resolve():
         _refuse_newer(run_dir, values["step"])
@@ -136,22 +140,30 @@ def newest_sound(run_dir: Path, say: Say) -> Path | None:
         if not checkpoint.is_dir():  # the original's single file
             continue
         try:
-            verify(checkpoint)
+            _check_whole(checkpoint)
             return checkpoint
         except Damaged as error:
             aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+            say(f"warning: {error}; set aside as {aside.name}, the one before it is used")
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.rename(aside)
-            say(f"warning: {error}; set aside as {aside.name}, the one before it is used")
     return None
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Raise `Damaged` unless all files of the step are there, as they were written."""
+    listed = listed_files(checkpoint)
+    verify(checkpoint)
+    verify(checkpoint, {CONFIG_FILE, WEIGHTS_FILE, TRAINING_FILE, RECORD_FILE} - listed)
+    read_values(checkpoint)
 
 
 def load_snapshot(checkpoint: Path) -> Snapshot:
     """Read a verified checkpoint whole."""
-    ema = checkpoint / EMA_FILE
+    has_ema = EMA_FILE in listed_files(checkpoint)
     return Snapshot(
         weights=read_weights(checkpoint / WEIGHTS_FILE),
-        ema=read_weights(ema) if ema.is_file() else None,
+        ema=read_weights(checkpoint / EMA_FILE) if has_ema else None,
         record=read_record(checkpoint),
     )
 
@@ -275,12 +287,6 @@ def _refuse_newer(run_dir: Path, step: int) -> None:
             f"resume: {step_dir(run_dir, newer[-1])} is newer than step {step}; give another "
             "run_name to branch off, or resume=auto to go on from the newest"
         )
-
-
-def _check_record(checkpoint: Path, values: Any) -> None:
-    known = isinstance(values, dict) and {*COUNTERS, "ranks", "data", "is_sound"} <= values.keys()
-    if not known:
-        raise UserError(f"{checkpoint}: was not written to be gone on from")
 
 
 def _check_same_run(

@@ -13,13 +13,17 @@ so that another number of ranks, or other micro-batches, can go on from them.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from hrm.checkpoint import TrainingRecord
+from hrm.data.format import IGNORE_LABEL_ID
+from hrm.errors import UserError
 from hrm.models.hrm_act_v1 import Carry
 from hrm.optim import AdamATan2
 from hrm.training.distributed import Ranks
@@ -34,6 +38,8 @@ COUNTERS = (
     "best_exact_accuracy",
     "evaluations_since_best",
 )
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+LARGEST_JOB = 2**20  # ranks
 CARRY_FIELDS = tuple(f.name for f in fields(Carry) if f.name != "current_data")
 
 
@@ -44,6 +50,36 @@ class Snapshot:
     weights: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
     record: TrainingRecord
+
+
+class Values(BaseModel):
+    """What a record must hold besides tensors; the fields of `COUNTERS` and these."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    step: Count
+    iteration: Count
+    batch: Count
+    since_log: Count
+    best_step: Count | None
+    best_exact_accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    evaluations_since_best: Count
+    ema_updates: Count
+    is_sound: bool
+    ranks: Annotated[int, Field(gt=0, le=LARGEST_JOB)]
+    data: str
+    wandb_run_id: str | None = None
+
+
+def check_values(values: object, source: Path) -> None:
+    """Raise `UserError` unless a run can go on from a record with these values."""
+    try:
+        Values.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(top level)"
+        told = f"{source}: was not written to be gone on from ({key}: {first['msg']})"
+        raise UserError(told) from None
 
 
 class Staging:
@@ -110,8 +146,47 @@ def take(
     )
 
 
+def check(state: TrainState, snapshot: Snapshot, batch_size: int, source: Path) -> None:
+    """Compare a snapshot with a state of the run's model, before `restore` takes it.
+
+    Args:
+        batch_size: rows of all ranks.
+        source: what to name in an error.
+
+    Raises:
+        UserError: a tensor is missing, or of another shape or dtype; a token is none.
+    """
+    tensors, ranks = snapshot.record.tensors, snapshot.record.values["ranks"]
+    _compare(state.model.state_dict(), snapshot.weights, source)
+    if state.ema is not None:
+        _compare(state.ema.state_dict(), snapshot.ema or {}, source)
+    expected = {}
+    for name, parameter in state.model.named_parameters():
+        expected[f"optimizer/step/{name}"] = torch.empty((), device="meta")
+        expected[f"optimizer/exp_avg/{name}"] = expected[f"optimizer/exp_avg_sq/{name}"] = parameter
+    carry = {f"carry/{name}": t for name, t in _blank_carry(state, batch_size).items()}
+    stability = {f"stability/{name}": t for name, t in state.stability.tensors().items()}
+    _compare(expected | carry | stability, tensors, source)
+    named = {tuple(name.split("/")[:2]) for name in tensors if name.startswith("random/")}
+    if named != {("random", str(rank)) for rank in range(min(ranks, len(named) + 1))}:
+        raise UserError(f"{source}: holds no random generators of {ranks} ranks")
+    generators = _generators(torch.device("cpu"))
+    for rank in range(ranks):
+        _compare({f"random/{rank}/{name}": t for name, t in generators.items()}, tensors, source)
+        for name in _under("metrics/0/", tensors):
+            _compare({f"metrics/{rank}/{name}": tensors[f"metrics/0/{name}"]}, tensors, source)
+    for name, tensor in tensors.items():
+        if name.startswith("metrics/") and (tensor.ndim > 0 or tensor.is_complex()):
+            raise UserError(f"{source}: {name} is not a number")
+    _check_tokens(state, tensors, source)
+
+
 def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_size: int) -> None:
-    """Put a snapshot, the same on every rank, into a state of the same model and batch size."""
+    """Put a snapshot, the same on every rank, into a state of the same model and batch size.
+
+    Raises:
+        UserError: the state of a random generator is none.
+    """
     tensors, values = snapshot.record.tensors, snapshot.record.values
     device = _device(state)
     state.model.load_state_dict(snapshot.weights)
@@ -125,7 +200,7 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
     for name, parameter in state.model.named_parameters():
         dense.state[parameter] = {
             key: moments[f"{key}/{name}"].to(device if key != "step" else "cpu", copy=True)
-            for key in {path.split("/")[0] for path in moments}
+            for key in ("step", "exp_avg", "exp_avg_sq")
         }
     for name in COUNTERS:
         setattr(state, name, values[name])
@@ -139,7 +214,46 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
     state.stability.load(_under("stability/", tensors))
     state.sums.load(_shared_sums(tensors, values["ranks"], ranks, device))
     if generators := _under(f"random/{ranks.rank}/", tensors):
-        _restore_generators(generators, device)
+        try:
+            _restore_generators(generators, device)
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+            reason = str(error).split("\n")[0]
+            raise UserError(f"random generators cannot be restored ({reason})") from None
+
+
+def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path) -> None:
+    for name, tensor in expected.items():
+        if name not in given:
+            raise UserError(f"{source}: tensor {name} is missing")
+        shape, dtype = list(given[name].shape), given[name].dtype
+        if shape != list(tensor.shape) or dtype != tensor.dtype:
+            raise UserError(
+                f"{source}: tensor {name} is {dtype} {shape}, the run's is {tensor.dtype} "
+                f"{list(tensor.shape)}"
+            )
+
+
+def _blank_carry(state: TrainState, batch_size: int) -> dict[str, Tensor]:
+    """Shapes and dtypes of all ranks' carries."""
+    tokens = torch.empty(
+        batch_size, state.model.model.config.seq_len, dtype=torch.int32, device="meta"
+    )
+    rows = torch.empty(batch_size, dtype=torch.int32, device="meta")
+    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": rows}
+    return _named(state.model.initial_carry(batch))
+
+
+def _check_tokens(state: TrainState, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Raise `UserError` where a carry would look up what is in no table."""
+    config = state.model.model.config
+    inputs, labels, identifiers = (
+        tensors[f"carry/current_data/{name}"] for name in ("inputs", "labels", "puzzle_identifiers")
+    )
+    labels = labels.where(labels != IGNORE_LABEL_ID, 0)
+    in_vocabulary = [(t >= 0) & (t < config.vocab_size) for t in (inputs, labels)]
+    known = identifiers < max(config.num_puzzle_identifiers, 1)
+    if not all(bool(fits.all()) for fits in (*in_vocabulary, known)):
+        raise UserError(f"{source}: carry/current_data holds tokens or puzzles that data do not")
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,14 +272,15 @@ def _is_sound(state: TrainState) -> bool:
 
 def _joined_carry(state: TrainState) -> dict[str, Tensor]:
     """This rank's carries as one, field by field."""
-    named = [
-        {name: getattr(carry, name) for name in CARRY_FIELDS}
-        | {f"current_data/{name}": t for name, t in carry.current_data.items()}
-        for carry in state.carries
-    ]
+    named = [_named(carry) for carry in state.carries]
     if len(named) == 1:
         return named[0]
     return {name: torch.cat([carry[name] for carry in named]) for name in named[0]}
+
+
+def _named(carry: Carry) -> dict[str, Tensor]:
+    tensors = {name: getattr(carry, name) for name in CARRY_FIELDS}
+    return tensors | {f"current_data/{name}": t for name, t in carry.current_data.items()}
 
 
 def _carry_of_rows(carry: Mapping[str, Tensor], rows: slice, device: torch.device) -> Carry:
@@ -211,6 +326,8 @@ def _restore_generators(states: Mapping[str, Tensor], device: torch.device) -> N
     gauss = states["python_gauss"].item()
     random.setstate((3, tuple(states["python"].tolist()), None if gauss != gauss else gauss))
     position, has_gauss = states["numpy_position"].tolist()
+    if not 0 <= position <= 624:
+        raise ValueError(f"numpy's is at position {position}")
     keys = states["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, position, has_gauss, states["numpy_gauss"].item()))
     torch.set_rng_state(states["torch"])

@@ -162,7 +162,7 @@ def test_originals_single_file_checkpoint(trained, data_4x4, tmp_path, run_scrip
 
 
 def test_size_mismatch_names_tensor_and_shapes(trained, tmp_path, run_script):
-    copy = tmp_path / "step_1"
+    copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", find_checkpoint(trained), copy], check=True)
     config = yaml.safe_load((copy / "all_config.yaml").read_text())
     config["arch"]["hidden_size"] = config["arch"]["puzzle_emb_ndim"] = 32

@@ -1,0 +1,51 @@
+"""When checkpoints and lines of metrics are written, in one process."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from hrm.checkpoint import saved_steps, step_dir
+from hrm.config import load_pretrain_config
+from hrm.training.distributed import Ranks
+from hrm.training.loop import train
+from tests.conftest import SMALL_MODEL
+
+
+@pytest.fixture
+def tiny(data_4x4, tmp_path):
+    """Trains 3 steps an epoch, into `tmp_path/run`."""
+
+    def run(*keys: str):
+        keys = (f"data_path={data_4x4}", *SMALL_MODEL, "arch.hidden_size=16", *keys)
+        keys += ("arch.puzzle_emb_ndim=16", "global_batch_size=32", "run_name=run", "resume=auto")
+        config = load_pretrain_config([*keys, f"checkpoint_path={tmp_path / 'run'}"])
+        return train(config, Ranks(0, 1, 0), torch.device("cpu"))
+
+    return run
+
+
+def test_evaluations_checkpoints_are_kept_where_the_interval_ends_too(tiny):
+    keys = ("epochs=4", "eval_interval=1", "checkpoint_interval=1", "keep_checkpoints=1")
+    run_dir = tiny(*keys, "checkpoint_every_eval=true")
+    assert saved_steps(run_dir) == [3, 6, 9, 12]
+
+
+def test_a_shorter_log_interval_counts_from_the_last_line(tiny):
+    keys = ("epochs=2", "eval_interval=1", "checkpoint_every_eval=true")
+    run_dir = tiny(*keys, "log_interval=100")
+    shutil.rmtree(step_dir(run_dir, 6))
+    tiny(*keys, "log_interval=2")
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/lm_loss" in line] == [4, 6]
+
+
+def test_generators_begin_as_the_seed_says(tiny):
+    """Else runs of the same seed would differ in what they save."""
+    states = []
+    for _ in range(2):
+        run_dir = tiny("epochs=1", "eval_interval=null")
+        states.append((step_dir(run_dir, 3) / "training.safetensors").read_bytes())
+        shutil.rmtree(run_dir)
+    assert states[0] == states[1]

@@ -53,10 +53,15 @@ def step_dir(run_dir: Path, step: int) -> Path:
 
 
 def saved_steps(run_dir: Path) -> list[int]:
-    """Steps of the checkpoints in a run's folder, ascending."""
+    """Steps of the checkpoint folders in a run's folder, ascending."""
+    return [step for step, path in _numbered(run_dir) if path.is_dir()]
+
+
+def _numbered(run_dir: Path) -> list[tuple[int, Path]]:
     if not run_dir.is_dir():
         return []
-    return sorted(int(m[1]) for path in run_dir.iterdir() if (m := STEP_NAME.fullmatch(path.name)))
+    found = [(STEP_NAME.fullmatch(path.name), path) for path in run_dir.iterdir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 @dataclass(frozen=True)
@@ -214,9 +219,9 @@ def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
         raise UserError(f"{key}={path}: not found; expected a step_<n> folder or file, or a run")
     if path.is_file() or (path / WEIGHTS_FILE).is_file():
         return path
-    if not (steps := saved_steps(path)):
+    if not (numbered := _numbered(path)):
         raise UserError(f"{key}={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
-    return step_dir(path, steps[-1])
+    return numbered[-1][1]
 
 
 def load_checkpoint(

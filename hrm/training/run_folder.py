@@ -137,8 +137,6 @@ def newest_sound(run_dir: Path, say: Say) -> Path | None:
     """
     for step in reversed(saved_steps(run_dir)):
         checkpoint = step_dir(run_dir, step)
-        if not checkpoint.is_dir():  # the original's single file
-            continue
         try:
             _check_whole(checkpoint)
             return checkpoint

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from hrm.checkpoint import saved_steps, step_dir
 from hrm.config import load_pretrain_config
 from hrm.errors import UserError
-from hrm.manifest import write_manifest
 from hrm.training.distributed import Ranks
 from hrm.training.loop import train, with_run_name
 from hrm.training.run_folder import cut_metrics
@@ -312,14 +311,6 @@ def test_cut_metrics(tmp_path):
     assert (tmp_path / "b").read_text() == f"{lines[0]}\n{lines[2]}\n"
     assert len(said) == 1 and "line 2" in said[0]
     assert cut_metrics(tmp_path / "none", tmp_path / "c", 2, said.append) is None
-
-
-def test_record_of_another_kind(whole, data_4x4, tmp_path):
-    killed = killed_after(whole, 15, tmp_path / "killed")
-    (step_dir(killed, 15) / "training.json").write_text("[]")
-    write_manifest(step_dir(killed, 15))
-    with pytest.raises(UserError, match="step_15"):
-        run(data_4x4, killed, "resume=auto")
 
 
 def test_a_checkpoint_knows_what_made_it(whole):

@@ -4,6 +4,8 @@ import gc
 import os
 import socket
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
 _DDP_OPTIONS = signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS)
-MISSING_SECONDS = 30  # how long the ranks that are left wait for the others to say that they live
+ROLL_CALL_SECONDS = 30  # at most; how long the ranks that are left wait for the others
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Ranks:
     size: int
     local_rank: int
     group: dist.ProcessGroup | None = None  # all ranks; None is the default group
-    roll_call: dist.ProcessGroup | None = None  # all ranks; unused until something goes wrong
+    roll: str = ""  # under which the ranks answer when something went wrong
+    hosts: tuple[str, ...] = ()  # of each rank
 
     @staticmethod
     def from_environment() -> "Ranks":
@@ -71,27 +74,43 @@ class Ranks:
         if self.size == 1:
             yield self
             return
-        limit = timedelta(seconds=seconds)
-        group = dist.new_group(backend=_backend(), timeout=limit)
-        roll_call = dist.new_group(backend="gloo", timeout=limit)
-        ranks = replace(self, group=group, roll_call=roll_call)
+        group = dist.new_group(backend=_backend(), timeout=timedelta(seconds=seconds))
+        mine = (uuid.uuid4().hex, socket.gethostname())
+        entries: list[Any] = [mine] * self.size
+        dist.all_gather_object(entries, mine, group)
+        hosts = tuple(host for _, host in entries)
+        ranks = replace(self, group=group, roll=entries[0][0], hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise RankLost(ranks._who_is_missing()) from None
+            raise RankLost(ranks._call_roll(min(seconds, ROLL_CALL_SECONDS))) from None
 
-    def _who_is_missing(self) -> str:
-        """Ask every rank to answer; says which did not."""
-        here = f"rank {self.rank} on {socket.gethostname()}"
+    def _call_roll(self, seconds: int) -> str:
+        """Which ranks do not answer. They meet at torchrun's store: a group would name the wrong
+        one, since whoever waits for a rank that waits in turn does not hear of it."""
+        here = f"rank {self.rank} on {self.hosts[self.rank]}"
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        keys = {rank: f"roll/{self.roll}/{rank}" for rank in range(self.size)}
+        deadline = time.monotonic() + seconds
         try:
-            limit = timedelta(seconds=MISSING_SECONDS)
-            dist.monitored_barrier(self.roll_call, limit, wait_all_ranks=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split("\n")[0].split())
-            return f"{here}: another rank does not answer ({reason})"
-        return f"{here}: the connection between the ranks broke, though all of them answer"
+            limit = timedelta(seconds=seconds)
+            store = dist.TCPStore(address, port, is_master=False, timeout=limit)
+            store.set(keys[self.rank], "here")
+            missing = list(keys)
+            while missing and time.monotonic() < deadline:
+                time.sleep(0.1)
+                missing = [rank for rank in missing if not store.check([keys[rank]])]
+        except RuntimeError:
+            return f"{here}: neither the other ranks nor the store on {address}:{port} answer"
+        if not missing:
+            return (
+                f"{here}: the connection between the ranks broke, though all of them answer; "
+                "raise rank_timeout if one was only slow"
+            )
+        names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in missing)
+        return f"{here}: no answer from {names}"
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on rank 0, its result on every rank.

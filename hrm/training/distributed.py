@@ -24,6 +24,7 @@ T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
 _DDP_OPTIONS = signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS)
+START_SECONDS = 600  # within which all ranks begin
 ROLL_CALL_SECONDS = 30  # at most; how long the ranks that are left wait for the others
 
 
@@ -52,11 +53,16 @@ class Ranks:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's."""
+        """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's.
+
+        Raises:
+            RankLost: another rank did not start.
+        """
         if self.size == 1:
             yield
             return
-        dist.init_process_group(_backend())
+        store = _meet(self.rank, self.size)
+        dist.init_process_group(_backend(), store=store, rank=self.rank, world_size=self.size)
         try:
             yield
             dist.barrier()
@@ -85,32 +91,34 @@ class Ranks:
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise RankLost(ranks._call_roll(min(seconds, ROLL_CALL_SECONDS))) from None
+            reason = " ".join(str(error).split("\n")[0].split())
+            raise RankLost(ranks._call_roll(min(seconds, ROLL_CALL_SECONDS), reason)) from None
 
-    def _call_roll(self, seconds: int) -> str:
-        """Which ranks do not answer. They meet at torchrun's store: a group would name the wrong
+    def _call_roll(self, seconds: int, reason: str) -> str:
+        """Which ranks do not answer, after `reason`. They meet at torchrun's store: a group would name the wrong
         one, since whoever waits for a rank that waits in turn does not hear of it."""
-        here = f"rank {self.rank} on {self.hosts[self.rank]}"
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        here = self._name(self.rank)
         keys = {rank: f"roll/{self.roll}/{rank}" for rank in range(self.size)}
         deadline = time.monotonic() + seconds
         try:
-            limit = timedelta(seconds=seconds)
-            store = dist.TCPStore(address, port, is_master=False, timeout=limit)
+            store = _store(seconds, is_master=False)
             store.set(keys[self.rank], "here")
             missing = list(keys)
             while missing and time.monotonic() < deadline:
                 time.sleep(0.1)
                 missing = [rank for rank in missing if not store.check([keys[rank]])]
         except RuntimeError:
-            return f"{here}: neither the other ranks nor the store on {address}:{port} answer"
+            keeper = self._name(0) if _rank_0_keeps_store() else "torchrun on the first node"
+            return f"{here}: no answer from {keeper}, which keeps the store"
         if not missing:
             return (
-                f"{here}: the connection between the ranks broke, though all of them answer; "
-                "raise rank_timeout if one was only slow"
+                f"{here}: the connection between the ranks broke ({reason}), though all of them "
+                "answer; raise rank_timeout if one was only slow"
             )
-        names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in missing)
-        return f"{here}: no answer from {names}"
+        return f"{here}: no answer from {', '.join(map(self._name, missing))}"
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on rank 0, its result on every rank.
@@ -132,7 +140,8 @@ class Ranks:
     def together(self, make: Callable[[], T]) -> T:
         """`make()` on every rank, each with its own result.
 
-        A `UserError` of any rank ends all of them, told once, by rank 0.
+        A `UserError` of any rank ends all of them, told once, by rank 0, which names the rank
+        where it is not everyone's.
         """
         if self.size == 1:
             return make()
@@ -143,6 +152,10 @@ class Ranks:
             error = mine
         errors: list[Any] = [None] * self.size
         dist.all_gather_object(errors, error, self.group)
+        failed = [rank for rank, theirs in enumerate(errors) if theirs is not None]
+        if failed and len(failed) < self.size:
+            told = errors[failed[0]]
+            told.args = (f"{self._name(failed[0])}: {told}",)
         self._fail_together(errors)
         return cast(T, result)
 
@@ -216,6 +229,50 @@ class Ranks:
             if self.is_first:
                 result[name] = parts
         return result
+
+
+def _rank_0_keeps_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def _store(seconds: int, is_master: bool) -> dist.TCPStore:
+    """A connection to the store, through which processes find each other."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=is_master, timeout=timedelta(seconds=seconds))
+
+
+def _meet(rank: int, size: int) -> dist.Store:
+    """The store, under a prefix that only these processes know.
+
+    torchrun keeps its store when it starts workers again, and with it the addresses of the
+    processes that have ended. So rank 0 answers each of the others by the name that it goes by.
+
+    Raises:
+        RankLost: after `START_SECONDS`.
+    """
+    mine = uuid.uuid4().hex
+    try:
+        store = _store(START_SECONDS, is_master=rank == 0 and _rank_0_keeps_store())
+        if rank > 0:
+            store.set(f"name/{rank}", mine)
+            prefix = store.get(f"prefix-for/{mine}").decode()
+            store.set(f"{prefix}/{rank}", "joined")
+            return dist.PrefixStore(prefix, store)
+    except RuntimeError:
+        raise RankLost(f"rank {rank}: rank 0 did not start within {START_SECONDS} s") from None
+
+    absent = list(range(1, size))
+    deadline = time.monotonic() + START_SECONDS
+    while absent:
+        if time.monotonic() > deadline:
+            names = ", ".join(map(str, absent))
+            raise RankLost(f"ranks {names} did not start within {START_SECONDS} s")
+        for other in absent:
+            if store.check([f"name/{other}"]):
+                store.set(f"prefix-for/{store.get(f'name/{other}').decode()}", mine)
+        absent = [other for other in absent if not store.check([f"{mine}/{other}"])]
+        time.sleep(0.02)
+    return dist.PrefixStore(mine, store)
 
 
 def _backend() -> str:

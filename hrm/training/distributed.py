@@ -95,8 +95,11 @@ class Ranks:
             raise RankLost(ranks._call_roll(min(seconds, ROLL_CALL_SECONDS), reason)) from None
 
     def _call_roll(self, seconds: int, reason: str) -> str:
-        """Which ranks do not answer, after `reason`. They meet at torchrun's store: a group would name the wrong
-        one, since whoever waits for a rank that waits in turn does not hear of it."""
+        """Which ranks do not answer, after `reason`.
+
+        They meet at torchrun's store. In a group, whoever waits for a rank that waits for another
+        one in turn would name the wrong one.
+        """
         here = self._name(self.rank)
         keys = {rank: f"roll/{self.roll}/{rank}" for rank in range(self.size)}
         deadline = time.monotonic() + seconds

@@ -41,7 +41,7 @@ METADATA = DatasetMetadata(
     sets=("all",),
 )
 SMALL = ("arch.hidden_size=128", "arch.num_heads=4", "arch.H_layers=2", "arch.L_layers=2")
-WARM_UP, MATRIX, MATRIX_SECONDS = 3, 768, 0.3
+WARM_UP, MATRIX, MATRIX_SECONDS = 2, 768, 0.3
 LOGGED_SCALARS = 13  # metrics that are summed where a step is logged
 
 
@@ -300,8 +300,8 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="by formula, for GPUs")
     parser.add_argument("--arch", choices=("small", "published"), default="small")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

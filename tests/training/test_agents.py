@@ -183,6 +183,7 @@ def joined_namespaces() -> Iterator[tuple[list[str], list[str], tuple[str, str]]
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+@pytest.mark.slow
 def test_two_namespaces(undisturbed, data_4x4, tmp_path, start):
     with joined_namespaces() as (names, interfaces, addresses):
         flags = rendezvous(addresses[0], addresses)

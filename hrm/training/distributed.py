@@ -5,18 +5,17 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from inspect import signature
 from typing import Any, TypeVar, cast
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from hrm.errors import RankLost, UserError
@@ -25,7 +24,8 @@ T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
 _DDP_OPTIONS = signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS)
-MISSING_SECONDS = 30  # how long the ranks that are left wait for the others to say that they live
+START_SECONDS = 600  # within which all ranks begin
+ROLL_CALL_SECONDS = 30  # at most; how long the ranks that are left wait for the others
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Ranks:
     size: int
     local_rank: int
     group: dist.ProcessGroup | None = None  # all ranks; None is the default group
-    roll_call: dist.ProcessGroup | None = None  # all ranks; unused until something goes wrong
+    roll: str = ""  # under which the ranks answer when something went wrong
+    hosts: tuple[str, ...] = ()  # of each rank
 
     @staticmethod
     def from_environment() -> "Ranks":
@@ -52,11 +53,15 @@ class Ranks:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's."""
+        """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's.
+
+        Raises:
+            RankLost: another rank did not start.
+        """
         if self.size == 1:
             yield
             return
-        store = _store_of_this_start(self.rank, self.size)
+        store = _meet(self.rank, self.size)
         dist.init_process_group(_backend(), store=store, rank=self.rank, world_size=self.size)
         try:
             yield
@@ -75,27 +80,48 @@ class Ranks:
         if self.size == 1:
             yield self
             return
-        limit = timedelta(seconds=seconds)
-        group = dist.new_group(backend=_backend(), timeout=limit)
-        roll_call = dist.new_group(backend="gloo", timeout=limit)
-        ranks = replace(self, group=group, roll_call=roll_call)
+        group = dist.new_group(backend=_backend(), timeout=timedelta(seconds=seconds))
+        mine = (uuid.uuid4().hex, socket.gethostname())
+        entries: list[Any] = [mine] * self.size
+        dist.all_gather_object(entries, mine, group)
+        hosts = tuple(host for _, host in entries)
+        ranks = replace(self, group=group, roll=entries[0][0], hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise RankLost(ranks._who_is_missing()) from None
-
-    def _who_is_missing(self) -> str:
-        """Ask every rank to answer; says which did not."""
-        here = f"rank {self.rank} on {socket.gethostname()}"
-        try:
-            limit = timedelta(seconds=MISSING_SECONDS)
-            dist.monitored_barrier(self.roll_call, limit, wait_all_ranks=True)
-        except RuntimeError as error:
             reason = " ".join(str(error).split("\n")[0].split())
-            return f"{here}: another rank does not answer ({reason})"
-        return f"{here}: the connection between the ranks broke, though all of them answer"
+            raise RankLost(ranks._call_roll(min(seconds, ROLL_CALL_SECONDS), reason)) from None
+
+    def _call_roll(self, seconds: int, reason: str) -> str:
+        """Which ranks do not answer, after `reason`.
+
+        They meet at torchrun's store. In a group, whoever waits for a rank that waits for another
+        one in turn would name the wrong one.
+        """
+        here = self._name(self.rank)
+        keys = {rank: f"roll/{self.roll}/{rank}" for rank in range(self.size)}
+        deadline = time.monotonic() + seconds
+        try:
+            store = _store(seconds, is_master=False)
+            store.set(keys[self.rank], "here")
+            missing = list(keys)
+            while missing and time.monotonic() < deadline:
+                time.sleep(0.1)
+                missing = [rank for rank in missing if not store.check([keys[rank]])]
+        except RuntimeError:
+            keeper = self._name(0) if _rank_0_keeps_store() else "torchrun on the first node"
+            return f"{here}: no answer from {keeper}, which keeps the store"
+        if not missing:
+            return (
+                f"{here}: the connection between the ranks broke ({reason}), though all of them "
+                "answer; raise rank_timeout if one was only slow"
+            )
+        return f"{here}: no answer from {', '.join(map(self._name, missing))}"
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on rank 0, its result on every rank.
@@ -117,7 +143,8 @@ class Ranks:
     def together(self, make: Callable[[], T]) -> T:
         """`make()` on every rank, each with its own result.
 
-        A `UserError` of any rank ends all of them, told once, by rank 0.
+        A `UserError` of any rank ends all of them, told once, by rank 0, which names the rank
+        where it is not everyone's.
         """
         if self.size == 1:
             return make()
@@ -128,6 +155,10 @@ class Ranks:
             error = mine
         errors: list[Any] = [None] * self.size
         dist.all_gather_object(errors, error, self.group)
+        failed = [rank for rank, theirs in enumerate(errors) if theirs is not None]
+        if failed and len(failed) < self.size:
+            told = errors[failed[0]]
+            told.args = (f"{self._name(failed[0])}: {told}",)
         self._fail_together(errors)
         return cast(T, result)
 
@@ -203,37 +234,48 @@ class Ranks:
         return result
 
 
-def _store_of_this_start(rank: int, size: int) -> dist.Store:
-    """Where the ranks find each other, free of what they wrote before torchrun started them anew.
+def _rank_0_keeps_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
-    torchrun's store outlives the processes, and they would connect to addresses of dead ones
-    (pytorch/pytorch#135712). So rank 0 draws a name for this start and tells it to every rank that
-    asks with a number of its own, until all have taken it up.
+
+def _store(seconds: int, is_master: bool) -> dist.TCPStore:
+    """A connection to the store, through which processes find each other."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=is_master, timeout=timedelta(seconds=seconds))
+
+
+def _meet(rank: int, size: int) -> dist.Store:
+    """The store, under a prefix that only these processes know.
+
+    torchrun keeps its store when it starts workers again, and with it the addresses of the
+    processes that have ended. So rank 0 answers each of the others by the name that it goes by.
 
     Raises:
-        RankLost: a rank does not come.
+        RankLost: after `START_SECONDS`.
     """
-    store, _, _ = next(rendezvous("env://"))
-    mine = uuid4().hex
-    if rank > 0:
-        store.set(f"hrm/asks/{rank}", mine)
-        try:
-            name = store.get(f"hrm/told/{mine}").decode()  # waits
-        except dist.DistError:
-            raise RankLost(f"rank {rank} on {socket.gethostname()}: rank 0 is not there") from None
-        store.set(f"hrm/{name}/came/{rank}", "")
-        return dist.PrefixStore(f"hrm/{name}", store)
-    missing, deadline = set(range(1, size)), time.monotonic() + store.timeout.total_seconds()
-    while missing:
+    mine = uuid.uuid4().hex
+    try:
+        store = _store(START_SECONDS, is_master=rank == 0 and _rank_0_keeps_store())
+        if rank > 0:
+            store.set(f"name/{rank}", mine)
+            prefix = store.get(f"prefix-for/{mine}").decode()
+            store.set(f"{prefix}/{rank}", "joined")
+            return dist.PrefixStore(prefix, store)
+    except RuntimeError:
+        raise RankLost(f"rank {rank}: rank 0 did not start within {START_SECONDS} s") from None
+
+    absent = list(range(1, size))
+    deadline = time.monotonic() + START_SECONDS
+    while absent:
         if time.monotonic() > deadline:
-            raise RankLost(f"rank {min(missing)} is not there")
-        for other in list(missing):
-            if store.check([f"hrm/{mine}/came/{other}"]):
-                missing.remove(other)
-            elif store.check([f"hrm/asks/{other}"]):
-                store.set(f"hrm/told/{store.get(f'hrm/asks/{other}').decode()}", mine)
+            names = ", ".join(map(str, absent))
+            raise RankLost(f"ranks {names} did not start within {START_SECONDS} s")
+        for other in absent:
+            if store.check([f"name/{other}"]):
+                store.set(f"prefix-for/{store.get(f'name/{other}').decode()}", mine)
+        absent = [other for other in absent if not store.check([f"{mine}/{other}"])]
         time.sleep(0.02)
-    return dist.PrefixStore(f"hrm/{mine}", store)
+    return dist.PrefixStore(mine, store)
 
 
 def _backend() -> str:

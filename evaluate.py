@@ -28,10 +28,11 @@ def main() -> None:
         compile_model(model, config.compile, device)
         result = evaluate(model, dataset, device, ranks, config.halting, config.eval_save_outputs)
         assert result is not None
-        if ranks.is_first:
-            if result.outputs:
-                path = save_predictions(checkpoint.path, result.outputs)
+        if config.eval_save_outputs:
+            path = ranks.agree(lambda: save_predictions(checkpoint.path, result.outputs))
+            if ranks.is_first:
                 print(f"outputs saved in {path}", file=sys.stderr)
+        if ranks.is_first:
             print(json.dumps({"step": checkpoint.step, **result.named()}, indent=2))
 
 

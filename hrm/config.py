@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -261,10 +261,14 @@ def _refuse_boolean_numbers(schema: type[BaseModel], values: Any, source: str) -
     """`lr=true` would pass as 1.0."""
     for name, field in schema.model_fields.items():
         value = values.get(name) if isinstance(values, dict) else None
-        if isinstance(value, bool) and field.annotation in (int, float, int | None):
+        if isinstance(value, bool) and _takes_numbers(field.annotation):
             raise UserError(f"{source}: {name}={str(value).lower()}: must be a number")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             _refuse_boolean_numbers(field.annotation, value, source)
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
 
 
 def _refuse_impossible_paths(schema: type[BaseModel], values: Any, source: str) -> None:
@@ -375,8 +379,10 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def dump_yaml(config: BaseModel, path: Path) -> None:
-    """Write a configuration as YAML; `load_saved_config` reads it back."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    """Write a configuration as YAML, whole or not at all; `load_saved_config` reads it back."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    temporary.replace(path)
 
 
 def load_saved_config(path: Path) -> PretrainConfig:

@@ -22,7 +22,7 @@ from hrm.errors import UserError
 from hrm.manifest import MANIFEST_FILE, Damaged, verify, write_manifest
 from hrm.training.distributed import Ranks
 from hrm.training.loop import check_before_work, check_position, load, open_data, train
-from hrm.training.run_folder import newest_sound, prepare
+from hrm.training.run_folder import newest_whole, prepare
 from hrm.training.state import TrainState
 from tests.conftest import SMALL_MODEL
 
@@ -160,7 +160,7 @@ def test_damage_is_never_accepted(run):
             except UserError as error:
                 assert_one_line(error, str(run.newest))
         said: list[str] = []
-        found = newest_sound(run.run_dir, said.append)
+        found = newest_whole(run.run_dir, said.append)
         if found != run.newest:
             assert "set aside as step_6.damaged" in said[0] and "\n" not in said[0]
             refused += 1

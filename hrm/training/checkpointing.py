@@ -66,7 +66,7 @@ class Checkpoints:
 
     def begin_after(self, step: int) -> None:
         """The checkpoint of this step is on disk already."""
-        self._written, self._time = step, time.monotonic()
+        self._written, self._error, self._time = step, None, time.monotonic()
 
     def is_due(self, step: int) -> bool:
         """Whether the interval in steps is over; every rank says the same."""
@@ -130,11 +130,14 @@ class Checkpoints:
             parts = (snapshot.weights, snapshot.ema, snapshot.record)
             save_checkpoint(run_dir, step, self._config, self._metadata, *parts)
             self._written = step
-            self._delete_old(snapshot.record.values["best_step"])
-        except UserError as error:
-            self._error = error
+            if snapshot.record.values["is_sound"]:
+                self._delete_old(snapshot.record.values["best_step"])
+        except Exception as error:  # whatever it is, training goes on, and hears of it
+            final = step_dir(run_dir, step)
+            told = error if isinstance(error, UserError) else f"{final}: not written ({error!r})"
+            self._error = UserError(str(told))
             if not is_awaited:
-                self._say(f"warning: {error}; training goes on")
+                self._say(f"warning: {told}; training goes on")
         else:
             seconds = {"checkpoint_stall": stall, "checkpoint_write": time.monotonic() - start}
             if self._timings is not None:
@@ -153,7 +156,10 @@ class Checkpoints:
                 ) from None
 
     def _delete_old(self, best_step: int | None) -> None:
-        """Keep the newest, the best, and those that were asked for."""
+        """Keep the newest, the best, and those that were asked for.
+
+        Never called after an unsound step, which may have to be gone back from.
+        """
         run_dir, keep = self._config.run_dir, self._config.keep_checkpoints
         if keep is None:
             return

@@ -32,7 +32,7 @@ from hrm.training.metrics import (
     prefixed,
 )
 from hrm.training.run_folder import Start, last_good, load_snapshot, prepare
-from hrm.training.snapshot import Snapshot, check, restore
+from hrm.training.snapshot import check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
 
@@ -87,6 +87,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         evaluated: metrics of the state's step, where it was evaluated before.
     """
     config, ranks, state, progress = job.config, job.ranks, job.state, job.progress
+    keeps_evaluated = config.checkpoint_every_eval or bool(config.eval_save_outputs)
     for iteration in range(state.iteration, config.iterations):
         if iteration > state.iteration:
             state.iteration, state.batch = iteration, 0
@@ -112,13 +113,12 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
             if is_logged or ranks.size == 1:
                 signal, overdue = ranks.maximum(job.stop.signal, job.checkpoints.is_overdue())
             if signal:
-                leave(job, signal)
+                leave(job, signal, keep=keeps_evaluated and state.batch == batches)
             is_due = overdue or job.checkpoints.is_due(state.step)
             if is_due and state.batch < batches:
                 job.checkpoints.save(state)
 
-        keep = config.checkpoint_every_eval or bool(config.eval_save_outputs)
-        job.checkpoints.save(state, keep=keep)
+        job.checkpoints.save(state, keep=keeps_evaluated)
         if job.test_set is not None:
             evaluated = evaluated or evaluate_state(job, job.test_set)
             note(state, evaluated)
@@ -197,8 +197,8 @@ def open_job(
 
     loggers: list[Logger] = []
     metrics = timings = None
-    record: dict[str, str | None] = {"data": data_digest}
     wandb_run_id = None if start is None else start.values.get("wandb_run_id")
+    record: dict[str, str | None] = {"data": data_digest, "wandb_run_id": wandb_run_id}
     if ranks.is_first:
         metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
         timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
@@ -206,14 +206,16 @@ def open_job(
         if config.logger == "wandb":
             wandb = open_wandb(config, wandb_run_id)
             loggers.append(wandb)
-            record["wandb_run_id"] = wandb.run_id
+            record["wandb_run_id"] = wandb.run_id or wandb_run_id
     for logger in loggers:
         cleanup.callback(logger.close)
     checkpoints = Checkpoints(
         config, train_set.metadata, ranks, metrics, timings, progress.say, record
     )
-    if start is not None:
+    if start is not None and start.checkpoint.parent.resolve() == config.run_dir.resolve():
         checkpoints.begin_after(state.step)
+    elif start is not None:
+        checkpoints.save(state, wait=True)
     cleanup.push(checkpoints.finish_unless_interrupted)
     stop = cleanup.enter_context(StopRequest().listening())
     return Job(
@@ -234,13 +236,12 @@ def open_job(
 def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) -> None:
     """Put a checkpoint into the state of every rank."""
 
-    def read() -> Snapshot:
+    def read() -> None:
         snapshot = load_snapshot(start.checkpoint)
         check(state, snapshot, config.global_batch_size, start.checkpoint)
-        return snapshot
+        restore(state, snapshot, ranks, config.local_micro_batch_size(ranks.size))
 
-    snapshot, micro = ranks.agree(read), config.local_micro_batch_size(ranks.size)
-    ranks.together(lambda: restore(state, snapshot, ranks, micro))
+    ranks.together(read)
 
 
 def check_position(start: Start, sizes: list[int]) -> None:
@@ -306,7 +307,8 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             must_stop,
         )
     if result is None:
-        leave(job, *job.ranks.maximum(job.stop.signal))
+        (signal,) = job.ranks.maximum(job.stop.signal)
+        leave(job, signal)
     assert result is not None
     if config.eval_save_outputs:
         job.ranks.agree(lambda: keep_predictions(job, result))
@@ -336,9 +338,9 @@ def note(state: TrainState, evaluated: dict[str, float]) -> None:
         state.evaluations_since_best = 0
 
 
-def leave(job: Job, signal: int) -> NoReturn:
+def leave(job: Job, signal: int, keep: bool = False) -> NoReturn:
     """Save and exit, as a signal asked for."""
-    job.checkpoints.save(job.state, wait=True)
+    job.checkpoints.save(job.state, wait=True, keep=keep)
     job.progress.say(f"stopped: step {job.state.step} saved in {job.config.run_dir}")
     sys.exit(128 + signal)
 

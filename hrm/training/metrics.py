@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from netrc import NetrcParseError, netrc
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ class JsonLinesLogger:
     def __init__(self, path: Path):
         self.path = path
         self._told = False
+        self._lock = Lock()  # a checkpoint's thread writes what is pending, too
         self.reopen()
 
     def reopen(self) -> None:
@@ -86,7 +88,8 @@ class JsonLinesLogger:
         self._pending = ""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._pending += json.dumps({"step": step, **metrics}) + "\n"
+        with self._lock:
+            self._pending += json.dumps({"step": step, **metrics}) + "\n"
         try:
             self.write_pending()
         except OSError as error:
@@ -100,11 +103,15 @@ class JsonLinesLogger:
         Raises:
             OSError: there is no room for them.
         """
-        if not self._pending:
-            return
+        with self._lock:
+            if self._pending:
+                self._append(self._pending.encode())
+            self._pending = ""
+
+    def _append(self, data: bytes) -> None:
+        """Write all of it or nothing."""
         with self.path.open("r+b", buffering=0) as file:
             file.seek(self._size)
-            data = self._pending.encode()
             try:
                 written = file.write(data)
             except OSError:
@@ -113,7 +120,6 @@ class JsonLinesLogger:
                 file.truncate(self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._size += written
-            self._pending = ""
 
     def close(self) -> None:
         """Every line is in the file already."""

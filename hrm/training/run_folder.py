@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hrm.checkpoint import (
     EMA_FILE,
     RECORD_FILE,
     SOURCE_DIR,
+    STEP_NAME,
     TRAINING_FILE,
     WEIGHTS_FILE,
     copy_model_source,
@@ -87,13 +88,26 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
 
 
 def last_good(config: PretrainConfig, say: Say) -> Start | None:
-    """The newest checkpoint of the run with sound weights; later ones are deleted."""
-    while (checkpoint := newest_sound(config.run_dir, say)) is not None:
-        values = read_values(checkpoint)
-        check_values(values, checkpoint)
-        if values["is_sound"]:
-            return _start_at(checkpoint, values, config, say)
-        delete_checkpoint(config.run_dir, values["step"])
+    """The newest checkpoint that no unsound step ends in; those after it are deleted then.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    later: list[int] = []
+    try:
+        for step in reversed(saved_steps(config.run_dir)):
+            checkpoint = step_dir(config.run_dir, step)
+            with suppress(Damaged):
+                _check_whole(checkpoint)
+                values = read_values(checkpoint)
+                check_values(values, checkpoint)
+                if values["is_sound"]:
+                    for unsound in later:
+                        delete_checkpoint(config.run_dir, unsound)
+                    return _start_at(checkpoint, values, config, say)
+            later.append(step)
+    except OSError as error:
+        raise UserError(f"{error.filename or config.run_dir}: {error.strerror}") from None
     return None
 
 
@@ -101,7 +115,7 @@ def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | N
     run_dir = config.run_dir
     remove_leftovers(run_dir)
     if config.resume == "auto":
-        checkpoint = newest_sound(run_dir, say)
+        checkpoint = newest_whole(run_dir, say)
     else:
         assert isinstance(config.resume, Path)
         checkpoint = find_checkpoint(config.resume, "resume")
@@ -130,7 +144,7 @@ def _start_at(
     return Start(checkpoint, values, cut_metrics(source, target, values["step"], say))
 
 
-def newest_sound(run_dir: Path, say: Say) -> Path | None:
+def newest_whole(run_dir: Path, say: Say) -> Path | None:
     """The newest checkpoint whose files are as they were written.
 
     Damaged ones are named and set aside as `step_<n>.damaged`.
@@ -150,9 +164,10 @@ def newest_sound(run_dir: Path, say: Say) -> Path | None:
 
 def _check_whole(checkpoint: Path) -> None:
     """Raise `Damaged` unless all files of the step are there, as they were written."""
-    listed = listed_files(checkpoint)
+    needed = {CONFIG_FILE, WEIGHTS_FILE, TRAINING_FILE, RECORD_FILE}
+    if missing := needed - listed_files(checkpoint):
+        raise Damaged(f"{checkpoint}: {min(missing)} is missing")
     verify(checkpoint)
-    verify(checkpoint, {CONFIG_FILE, WEIGHTS_FILE, TRAINING_FILE, RECORD_FILE} - listed)
     read_values(checkpoint)
 
 
@@ -265,6 +280,8 @@ def _begin_again(config: PretrainConfig, say: Say) -> None:
     run_dir = config.run_dir
     if not run_dir.exists() or not any(run_dir.iterdir()):
         _make(config)
+    elif any(STEP_NAME.fullmatch(path.name) for path in run_dir.iterdir()):
+        raise UserError(f"{run_dir}: holds weights only; no run can go on from them")
     elif (run_dir / CONFIG_FILE).is_file():
         (run_dir / METRICS_FILE).unlink(missing_ok=True)
         _describe(config, run_dir)
@@ -274,9 +291,9 @@ def _begin_again(config: PretrainConfig, say: Say) -> None:
 
 
 def _describe(config: PretrainConfig, folder: Path) -> None:
+    dump_yaml(config, folder / CONFIG_FILE)
     shutil.rmtree(folder / SOURCE_DIR, ignore_errors=True)
     copy_model_source(folder / SOURCE_DIR)
-    dump_yaml(config, folder / CONFIG_FILE)
 
 
 def _refuse_newer(run_dir: Path, step: int) -> None:

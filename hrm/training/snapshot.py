@@ -299,6 +299,8 @@ def _shared_sums(
     else:
         total = {name: torch.stack([s[name] for s in saved]).sum(0) for name in saved[0]}
         mine = {name: t if ranks.is_first else torch.zeros_like(t) for name, t in total.items()}
+    if device.type == "mps":  # which has no float64
+        mine = {name: t.float() for name, t in mine.items()}
     return {name: t.to(device, copy=True) for name, t in mine.items()}
 
 

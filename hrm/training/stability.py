@@ -71,8 +71,10 @@ class Stability:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `tensors` gave."""
-        for name, tensor in tensors.items():
-            setattr(self, name, tensor.to(self.in_a_row.device))
+        device = self.in_a_row.device
+        self.in_a_row = tensors["in_a_row"].to(device)
+        self.first_step = tensors["first_step"].to(device)
+        self.first_wrong = tensors["first_wrong"].to(device)
 
     def first(self) -> str:
         """The first unsound step of the present row, in words."""

@@ -202,6 +202,8 @@ def test_same_seed_same_run_and_existing_run_is_kept(trained, data_4x4, run_scri
         (["--config-name=none"], ["none"]),
         (["lr"], ["lr"]),
         (["lr=true"], ["lr=true", "number"]),
+        (["keep_checkpoints=true"], ["keep_checkpoints=true", "number"]),
+        (["checkpoint_interval=0"], ["checkpoint_interval", "10min"]),
         (["arch.halt_max_steps=true"], ["halt_max_steps=true", "number"]),
         (["--epochs=3"], ["--epochs"]),
         (["checkpoint_path=/dev/null"], ["/dev/null"]),

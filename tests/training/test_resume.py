@@ -198,7 +198,7 @@ def test_a_path_branches_off_under_another_name(whole, data_4x4, tmp_path, capsy
     assert (whole / "metrics.jsonl").read_bytes() == before
     lines = (branch / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
-    assert steps[0] == 2 and steps[-1] == 36 and saved_steps(branch)[0] == 18
+    assert steps[0] == 2 and steps[-1] == 36 and saved_steps(branch)[:2] == [15, 18]
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,15 @@ def test_a_lasting_fault_stops_the_run_with_a_report(data_4x4, tmp_path, monkeyp
     assert error.value.exit_code == 3
 
 
+def test_the_last_good_checkpoint_is_not_rotated_out(data_4x4, tmp_path, monkeypatch):
+    """Steps are skipped from 17 on, noticed at 30; what is saved until then is no better."""
+    Poison(monkeypatch, range(17, 1000))
+    more = ("max_skipped_steps=3", "keep_checkpoints=1", "log_interval=10", "checkpoint_interval=2")
+    with pytest.raises(TrainingDiverged):
+        run(data_4x4, tmp_path / "run", *more)
+    assert 16 in saved_steps(tmp_path / "run")
+
+
 def test_the_first_module_that_overflows_is_named(data_4x4, tmp_path, monkeypatch):
     from hrm.models.layers import SwiGLU
 

@@ -27,7 +27,7 @@ from hrm.data.format import DatasetMetadata
 from hrm.errors import UserError
 from hrm.training.distributed import Ranks
 from hrm.training.metrics import JsonLinesLogger
-from hrm.training.snapshot import Snapshot, Staging, take
+from hrm.training.snapshot import Snapshot, Staging, expected_bytes, take
 from hrm.training.state import TrainState
 
 
@@ -63,6 +63,12 @@ class Checkpoints:
         self._error: UserError | None = None
         self._written: int | None = None  # newest step on disk
         self._time = time.monotonic()
+
+    def reserve(self, state: TrainState) -> None:
+        """Get memory for snapshots, beside the first steps."""
+        if self._ranks.is_first:
+            size = expected_bytes(state, self._config.global_batch_size)
+            self._staging.reserve(size, pinned=state.stability.in_a_row.is_cuda)
 
     def begin_after(self, step: int) -> None:
         """The checkpoint of this step is on disk already."""

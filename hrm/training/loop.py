@@ -212,6 +212,7 @@ def open_job(
     checkpoints = Checkpoints(
         config, train_set.metadata, ranks, metrics, timings, progress.say, record
     )
+    checkpoints.reserve(state)
     if start is not None and start.checkpoint.parent.resolve() == config.run_dir.resolve():
         checkpoints.begin_after(state.step)
     elif start is not None:

@@ -14,6 +14,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import numpy as np
@@ -40,6 +41,8 @@ COUNTERS = (
 )
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 LARGEST_JOB = 2**20  # ranks
+ALIGNMENT = 64  # bytes
+SMALL_TENSORS = 2**20  # bytes, for step counts, metrics and random generators
 CARRY_FIELDS = tuple(f.name for f in fields(Carry) if f.name != "current_data")
 
 
@@ -86,20 +89,47 @@ class Staging:
     """Host memory that the state is copied to; reused, since fresh memory costs page faults."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._thread: Thread | None = None
+
+    def reserve(self, size: int, pinned: bool) -> None:
+        """Get that many bytes, beside whatever else goes on."""
+
+        def get() -> None:
+            self._memory = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).fill_(0)
+
+        self._thread = Thread(target=get, daemon=True)
+        self._thread.start()
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Copies that stay as they are until the next call; on CUDA pinned, and one wait."""
-        kept = {}
+        if self._thread is not None:
+            self._thread.join()
+        on_cuda = any(tensor.is_cuda for tensor in tensors.values())
+        size = sum(_padded_bytes(tensor) for tensor in tensors.values())
+        if size > len(self._memory):
+            self._memory = torch.empty(size, dtype=torch.uint8, pin_memory=on_cuda)
+        copies, end = {}, 0
         for name, tensor in tensors.items():
-            buffer = self._buffers.get(name)
-            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
-                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            kept[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
-        if any(tensor.is_cuda for tensor in tensors.values()):
+            start, end = end, end + _padded_bytes(tensor)
+            memory = self._memory[start : start + tensor.nbytes].view(tensor.dtype)
+            copies[name] = memory.view(tensor.shape)
+            copies[name].copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        if on_cuda:
             torch.cuda.synchronize()
-        self._buffers = kept
-        return kept
+        return copies
+
+
+def _padded_bytes(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def expected_bytes(state: TrainState, batch_size: int) -> int:
+    """Size of a snapshot, a little more than less."""
+    weights = list(state.model.state_dict().values()) * (1 if state.ema is None else 2)
+    moments = [*state.model.parameters()] * 2
+    carry = list(_blank_carry(state, batch_size).values())
+    return sum(map(_padded_bytes, [*weights, *moments, *carry])) + SMALL_TENSORS
 
 
 def take(

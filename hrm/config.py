@@ -28,7 +28,7 @@ from pydantic import (
 
 from hrm.device import CompileMode, DeviceName
 from hrm.errors import UserError
-from hrm.models.hrm_act_v1 import HRMArch, PositiveInt
+from hrm.models.hrm_act_v1 import ForwardDtype, HRMArch, PositiveInt
 from hrm.models.losses import LossConfig
 from hrm.rollout import Halting
 
@@ -67,10 +67,11 @@ class NamedLossConfig(LossConfig):
 
 
 class ArchConfig(HRMArch):
-    """Architecture as a configuration names it."""
+    """Architecture as a configuration names it; `forward_dtype` may be left to the device."""
 
     name: str = "hrm_act_v1"
     loss: NamedLossConfig
+    forward_dtype: ForwardDtype | Literal["auto"] = "bfloat16"  # type: ignore[assignment]
 
 
 class PretrainConfig(_Config):

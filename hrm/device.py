@@ -43,6 +43,11 @@ def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     return torch.device(name)
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are made in hardware: not on CPUs without AVX-512."""
+    return device.type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Copy a batch; to CUDA from pinned memory, without waiting."""
     if device.type == "cuda":

@@ -23,6 +23,7 @@ from hrm.models.layers import (
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 
 Q_HEAD_BIAS = -5.0
+ForwardDtype = Literal["bfloat16", "float16", "float32"]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -42,7 +43,7 @@ class HRMArch(BaseModel):
     halt_exploration_prob: Annotated[float, Field(ge=0, le=1)]
     pos_encodings: Literal["rope", "learned", "grid"]
     puzzle_emb_ndim: Annotated[int, Field(ge=0)]
-    forward_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    forward_dtype: ForwardDtype = "bfloat16"
 
     backprop: Literal["one_step", "last_cycle"] = "one_step"
     q_continue: bool = True

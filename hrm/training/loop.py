@@ -4,6 +4,7 @@ import sys
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ from hrm.checkpoint import SOURCE_DIR, build_for, save_predictions, step_dir
 from hrm.config import PretrainConfig
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import fingerprint, has_split
-from hrm.device import to_device
+from hrm.device import has_fast_bfloat16, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.manifest import MANIFEST_FILE
 from hrm.training.checkpointing import Checkpoints
@@ -64,6 +65,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         UserError: the data set, the batch sizes or the run folder do not allow it.
         TrainingDiverged: losses or gradients stay non-finite.
     """
+    config = ranks.agree(partial(with_forward_dtype, config, device))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
     digest = ranks.agree(lambda: check_before_work(config, train_set, ranks))
     with ExitStack() as cleanup:
@@ -279,6 +281,17 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
         return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
     return config.model_copy(update={"run_name": name})
+
+
+def with_forward_dtype(config: PretrainConfig, device: torch.device) -> PretrainConfig:
+    """The configuration with the dtype of activations that suits the device, where it is `auto`."""
+    fast = has_fast_bfloat16(device)
+    if config.arch.forward_dtype == "auto":
+        arch = config.arch.model_copy(update={"forward_dtype": "bfloat16" if fast else "float32"})
+        return config.model_copy(update={"arch": arch})
+    if config.arch.forward_dtype == "bfloat16" and not fast:
+        print("arch.forward_dtype=bfloat16 is very slow on this CPU; float32 or auto is not")
+    return config
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:

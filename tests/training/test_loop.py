@@ -15,10 +15,12 @@ import yaml
 from safetensors.torch import load_file
 
 from hrm.checkpoint import find_checkpoint, load_checkpoint
+from hrm.config import load_pretrain_config
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.manifest import write_manifest
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
+from hrm.training.loop import with_forward_dtype
 from tests.conftest import ROOT, SMALL_MODEL
 
 TRAIN_NAMES = {
@@ -249,6 +251,14 @@ def test_switches_train_and_load_back(data_4x4, tmp_path, run_script):
     run_dir = tmp_path / "checkpoints/sudoku-4x4/x"
     result = run_script("evaluate.py", f"checkpoint={run_dir}", *EVAL_SHORT)
     assert json.loads(result.stdout) == read_metrics(run_dir)[-1]
+
+
+@pytest.mark.parametrize("capability, dtype", [("AVX2", "float32"), ("AVX512", "bfloat16")])
+def test_dtype_that_suits_the_cpu(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    config = load_pretrain_config([], "quickstart_4x4")
+    assert config.arch.forward_dtype == "auto"
+    assert with_forward_dtype(config, torch.device("cpu")).arch.forward_dtype == dtype
 
 
 def test_without_test_split(data_4x4, tmp_path, run_script):

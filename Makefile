@@ -43,7 +43,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 unit: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow

@@ -222,7 +222,7 @@ def test_killed_worker(undisturbed, data_4x4, tmp_path, start):
 def test_lost_machine(undisturbed, data_4x4, tmp_path, start):
     """`--nnodes 1:2`: the machine that is left goes on alone."""
     run_dir = tmp_path / "run"
-    job = arguments(data_4x4, run_dir, "rank_timeout=12")
+    job = arguments(data_4x4, run_dir, "rank_timeout=20")
     quick = ",last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=3"
     flags = rendezvous("127.0.0.1", nodes="1:2", conf=quick)
     agents = [start(tmp_path, f, job, "lo") for f in flags]
@@ -249,7 +249,7 @@ def test_lost_machine(undisturbed, data_4x4, tmp_path, start):
 @pytest.mark.parametrize("hung", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_hung_rank_is_named(data_4x4, tmp_path, start, hung):
     run_dir = tmp_path / "run"
-    job = arguments(data_4x4, run_dir, "global_batch_size=15", "rank_timeout=12", "epochs=1000")
+    job = arguments(data_4x4, run_dir, "global_batch_size=15", "rank_timeout=20", "epochs=1000")
     agent = start(tmp_path, ("--standalone", "--nproc-per-node=3"), job, "lo")
     wait_for(lambda: logged_steps(run_dir) >= 2, "steps", agent)
     process = agent.workers()[hung]

@@ -34,7 +34,7 @@ def bench(faults, tmp_path_factory):
             *("kill -9 in a save", "damaged checkpoint", "torn line of metrics"),
             *("SIGTERM", "disk full for a while"),
         ],
-        ["2 ranks: kill -9 of one, torchrun restarts"],
+        pytest.param(["2 ranks: kill -9 of one, torchrun restarts"], marks=pytest.mark.slow),
     ],
     ids=("one process", "two ranks"),
 )

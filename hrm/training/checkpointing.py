@@ -106,7 +106,8 @@ class Checkpoints:
             self._ranks.agree(lambda: self._settle(state.step))
 
     def finish(self) -> None:
-        """Wait for the write that goes on, if any."""
+        """Wait for what goes on beside training, if anything."""
+        self._staging.wait()
         if self._thread is not None:
             self._thread.join()
         self._thread = None

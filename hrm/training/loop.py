@@ -214,12 +214,12 @@ def open_job(
     checkpoints = Checkpoints(
         config, train_set.metadata, ranks, metrics, timings, progress.say, record
     )
+    cleanup.push(checkpoints.finish_unless_interrupted)
     checkpoints.reserve(state)
     if start is not None and start.checkpoint.parent.resolve() == config.run_dir.resolve():
         checkpoints.begin_after(state.step)
     elif start is not None:
         checkpoints.save(state, wait=True)
-    cleanup.push(checkpoints.finish_unless_interrupted)
     stop = cleanup.enter_context(StopRequest().listening())
     return Job(
         config=config,

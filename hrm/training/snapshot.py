@@ -101,10 +101,14 @@ class Staging:
         self._thread = Thread(target=get, daemon=True)
         self._thread.start()
 
-    def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies that stay as they are until the next call; on CUDA pinned, and one wait."""
+    def wait(self) -> None:
+        """Until the memory is there: Python must not end while a thread is inside torch."""
         if self._thread is not None:
             self._thread.join()
+
+    def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies that stay as they are until the next call; on CUDA pinned, and one wait."""
+        self.wait()
         on_cuda = any(tensor.is_cuda for tensor in tensors.values())
         size = sum(_padded_bytes(tensor) for tensor in tensors.values())
         if size > len(self._memory):

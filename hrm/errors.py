@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from pydantic import ValidationError
+
 LONGEST_MESSAGE = 1500
 
 
@@ -39,6 +41,12 @@ class RankLost(UserError):
     """A process of the job is gone or does not answer."""
 
     exit_code = 4
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """The first wrong key, dotted, and what is wrong with it."""
+    first = error.errors()[0]
+    return ".".join(map(str, first["loc"])) or "(top level)", first["msg"]
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ def write_manifest(folder: Path) -> None:
     files = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
-            "sha256": _digest(path),
+            "sha256": file_digest(path),
         }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST_FILE
@@ -54,7 +54,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
                 raise Damaged(
                     f"{path}: truncated or damaged ({size} bytes, not {expected['bytes']})"
                 )
-            if _digest(path) != expected["sha256"]:
+            if file_digest(path) != expected["sha256"]:
                 raise Damaged(f"{path}: damaged (checksum differs)")
         except FileNotFoundError:
             raise Damaged(f"{path}: missing") from None
@@ -105,7 +105,8 @@ def _is_entry(name: str, entry: Any) -> bool:
     )
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

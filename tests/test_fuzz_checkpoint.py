@@ -106,7 +106,7 @@ def trained(data_4x4, tmp_path_factory) -> Fixture:
     train_set, _ = open_data(config, ALONE)
     return Fixture(
         config=config,
-        digest=check_before_work(config, train_set, ALONE),
+        digest=check_before_work(config, train_set),
         state=TrainState.create(config, train_set.metadata, torch.device("cpu"), ALONE),
         sizes=[train_set.batches_per_iteration(0)],
         whole={path: path.read_bytes() for path in sorted(files)},

@@ -26,7 +26,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from hrm.errors import UserError
+from hrm.errors import UserError, first_mistake
+from hrm.manifest import file_digest
 
 IGNORE_LABEL_ID = -100
 METADATA_FILE = "dataset.json"
@@ -226,9 +227,8 @@ def _read_metadata(split_dir: Path) -> tuple[DatasetMetadata, dict[str, str] | N
     try:
         metadata = DatasetMetadata.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise UserError(f"{path}: key {key}: {first['msg']}; build it again") from None
+        key, reason = first_mistake(error)
+        raise UserError(f"{path}: key {key}: {reason}; build it again") from None
     files = {array_path(split_dir, s, a).name for s in metadata.sets for a in ARRAY_NAMES}
     if digests is not None and set(digests) != files:
         raise UserError(
@@ -305,8 +305,7 @@ def _digest_of(values: object) -> str:
 def _digest_of_file(path: Path) -> str:
     _require_file(path)
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
 

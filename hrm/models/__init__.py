@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hrm.errors import UserError
+from hrm.errors import UserError, first_mistake
 from hrm.models.hrm_act_v1 import HRMACTV1, HRMConfig
 from hrm.models.losses import ACTLossHead, LossConfig
 
@@ -48,9 +48,8 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead
         config = model_config.model_validate(arch)
         return head_class(model_class(config), head_config.model_validate(loss))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"model: {key + ': ' if key else ''}{first['msg']}") from None
+        key, reason = first_mistake(error)
+        raise UserError(f"model: {key}: {reason}") from None
 
 
 def _look_up(registry: dict[str, Any], key: str, name: Any) -> Any:

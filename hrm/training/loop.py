@@ -67,7 +67,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     """
     config = ranks.agree(partial(with_forward_dtype, config, device))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
-    digest = ranks.agree(lambda: check_before_work(config, train_set, ranks))
+    digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
         start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
         job = open_job(config, ranks, device, train_set, test_set, start, digest, cleanup)
@@ -160,7 +160,7 @@ def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDatase
     )
 
 
-def check_before_work(config: PretrainConfig, train_set: PuzzleDataset, ranks: Ranks) -> str:
+def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
     """The fingerprint of the training data.
 
     Raises:

@@ -24,21 +24,12 @@ from torch import Tensor
 
 from hrm.checkpoint import TrainingRecord
 from hrm.data.format import IGNORE_LABEL_ID
-from hrm.errors import UserError
+from hrm.errors import UserError, first_mistake
 from hrm.models.hrm_act_v1 import Carry
 from hrm.optim import AdamATan2
 from hrm.training.distributed import Ranks
 from hrm.training.state import TrainState
 
-COUNTERS = (
-    "step",
-    "iteration",
-    "batch",
-    "since_log",
-    "best_step",
-    "best_exact_accuracy",
-    "evaluations_since_best",
-)
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 LARGEST_JOB = 2**20  # ranks
 ALIGNMENT = 64  # bytes
@@ -55,8 +46,8 @@ class Snapshot:
     record: TrainingRecord
 
 
-class Values(BaseModel):
-    """What a record must hold besides tensors; the fields of `COUNTERS` and these."""
+class Counters(BaseModel):
+    """Fields of `TrainState` that are plain numbers."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -67,6 +58,11 @@ class Values(BaseModel):
     best_step: Count | None
     best_exact_accuracy: Annotated[float, Field(ge=0, le=1)] | None
     evaluations_since_best: Count
+
+
+class Values(Counters):
+    """What a record must hold besides tensors."""
+
     ema_updates: Count
     is_sound: bool
     ranks: Annotated[int, Field(gt=0, le=LARGEST_JOB)]
@@ -79,9 +75,8 @@ def check_values(values: object, source: Path) -> None:
     try:
         Values.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        told = f"{source}: was not written to be gone on from ({key}: {first['msg']})"
+        key, reason = first_mistake(error)
+        told = f"{source}: was not written to be gone on from ({key}: {reason})"
         raise UserError(told) from None
 
 
@@ -168,7 +163,7 @@ def take(
         tensors |= {f"{kind}/{rank}/{which}": part for rank, part in enumerate(parts)}
     copies = staging.copy(tensors)
 
-    values = {name: getattr(state, name) for name in COUNTERS}
+    values = {name: getattr(state, name) for name in Counters.model_fields}
     values["ema_updates"] = 0 if state.ema is None else state.ema.updates
     values["is_sound"] = _is_sound(state)
     values |= {"ranks": ranks.size, **more}
@@ -236,7 +231,7 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
             key: moments[f"{key}/{name}"].to(device if key != "step" else "cpu", copy=True)
             for key in ("step", "exp_avg", "exp_avg_sq")
         }
-    for name in COUNTERS:
+    for name in Counters.model_fields:
         setattr(state, name, values[name])
 
     carry = _under("carry/", tensors)

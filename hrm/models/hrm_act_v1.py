@@ -6,7 +6,7 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from hrm.data.format import Shape, infer_box_shape, infer_grid_shape
 from hrm.models.layers import (
     Block,
+    BlockWeights,
     CastedEmbedding,
     CastedLinear,
     RotaryEmbedding,
     truncated_normal,
 )
+from hrm.models.positions import GridEmbedding, LearnedPositions, grid_relations
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 
 Q_HEAD_BIAS = -5.0
@@ -146,66 +148,37 @@ def _expand(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
 
 
-def grid_units(config: HRMConfig) -> Tensor:
-    """Row, column and box of every cell, int64 [3, T]."""
-    (_, columns), (box_rows, box_columns) = config.units()
-    cells = torch.arange(config.seq_len)
-    row, column = cells // columns, cells % columns
-    box = row // box_rows * (columns // box_columns) + column // box_columns
-    return torch.stack([row, column, box])
-
-
-def grid_relations(config: HRMConfig) -> Tensor:
-    """Which units two positions share, int64 [S, S]: row 1 + column 2 + box 4; prefix 0."""
-    units = grid_units(config)
-    same = units.unsqueeze(2) == units.unsqueeze(1)
-    relations = (same * torch.tensor([1, 2, 4]).view(3, 1, 1)).sum(0)
-    return nn.functional.pad(relations, (config.prefix_len, 0, config.prefix_len, 0))
-
-
-class GridEmbedding(nn.Module):
-    """Learned row + column + box tables added to the tokens of a grid."""
-
-    def __init__(self, config: HRMConfig, std: float, dtype: torch.dtype):
-        super().__init__()
-        (rows, columns), (box_rows, box_columns) = config.units()
-        boxes = (rows // box_rows) * (columns // box_columns)
-        self.index = nn.Buffer(grid_units(config), persistent=False)
-        self.prefix_len = config.prefix_len
-        self.row = CastedEmbedding(rows, config.hidden_size, std, dtype)
-        self.column = CastedEmbedding(columns, config.hidden_size, std, dtype)
-        self.box = CastedEmbedding(boxes, config.hidden_size, std, dtype)
-
-    def forward(self, e: Tensor) -> Tensor:  # B S D
-        row, column, box = self.index
-        tables = self.row(row) + self.column(column) + self.box(box)
-        return e + nn.functional.pad(tables, (0, 0, self.prefix_len, 0))
-
-
-class LearnedPositions(CastedEmbedding):
-    """One learned vector per position: (e + table)/√2."""
-
-    def forward(self, e: Tensor) -> Tensor:  # B S D
-        return (e + self.embedding_weight.to(self.cast_to)) / math.sqrt(2)
-
-
 class ReasoningModule(nn.Module):
     """L or H module: h ← h + injection, then its layers."""
 
     def __init__(self, config: HRMConfig, num_layers: int):
         super().__init__()
-        relations = grid_relations(config) if config.attention_bias == "grid" else None
-        c = config
+        c, relations = config, None
+        if c.attention_bias == "grid":
+            relations = grid_relations(*c.units(), c.prefix_len)
         self.layers = nn.ModuleList(
             Block(c.hidden_size, c.num_heads, c.expansion, c.qk_norm, relations)
             for _ in range(num_layers)
         )
 
-    def forward(self, h: Tensor, injection: Tensor, rotate: nn.Module) -> Tensor:
+    def cast(self, dtype: torch.dtype) -> list[BlockWeights]:
+        """The layers' weights in `dtype`."""
+        return [cast(Block, layer).cast(dtype) for layer in self.layers]
+
+    def forward(
+        self, h: Tensor, injection: Tensor, rotate: nn.Module, weights: list[BlockWeights]
+    ) -> Tensor:
         h = h + injection
-        for layer in self.layers:
-            h = layer(h, rotate)
+        for layer, layer_weights in zip(self.layers, weights, strict=True):
+            h = layer(h, rotate, layer_weights)
         return h
+
+
+class CastWeights(NamedTuple):
+    """Weights of both modules in the forward dtype, cast once for all calls of an ACT step."""
+
+    H: list[BlockWeights]
+    L: list[BlockWeights]
 
 
 class HRMInner(nn.Module):
@@ -224,7 +197,7 @@ class HRMInner(nn.Module):
             length = config.prefix_len + config.seq_len
             self.embed_pos = LearnedPositions(length, D, std, self.dtype)
         elif config.pos_encodings == "grid":
-            self.embed_pos = GridEmbedding(config, std, self.dtype)
+            self.embed_pos = GridEmbedding(*config.units(), config.prefix_len, D, self.dtype)
         self.rotate: nn.Module = nn.Identity()
         if config.pos_encodings == "rope":
             length = config.prefix_len + config.seq_len
@@ -259,42 +232,68 @@ class HRMInner(nn.Module):
         return e + nn.functional.pad(puzzle, (0, e.shape[-1] - puzzle.shape[-1])).unsqueeze(1)
 
     def embed(self, inputs: Tensor, puzzle: Tensor | None) -> Tensor:
-        """Tokens [B, T] and puzzle rows [B, puzzle_emb_ndim] -> √D · e, [B, S, D]."""
+        """Tokens [B, T] int32 and puzzle rows [B, puzzle_emb_ndim], if any -> √D · e, [B, S, D]."""
         e = self.embed_tokens(inputs)
         if puzzle is not None:
             e = self.attach_puzzle(e, puzzle)
         return math.sqrt(self.config.hidden_size) * self.embed_pos(e)
 
+    def cast_weights(self) -> CastWeights:
+        """What `forward` and `next_q` take, with gradient."""
+        return CastWeights(self.H_level.cast(self.dtype), self.L_level.cast(self.dtype))
+
+    def _call_L(self, z_H: Tensor, z_L: Tensor, e: Tensor, weights: CastWeights) -> Tensor:
+        return self.L_level(z_L, z_H + e, self.rotate, weights.L)
+
+    def _call_H(self, z_H: Tensor, z_L: Tensor, weights: CastWeights) -> Tensor:
+        return self.H_level(z_H, z_L, self.rotate, weights.H)
+
+    @torch.no_grad()
+    def _run_up(
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, weights: CastWeights, left_out: int
+    ) -> tuple[Tensor, Tensor]:
+        """All recurrences but the last H call and the `left_out` L calls before it."""
+        c = self.config
+        for h in range(c.H_cycles):
+            last = h == c.H_cycles - 1
+            for _ in range(c.L_cycles - left_out * last):
+                z_L = self._call_L(z_H, z_L, e, weights)
+            if not last:
+                z_H = self._call_H(z_H, z_L, weights)
+        return z_H, z_L
+
     def forward(
-        self, z_H: Tensor, z_L: Tensor, inputs: Tensor, puzzle: Tensor | None
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, weights: CastWeights
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """One ACT step.
 
         Args:
             z_H, z_L: [B, S, D] states in the forward dtype.
-            inputs: [B, T] tokens, int32.
-            puzzle: [B, puzzle_emb_ndim] rows of the puzzle embedding, None without one.
+            e: [B, S, D] as `embed` returns it.
+            weights: as `cast_weights` returns them.
 
         Returns:
             z_H, z_L (detached), logits [B, T, V] in the forward dtype, q_halt and q_continue
             logits [B] float32.
         """
-        c = self.config
-        e = self.embed(inputs, puzzle)
-        with torch.no_grad():
-            for h in range(c.H_cycles):
-                last = h == c.H_cycles - 1
-                for _ in range(c.L_cycles - self.graded_L_calls * last):
-                    z_L = self.L_level(z_L, z_H + e, self.rotate)
-                if not last:
-                    z_H = self.H_level(z_H, z_L, self.rotate)
+        z_H, z_L = self._run_up(z_H, z_L, e, weights, left_out=self.graded_L_calls)
         for _ in range(self.graded_L_calls):
-            z_L = self.L_level(z_L, z_H + e, self.rotate)
-        z_H = self.H_level(z_H, z_L, self.rotate)
+            z_L = self._call_L(z_H, z_L, e, weights)
+        z_H = self._call_H(z_H, z_L, weights)
+        logits = self.lm_head(z_H)[:, self.config.prefix_len :]
+        return z_H.detach(), z_L.detach(), logits, *self._q_values(z_H)
 
-        logits = self.lm_head(z_H)[:, c.prefix_len :]
+    @torch.no_grad()
+    def next_q(
+        self, z_H: Tensor, z_L: Tensor, e: Tensor, weights: CastWeights
+    ) -> tuple[Tensor, Tensor]:
+        """q_halt and q_continue [B] float32 of one more ACT step; arguments as of `forward`."""
+        z_H, z_L = self._run_up(z_H, z_L, e, weights, left_out=0)
+        return self._q_values(self._call_H(z_H, z_L, weights))
+
+    def _q_values(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
         q_halt, q_continue = self.q_head(z_H[:, 0]).float().unbind(-1)
-        return z_H.detach(), z_L.detach(), logits, q_halt, q_continue
+        return q_halt, q_continue
 
 
 class HRMACTV1(nn.Module):
@@ -345,9 +344,8 @@ class HRMACTV1(nn.Module):
         carry = self._take_new_data(carry, batch)
         data, puzzle_emb = carry.current_data, self.inner.puzzle_emb
         puzzle = None if puzzle_emb is None else puzzle_emb(data["puzzle_identifiers"])
-        z_H, z_L, logits, q_halt, q_continue = self.inner(
-            carry.z_H, carry.z_L, data["inputs"], puzzle
-        )
+        e, weights = self.inner.embed(data["inputs"], puzzle), self.inner.cast_weights()
+        z_H, z_L, logits, q_halt, q_continue = self.inner(carry.z_H, carry.z_L, e, weights)
         outputs = {
             "logits": logits,
             "q_halt_logits": q_halt,
@@ -361,7 +359,7 @@ class HRMACTV1(nn.Module):
                 halted = halted | self.wants_to_halt(q_halt, q_continue)
                 halted = halted & (steps >= self._minimum_steps(carry))
             if self.training and self.has_continue_target:
-                *_, next_halt, next_continue = self.inner(z_H, z_L, data["inputs"], puzzle)
+                next_halt, next_continue = self.inner.next_q(z_H, z_L, e, weights)
                 best = torch.where(last_step, next_halt, torch.maximum(next_halt, next_continue))
                 outputs["target_q_continue"] = torch.sigmoid(best)
         carry = replace(carry, z_H=z_H, z_L=z_L, steps=steps, halted=halted, tick=carry.tick + 1)

@@ -1,9 +1,13 @@
 """Building blocks of the model. Weights are float32; the arithmetic runs in the input's dtype.
 
-Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size.
+A block's weights are cast once per ACT step and handed to each of its calls (`Block.cast`).
+
+Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size,
+W inner width of the MLP.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,22 +69,20 @@ def scaled_attention(
 class RotaryEmbedding(nn.Module):
     """Rotary positions, rotate-half, frequencies laid out [f, f] (RoFormer, arXiv 2104.09864)."""
 
-    cos: Tensor  # S H, float32
+    cos: Tensor  # S H/2, float32
     sin: Tensor
 
     def __init__(self, length: int, head_dim: int):
         super().__init__()
         frequencies = ROPE_THETA ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-        angles = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # B N S H
-        y = x.float()
-        first, second = y.chunk(2, dim=-1)
-        rotated = torch.cat([-second, first], dim=-1)
-        return (y * self.cos + rotated * self.sin).to(x.dtype)
+        first, second = x.float().chunk(2, dim=-1)
+        halves = first * self.cos - second * self.sin, second * self.cos + first * self.sin
+        return torch.cat([half.to(x.dtype) for half in halves], dim=-1)
 
 
 class RelationBias(nn.Module):
@@ -132,6 +134,16 @@ class CastedEmbedding(nn.Module):
         return F.embedding(ids, self.embedding_weight.to(self.cast_to))
 
 
+class BlockWeights(NamedTuple):
+    """A block's weights in the dtype of its input, and the bias of its attention."""
+
+    qkv: Tensor  # 3D D
+    o: Tensor  # D D
+    gate_up: Tensor  # 2W D
+    down: Tensor  # D W
+    bias: Tensor | None  # N S S, float32
+
+
 class Attention(nn.Module):
     """Full multi-head self-attention without bias; q, k and v heads fused in that order."""
 
@@ -149,13 +161,13 @@ class Attention(nn.Module):
         self.qkv_proj = CastedLinear(hidden_size, 3 * hidden_size)
         self.o_proj = CastedLinear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, rotate: nn.Module) -> Tensor:
+    def forward(self, x: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
         B, S, D = x.shape
-        qkv = self.qkv_proj(x).view(B, S, 3, self.num_heads, self.head_dim)
+        qkv = F.linear(x, weights.qkv).view(B, S, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # B N S H
         q, k = rotate(self.normalise(q)), rotate(self.normalise(k))
-        y = scaled_attention(q, k, v, self.scale, None if self.bias is None else self.bias())
-        return self.o_proj(y.transpose(1, 2).reshape(B, S, D))
+        y = scaled_attention(q, k, v, self.scale, weights.bias)
+        return F.linear(y.transpose(1, 2).reshape(B, S, D), weights.o)
 
 
 class SwiGLU(nn.Module):
@@ -168,9 +180,9 @@ class SwiGLU(nn.Module):
         self.gate_up_proj = CastedLinear(hidden_size, 2 * width)
         self.down_proj = CastedLinear(width, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+    def forward(self, x: Tensor, weights: BlockWeights) -> Tensor:
+        gate, up = F.linear(x, weights.gate_up).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, weights.down)
 
 
 class Block(nn.Module):
@@ -188,6 +200,17 @@ class Block(nn.Module):
         self.self_attn = Attention(hidden_size, num_heads, qk_norm, relations)
         self.mlp = SwiGLU(hidden_size, expansion)
 
-    def forward(self, h: Tensor, rotate: nn.Module) -> Tensor:
-        h = rms_norm(h + self.self_attn(h, rotate))
-        return rms_norm(h + self.mlp(h))
+    def cast(self, dtype: torch.dtype) -> BlockWeights:
+        """The weights in `dtype`; gradients of all calls that use them add up in it."""
+        attn, mlp = self.self_attn, self.mlp
+        return BlockWeights(
+            qkv=attn.qkv_proj.weight.to(dtype),
+            o=attn.o_proj.weight.to(dtype),
+            gate_up=mlp.gate_up_proj.weight.to(dtype),
+            down=mlp.down_proj.weight.to(dtype),
+            bias=None if attn.bias is None else attn.bias(),
+        )
+
+    def forward(self, h: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
+        h = rms_norm(h + self.self_attn(h, rotate, weights))
+        return rms_norm(h + self.mlp(h, weights))

@@ -7,7 +7,7 @@ from hrm.checkpoint import Checkpoint, load_checkpoint, save_predictions
 from hrm.config import EvaluateConfig, PretrainConfig, load_evaluate_config
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import DatasetMetadata
-from hrm.device import compile_model, pick_device
+from hrm.device import compile_model, keep_memory, pick_device
 from hrm.errors import UserError, run_command
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
@@ -19,6 +19,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(f"{__doc__}\n\nkeys: {KEYS}")
         return
+    keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
         config = ranks.agree(lambda: load_evaluate_config(sys.argv[1:]))

@@ -3,7 +3,7 @@
 import sys
 
 from hrm.config import CONFIG_NAME, load_pretrain_config
-from hrm.device import pick_device
+from hrm.device import keep_memory, pick_device
 from hrm.errors import OneLineParser, run_command
 from hrm.training.distributed import Ranks
 from hrm.training.loop import train, with_run_name
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
 
+    keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
         config = ranks.agree(

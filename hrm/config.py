@@ -81,7 +81,7 @@ class PretrainConfig(_Config):
     data_path: Path
 
     global_batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None
+    micro_batch_size: Literal["auto"] | PositiveInt | None
     epochs: PositiveInt
     eval_interval: PositiveInt | None
     seed: Annotated[int, Field(ge=0, lt=2**63)]
@@ -176,7 +176,7 @@ class PretrainConfig(_Config):
         return self.checkpoint_path or Path("checkpoints") / self.project / self.run_name
 
     def local_micro_batch_size(self, ranks: int) -> int:
-        """Rows per forward pass on one rank.
+        """Rows per forward pass on one rank; all of them where it is left to the device.
 
         Raises:
             UserError: the batch is not divisible by the ranks, or the share by the micro-batch.
@@ -186,7 +186,7 @@ class PretrainConfig(_Config):
                 f"global_batch_size={self.global_batch_size} is not divisible by {ranks} ranks"
             )
         local = self.global_batch_size // ranks
-        micro = self.micro_batch_size or local
+        micro = self.micro_batch_size if isinstance(self.micro_batch_size, int) else local
         if local % micro:
             raise UserError(
                 f"micro_batch_size={micro} does not divide the {local} rows of each rank "

@@ -1,5 +1,6 @@
 """Which device to run on, and whether to compile."""
 
+import ctypes
 import shutil
 import sys
 import warnings
@@ -14,6 +15,9 @@ from hrm.models.layers import Block
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 CompileMode = Literal["auto", "true", "false"]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST_CPU_STATE = 2**21  # numbers in the state of a micro-batch
+LARGEST_KEPT = 32 << 20  # bytes
 
 
 def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
@@ -46,6 +50,31 @@ def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products are made in hardware: not on CPUs without AVX-512."""
     return device.type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+def micro_batch_size(device: torch.device, rows: int, numbers: int) -> int:
+    """Rows per forward pass: all of them, but on a CPU only what its caches help with.
+
+    Args:
+        rows: of the whole batch, which the result divides.
+        numbers: in the state of one row.
+    """
+    if device.type != "cpu":
+        return rows
+    fitting = max(1, LARGEST_CPU_STATE // numbers)
+    return next(n for n in range(min(rows, fitting), 0, -1) if rows % n == 0)
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next step (glibc; elsewhere nothing happens).
+
+    By default large tensors are unmapped when they are freed, and each page of the next one is
+    then cleared by the kernel at its first touch. What is larger than `LARGEST_KEPT`, the largest
+    that glibc can keep, is unmapped all the same.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from hrm.checkpoint import SOURCE_DIR, build_for, save_predictions, step_dir
 from hrm.config import PretrainConfig
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import fingerprint, has_split
-from hrm.device import has_fast_bfloat16, to_device
+from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.manifest import MANIFEST_FILE
 from hrm.training.checkpointing import Checkpoints
@@ -65,8 +65,9 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         UserError: the data set, the batch sizes or the run folder do not allow it.
         TrainingDiverged: losses or gradients stay non-finite.
     """
-    config = ranks.agree(partial(with_forward_dtype, config, device))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
+    seq_len = train_set.metadata.seq_len
+    config = ranks.agree(partial(for_device, config, device, seq_len, ranks.size))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
         start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
@@ -283,15 +284,22 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
     return config.model_copy(update={"run_name": name})
 
 
-def with_forward_dtype(config: PretrainConfig, device: torch.device) -> PretrainConfig:
-    """The configuration with the dtype of activations that suits the device, where it is `auto`."""
+def for_device(
+    config: PretrainConfig, device: torch.device, seq_len: int, ranks: int
+) -> PretrainConfig:
+    """The configuration with the dtype and the micro-batch that suit the device, where `auto`."""
+    arch, updates = config.arch, dict[str, object]()
     fast = has_fast_bfloat16(device)
-    if config.arch.forward_dtype == "auto":
-        arch = config.arch.model_copy(update={"forward_dtype": "bfloat16" if fast else "float32"})
-        return config.model_copy(update={"arch": arch})
-    if config.arch.forward_dtype == "bfloat16" and not fast:
+    if arch.forward_dtype == "auto":
+        dtype = "bfloat16" if fast else "float32"
+        updates["arch"] = arch.model_copy(update={"forward_dtype": dtype})
+    elif arch.forward_dtype == "bfloat16" and not fast:
         print("arch.forward_dtype=bfloat16 is very slow on this CPU; float32 or auto is not")
-    return config
+    if config.micro_batch_size == "auto":
+        numbers = (arch.prefix_len + seq_len) * arch.hidden_size
+        rows = config.local_micro_batch_size(ranks)
+        updates["micro_batch_size"] = micro_batch_size(device, rows, numbers)
+    return config.model_copy(update=updates)
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:

@@ -20,7 +20,7 @@ from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.manifest import write_manifest
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
-from hrm.training.loop import with_forward_dtype
+from hrm.training.loop import for_device
 from tests.conftest import ROOT, SMALL_MODEL
 
 TRAIN_NAMES = {
@@ -258,7 +258,7 @@ def test_dtype_that_suits_the_cpu(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     config = load_pretrain_config([], "quickstart_4x4")
     assert config.arch.forward_dtype == "auto"
-    assert with_forward_dtype(config, torch.device("cpu")).arch.forward_dtype == dtype
+    assert for_device(config, torch.device("cpu"), 16, 1).arch.forward_dtype == dtype
 
 
 def test_without_test_split(data_4x4, tmp_path, run_script):

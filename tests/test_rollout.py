@@ -195,7 +195,7 @@ def test_a_stream_gives_what_each_puzzle_gives_alone(seed, batch_size, puzzles, 
                 torch.testing.assert_close(step.outputs[key][0], outputs[key][puzzle])
 
     slots, maximum = sizes[0], ARCH["halt_max_steps"]
-    tail = (maximum - 1) * max(slots // 2, 2 * FEWEST_SLOTS)
+    tail = maximum * max(slots // 2, 2 * FEWEST_SLOTS)
     assert halts_at.sum() <= sum(rows) <= halts_at.sum() + tail
     shapes = {slots >> n for n in range(slots.bit_length())} | {sizes[-1] >> n for n in range(6)}
     assert set(rows) <= shapes

@@ -1,10 +1,14 @@
-"""Rollouts: all steps as the model itself would take them, and learned halting."""
+"""Rollouts: all steps as the model itself would take them, and learned halting in a stream."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import hrm
-from hrm.rollout import rollout
+from hrm.rollout import FEWEST_SLOTS, RolloutStep, rollout
 
 ARCH = {
     "seq_len": 4,
@@ -64,12 +68,12 @@ def all_steps(model, batch) -> list[dict[str, torch.Tensor]]:
 def test_max_steps_equals_repeated_calls(maximum):
     model, batch = build(halt_max_steps=maximum), make_batch()
     expected = all_steps(model, batch)
-    steps = list(rollout(model, batch))
+    steps = list(rollout(model, [batch]))
     assert len(steps) == maximum
     for number, (step, outputs) in enumerate(zip(steps, expected, strict=True), start=1):
         for key in KEYS:
             assert torch.equal(step.outputs[key], outputs[key]), key
-        assert (step.carry.steps == number).all() and step.running.all()
+        assert (step.steps == number).all() and step.running.all()
         assert step.halting.all() == step.halting.any() == (number == maximum)
 
 
@@ -94,28 +98,27 @@ def test_learned_halting_takes_the_first_step_at_which_the_rule_fires(q_continue
     expected = all_steps(model, batch)
     halts_at = first_halting(model, expected)
     assert 5 in halts_at and len(halts_at.unique()) >= 3
-    halted = torch.zeros(ROWS, dtype=torch.int64)
-    for number, step in enumerate(rollout(model, batch, "learned"), start=1):
-        assert torch.equal(step.running, halts_at >= number)
-        assert torch.equal(step.halting, halts_at == number)
-        halted[step.halting] = number
-        for key in KEYS:  # halted neighbours disturb nobody
-            torch.testing.assert_close(step.outputs[key], expected[number - 1][key])
-    assert torch.equal(halted, halts_at)
+    for number, step in enumerate(rollout(model, [batch], "learned"), start=1):
+        running = step.select(step.running)
+        assert sorted(running.index.tolist()) == (halts_at >= number).nonzero().flatten().tolist()
+        assert torch.equal(running.halting, halts_at[running.index] == number)
+        for key in KEYS:  # neighbours disturb nobody
+            values = expected[number - 1][key][running.index]
+            torch.testing.assert_close(running.outputs[key], values)
 
 
 @torch.no_grad()
 def test_learned_halting_alone_and_in_a_batch():
     model, batch = build(), make_batch(12)
     together = {}
-    for number, step in enumerate(rollout(model, batch, "learned"), start=1):
+    for number, step in enumerate(rollout(model, [batch], "learned"), start=1):
         for row in step.halting.nonzero().flatten().tolist():
             assert row not in together
             together[row] = number, step.outputs["logits"][row]
     assert sorted(together) == list(range(12))
     for row, (number, logits) in together.items():
         alone = {name: value[row : row + 1] for name, value in batch.items()}
-        steps = list(rollout(model, alone, "learned"))
+        steps = list(rollout(model, [alone], "learned"))
         assert len(steps) == number and steps[-1].halting.all()
         torch.testing.assert_close(steps[-1].outputs["logits"][0], logits, rtol=1e-3, atol=1e-3)
 
@@ -124,19 +127,143 @@ def test_learned_halting_alone_and_in_a_batch():
 def test_a_rollout_ends_when_all_have_halted():
     model, batch = build(), make_batch()
     model.model.inner.q_head.bias.copy_(torch.tensor([100.0, -100.0]))
-    (only,) = rollout(model, batch, "learned")
+    (only,) = rollout(model, [batch], "learned")
     assert only.halting.all()
+
+
+def trace(model, batches, halting) -> dict[int, list[RolloutStep]]:
+    """What every puzzle of a stream was given, step by step; checks what must hold of any step."""
+    taken, halted = {}, set()
+    for step in rollout(model, batches, halting):
+        assert not (step.halting & ~step.running).any()
+        for slot in step.running.nonzero().flatten().tolist():
+            mine = torch.arange(len(step.running)) == slot
+            one = step.select(mine)
+            puzzle = int(one.index)
+            assert puzzle not in halted
+            taken.setdefault(puzzle, []).append(one)
+            assert int(one.steps) == len(taken[puzzle])
+            if one.halting:
+                halted.add(puzzle)
+    assert halted == taken.keys()
+    return taken
+
+
+def in_batches(puzzles, sizes) -> Iterator[dict[str, torch.Tensor]]:
+    parts = {name: tensor.split(sizes) for name, tensor in puzzles.items()}
+    return ({name: parts[name][i] for name in parts} for i in range(len(sizes)))
+
+
+def rows_computed(model) -> list[int]:
+    """Rows of each call of the model from now on."""
+    rows: list[int] = []
+    model.model.register_forward_hook(lambda *call: rows.append(len(call[2][0].halted)))
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch_size=st.sampled_from([1, 2, 3, 7, 16, 17, 40]),
+    puzzles=st.integers(1, 90),
+    bias=st.floats(-3, 3),
+    q_continue=st.booleans(),
+)
+@torch.no_grad()
+def test_a_stream_gives_what_each_puzzle_gives_alone(seed, batch_size, puzzles, bias, q_continue):
+    torch.manual_seed(seed)
+    model, data = build(q_continue=q_continue), make_batch(puzzles)
+    model.model.inner.q_head.bias[0] = bias
+    expected = all_steps(model, data)
+    halts_at = first_halting(model, expected)
+    margins = torch.stack(
+        [out["q_halt_logits"] - q_continue * out["q_continue_logits"] for out in expected]
+    )
+    assume(margins.abs().min() > 1e-4)  # else rounding decides
+
+    rows = rows_computed(model)
+    sizes = [len(part) for part in torch.arange(puzzles).split(batch_size)]
+    taken = trace(model, in_batches(data, sizes), "learned")
+
+    assert sorted(taken) == list(range(puzzles))
+    for puzzle, steps in taken.items():
+        assert len(steps) == halts_at[puzzle]
+        for step, outputs in zip(steps, expected, strict=False):
+            for name in data:
+                assert torch.equal(step.data[name][0], data[name][puzzle])
+            for key in KEYS:
+                torch.testing.assert_close(step.outputs[key][0], outputs[key][puzzle])
+
+    slots, maximum = sizes[0], ARCH["halt_max_steps"]
+    tail = maximum * max(slots // 2, 2 * FEWEST_SLOTS)
+    assert halts_at.sum() <= sum(rows) <= halts_at.sum() + tail
+    shapes = {slots >> n for n in range(slots.bit_length())} | {sizes[-1] >> n for n in range(6)}
+    assert set(rows) <= shapes
+
+
+@torch.no_grad()
+def test_a_long_stream_costs_its_mean_number_of_steps():
+    model, data = build(), make_batch(1600)
+    halts_at = first_halting(model, all_steps(model, data))
+    rows = rows_computed(model)
+    for _ in rollout(model, in_batches(data, [64] * 25), "learned"):
+        pass
+    assert halts_at.float().mean() < 4
+    assert sum(rows) <= 1.02 * halts_at.sum()
+    assert set(rows) <= {64, 32, 16, 8}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [[24], [8, 8, 8], [10, 10, 4], [3, 0, 20, 1], [0, 24]])
+def test_max_steps_runs_every_batch_as_it_is(sizes):
+    model, data = build(), make_batch()
+    expected = [all_steps(model, batch) for batch in in_batches(data, sizes)]
+    rows = rows_computed(model)
+    steps = list(rollout(model, in_batches(data, sizes)))
+    assert rows == [size for size in sizes if size for _ in range(5)]
+    flat = [
+        outputs for size, batch in zip(sizes, expected, strict=True) if size for outputs in batch
+    ]
+    for step, outputs in zip(steps, flat, strict=True):
+        assert all(torch.equal(step.outputs[key], outputs[key]) for key in KEYS)
+    assert torch.cat([s.index for s in steps if s.halting.any()]).tolist() == list(range(ROWS))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("halting", ["max_steps", "learned"])
+def test_a_batch_is_read_when_a_slot_is_free_for_it(halting):
+    model, data = build(), make_batch(60)
+    read = 0
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        nonlocal read
+        for batch in in_batches(data, [12] * 5):
+            read += 12
+            yield batch
+
+    begun: set[int] = set()
+    for step in rollout(model, batches(), halting):
+        begun |= set(step.index[step.running].tolist())
+        assert read - 12 < len(begun) <= read
+    assert len(begun) == 60
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("halting", ["max_steps", "learned"])
+def test_a_stream_without_puzzles(halting):
+    empty = {name: tensor[:0] for name, tensor in make_batch().items()}
+    assert list(rollout(build(), [], halting)) == list(rollout(build(), [empty], halting)) == []
 
 
 @torch.no_grad()
 def test_labels_are_not_needed_and_a_rollout_starts_afresh():
     model, batch = build(), make_batch()
-    first = [step.outputs["logits"] for step in rollout(model, batch)]
+    first = [step.outputs["logits"] for step in rollout(model, [batch])]
     del batch["labels"]
-    again = [step.outputs["logits"] for step in rollout(model, batch)]
+    again = [step.outputs["logits"] for step in rollout(model, [batch])]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_a_model_in_training_mode_is_refused():
     with pytest.raises(AssertionError):
-        next(rollout(build().train(), make_batch()))
+        next(rollout(build().train(), [make_batch()]))

@@ -1,6 +1,6 @@
 """Load a checkpoint once, solve many puzzles, and keep what every ACT step answered.
 
-Shapes: N puzzles, B in one batch, T tokens per puzzle, S ACT steps, V vocabulary.
+Shapes: N puzzles, T tokens per puzzle, S ACT steps.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ class Solver:
         puzzle_identifiers: np.ndarray | None = None,
         batch_size: int = 64,
     ) -> list[Solution]:
-        """Solve puzzles, `batch_size` at a time.
+        """Solve puzzles, at most `batch_size` side by side.
 
         Args:
             inputs: [N, T] integer tokens, or N strings as `parse_puzzle` reads them.
@@ -103,10 +103,7 @@ class Solver:
         identifiers = torch.from_numpy(np.asarray(puzzle_identifiers, np.int32))
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
-        batches = zip(
-            torch.from_numpy(tokens).split(batch_size), identifiers.split(batch_size), strict=True
-        )
-        return [s for batch in batches if len(batch[0]) for s in self._solve_batch(*batch, halting)]
+        return self._solve(tokens, identifiers, halting, batch_size) if len(tokens) else []
 
     def _tokens(self, inputs: np.ndarray | Sequence[str]) -> np.ndarray:
         if not isinstance(inputs, np.ndarray):
@@ -125,23 +122,30 @@ class Solver:
         return inputs.astype(np.int32)
 
     @torch.inference_mode()
-    def _solve_batch(self, inputs: Tensor, identifiers: Tensor, halting: Halting) -> list[Solution]:
-        batch = {
-            "inputs": inputs.to(self.device),  # B T
-            "puzzle_identifiers": identifiers.to(self.device),  # B
-        }
-        answers, q_halt, q_continue, running = [], [], [], []
-        for step in rollout(self.model, batch, halting):
-            answers.append(step.outputs["logits"].argmax(-1).to(torch.int32))
-            q_halt.append(step.outputs["q_halt_logits"])
-            q_continue.append(step.outputs["q_continue_logits"])
-            running.append(step.running)
-        taken = torch.stack(running, 1).sum(1).tolist()
-        by_puzzle = [torch.stack(t, 1).cpu().numpy() for t in (answers, q_halt, q_continue)]
-        return [
-            Solution(inputs[row].numpy(), *(values[row, :steps] for values in by_puzzle))
-            for row, steps in enumerate(taken)
-        ]
+    def _solve(
+        self, tokens: np.ndarray, identifiers: Tensor, halting: Halting, batch_size: int
+    ) -> list[Solution]:
+        inputs = torch.from_numpy(tokens)
+        batches = (
+            {"inputs": rows.to(self.device), "puzzle_identifiers": names.to(self.device)}
+            for rows, names in zip(
+                inputs.split(batch_size), identifiers.split(batch_size), strict=True
+            )
+        )
+        index, answers, q_halt, q_continue = [], [], [], []
+        for step in rollout(self.model, batches, halting):
+            taken = step.select(step.running)
+            index.append(taken.index)
+            answers.append(taken.outputs["logits"].argmax(-1).to(torch.int32))
+            q_halt.append(taken.outputs["q_halt_logits"])
+            q_continue.append(taken.outputs["q_continue_logits"])
+        puzzles, by_puzzle = torch.cat(index).sort(stable=True)
+        steps = torch.bincount(puzzles).tolist()
+        columns = (
+            [part.numpy() for part in torch.cat(values).cpu()[by_puzzle].split(steps)]
+            for values in (answers, q_halt, q_continue)
+        )
+        return [Solution(*of_puzzle) for of_puzzle in zip(tokens, *columns, strict=True)]
 
 
 def parse_puzzle(text: str, metadata: DatasetMetadata) -> np.ndarray:

@@ -1,16 +1,19 @@
 """Evaluation: every puzzle of a split, all ACT steps or learned halting, sharded over the ranks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
+from hrm.data.puzzle_dataset import NamedBatch
 from hrm.device import to_device
 from hrm.models.losses import ACTLossHead
-from hrm.rollout import Halting, rollout
+from hrm.rollout import Halting, RolloutStep, rollout
 from hrm.training.distributed import Ranks
 from hrm.training.metrics import MetricSums
 
@@ -32,6 +35,10 @@ class EvaluationResult:
         return names
 
 
+class _Stopped(Exception):
+    """Evaluation is to end early."""
+
+
 @torch.inference_mode()
 def evaluate(
     model: ACTLossHead,
@@ -44,43 +51,40 @@ def evaluate(
 ) -> EvaluationResult | None:
     """Run a split and divide every metric by the number of puzzles.
 
-    `must_stop` is asked before every batch, on all ranks; None is returned when it says so.
+    `must_stop` is asked whenever a batch is read, as often on every rank; None is returned when it
+    says so. With learned halting ranks take different numbers of ACT steps in between.
 
     A puzzle's metrics and outputs are those of the step at which it halts. Padding rows count
     nowhere, so neither the batch size nor the number of ranks changes a result.
     """
-    was_training = model.training
-    model.eval()
+
+    def batches() -> Iterator[NamedBatch]:
+        for batch in dataset:
+            if must_stop():
+                raise _Stopped
+            yield batch
+
     per_set: dict[str, MetricSums] = {name: MetricSums() for name in dataset.metadata.sets}
     outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
-    for set_name, host_batch, size in dataset:
-        if must_stop():
-            model.train(was_training)
-            return None
-        batch = to_device(host_batch, device)
-        chosen: dict[str, Tensor] = {}
-        for step in rollout(model, batch, halting):
-            if not step.halting.any():
-                continue
-            sequence = model.sequence_metrics(step.outputs, batch["labels"], step.carry.steps)
-            losses = model.sequence_losses(step.outputs, batch["labels"])
-            labelled = (batch["labels"] != IGNORE_LABEL_ID).any(-1)
-            counted = step.halting & labelled
-            per_set[set_name].add(
-                {n: torch.where(counted, v, 0).sum() for n, v in (sequence | losses).items()}
-            )
-            if outputs:
-                available = {**batch, **step.outputs, "steps": step.carry.steps}
-                available["predictions"] = step.outputs["logits"].argmax(-1).to(torch.int32)
-                for key in outputs:
-                    new = available[key]
-                    mask = step.halting.view(-1, *[1] * (new.ndim - 1))
-                    chosen[key] = torch.where(mask, new, chosen[key]) if key in chosen else new
-        for key in outputs:
-            rows = ranks.gather_rows(chosen[key])[:size]
-            if ranks.is_first:
-                outputs[key].append(rows.cpu())
-    model.train(was_training)
+    was_training = model.training
+    model.eval()
+    try:
+        for set_name, of_set in groupby(batches(), key=itemgetter(0)):
+            share = _Share(of_set, ranks, device, drop_padding=halting == "learned")
+            kept: list[tuple[Tensor, dict[str, Tensor]]] = []
+            for step in rollout(model, share, halting):
+                if step.halting.any():
+                    answer = step.select(step.halting)
+                    per_set[set_name].add(metric_sums(model, answer))
+                    if outputs:
+                        named = named_outputs(answer)
+                        kept.append((answer.index, {key: named[key].cpu() for key in outputs}))
+            for key, parts in outputs.items():
+                parts += share.gather([(index, values[key]) for index, values in kept])
+    except _Stopped:
+        return None
+    finally:
+        model.train(was_training)
 
     overall = MetricSums()
     for sums in per_set.values():
@@ -90,3 +94,58 @@ def evaluate(
         per_set={name: sums.reduce(ranks) for name, sums in per_set.items()},
         outputs={key: torch.cat(parts) for key, parts in outputs.items() if parts},
     )
+
+
+def metric_sums(model: ACTLossHead, step: RolloutStep) -> dict[str, Tensor]:
+    """Metrics and losses of a step, summed over its sequences that have labels: scalars."""
+    labels = step.data["labels"]
+    sequence = model.sequence_metrics(step.outputs, labels, step.steps)
+    losses = model.sequence_losses(step.outputs, labels)
+    labelled = (labels != IGNORE_LABEL_ID).any(-1)
+    return {n: torch.where(labelled, v, 0).sum() for n, v in (sequence | losses).items()}
+
+
+def named_outputs(step: RolloutStep) -> dict[str, Tensor]:
+    """What `eval_save_outputs` can name, of every sequence of a step."""
+    predictions = step.outputs["logits"].argmax(-1).to(torch.int32)
+    return {**step.data, **step.outputs, "steps": step.steps, "predictions": predictions}
+
+
+@dataclass
+class _Share:
+    """This rank's rows of a set's batches: a stream of batches, and the way back to data order.
+
+    A rank runs one row at least of every batch, if need be a row of padding: so all ranks have the
+    same metrics, and outputs of the same kind.
+    """
+
+    batches: Iterable[NamedBatch]
+    ranks: Ranks
+    device: torch.device
+    drop_padding: bool  # else the last batch keeps its size, padding included
+    rows: int = 0  # of this rank in a batch
+    sizes: list[int] = field(default_factory=list)  # puzzles in each batch that was read
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for _, batch, size in self.batches:
+            self.rows = len(batch["inputs"])
+            self.sizes.append(size)
+            if self.drop_padding:
+                stop = max(1, size - self.ranks.rank * self.rows)
+                batch = {name: tensor[:stop] for name, tensor in batch.items()}
+            yield to_device(batch, self.device)
+
+    def gather(self, parts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """One tensor of all ranks in data order, [puzzles, …], on rank 0; nothing elsewhere.
+
+        Args:
+            parts: (index in this stream [n], values [n, …]), on the host.
+        """
+        first = parts[0][1]
+        mine = first.new_zeros(len(self.sizes) * self.rows, *first.shape[1:])
+        for index, values in parts:
+            mine[index] = values
+        shares = self.ranks.collect({"": mine}).get("", [])
+        # Rows of all ranks stand in the order: batch, rank, row.
+        by_batch = [share.unflatten(0, (-1, self.rows)) for share in shares]
+        return [torch.stack(by_batch, 1).flatten(0, 2)[: sum(self.sizes)]] if by_batch else []

@@ -1,5 +1,7 @@
 """The solver gives what a rollout by hand gives; puzzles are read and judged rightly."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -96,20 +98,57 @@ def test_every_step_equals_the_inner_model(solver, puzzles):
         np.testing.assert_allclose(solution.halt_confidence, confidence, atol=1e-5)
 
 
-def test_learned_halting_stops_each_puzzle_by_its_own_value(puzzles):
+def halting_solver(puzzles: np.ndarray) -> Solver:
+    """Halts about half of the puzzles at the first step, when asked."""
     solver = make_solver()
     _, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
     with torch.no_grad():
         solver.model.model.inner.q_head.bias[0] += float(np.median((q_continue - q_halt)[0]))
-    answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
-    solutions = solver.solve(puzzles, halting="learned")
+    return solver
+
+
+def steps_taken(q_halt: np.ndarray, q_continue: np.ndarray) -> np.ndarray:
+    """Of each puzzle until it wants to halt, [N]."""
     wants = q_halt > q_continue
     wants[-1] = True
-    expected = wants.argmax(axis=0) + 1
+    return wants.argmax(axis=0) + 1
+
+
+def test_learned_halting_stops_each_puzzle_by_its_own_value(puzzles):
+    solver = halting_solver(puzzles)
+    answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
+    solutions = solver.solve(puzzles, halting="learned")
+    expected = steps_taken(q_halt, q_continue)
     assert [s.halted_at for s in solutions] == expected.tolist()
     assert len(set(expected)) > 1
     for row, solution in enumerate(solutions):
         np.testing.assert_array_equal(solution.steps, answers[: expected[row], row])
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 30, 384])
+def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size):
+    puzzles = np.random.default_rng(1).integers(5, size=(90, 16))
+    solver = halting_solver(puzzles)
+    answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
+    expected = steps_taken(q_halt, q_continue)
+    assert set(expected) >= {1, 4}
+    rows, logits = [], []
+
+    def note(_module, _arguments, result) -> None:
+        rows.append(len(result[0].halted))
+        logits.append(weakref.ref(result[1]["logits"]))
+        assert sum(reference() is not None for reference in logits) <= 2
+
+    solver.model.model.register_forward_hook(note)
+    solutions = solver.solve(puzzles, halting="learned", batch_size=batch_size)
+    for row, (solution, taken) in enumerate(zip(solutions, expected, strict=True)):
+        np.testing.assert_array_equal(solution.inputs, puzzles[row])
+        np.testing.assert_array_equal(solution.steps, answers[:taken, row])
+        np.testing.assert_allclose(solution.q_halt, q_halt[:taken, row], atol=1e-5)
+        np.testing.assert_allclose(solution.q_continue, q_continue[:taken, row], atol=1e-5)
+    slots = min(batch_size, len(puzzles))
+    assert max(rows) == slots
+    assert sum(rows) <= expected.sum() + 4 * max(slots // 2, 16)
 
 
 @pytest.mark.parametrize(

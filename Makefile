@@ -1,5 +1,6 @@
 # make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   build a data set, train, evaluate, watch a puzzle
 # make test                                     lint, types, all tests
+# make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
 SIZE ?= 4x4
 SEED ?= 0
@@ -10,11 +11,13 @@ RUN := checkpoints/quickstart/$(SIZE)-seed$(SEED)
 BOX_4x4 := 2x2
 BOX_6x6 := 2x3
 BOX_9x9 := 3x3
+BENCH_SIZE := 6x6
+BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
 GIVENS_4x4 := 4-7
 GIVENS_6x6 := 18
 GIVENS_9x9 := 40
 
-.PHONY: quickstart test lint types unit slow clean
+.PHONY: quickstart test lint types unit slow bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -47,6 +50,14 @@ unit: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/training.py
+	test -d $(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE)
+	$(BIN)/python benchmarks/evaluation.py $(BENCH_RUN)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/builder.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf .venv data/quickstart-* checkpoints/quickstart

@@ -27,7 +27,18 @@ def main() -> None:
         checkpoint, dataset = ranks.together(lambda: load(config, ranks))
         model = checkpoint.model.to(device).eval()
         compile_model(model, config.compile, device)
-        result = evaluate(model, dataset, device, ranks, config.halting, config.eval_save_outputs)
+        probability = config.halt_probability
+        if probability is None:
+            probability = checkpoint.config.eval_halt_probability
+        result = evaluate(
+            model,
+            dataset,
+            device,
+            ranks,
+            config.halting,
+            config.eval_save_outputs,
+            halt_probability=probability,
+        )
         assert result is not None
         if config.eval_save_outputs:
             path = ranks.agree(lambda: save_predictions(checkpoint.path, result.outputs))

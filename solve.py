@@ -46,7 +46,8 @@ def main() -> None:
     config = load_solve_config(sys.argv[1:])
     device = pick_device(config.device)
     checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
-    solver = Solver(checkpoint.model, checkpoint.metadata, device)
+    sure = checkpoint.config.eval_halt_probability
+    solver = Solver(checkpoint.model, checkpoint.metadata, device, sure)
     if config.puzzle is not None:
         task = Task("puzzle", parse_puzzle(config.puzzle, solver.metadata))
     else:

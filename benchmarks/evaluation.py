@@ -63,10 +63,15 @@ class Measured:
     seconds: list[float] = field(default_factory=list)
 
     def run(
-        self, model: ACTLossHead, dataset: PuzzleDataset, device: torch.device, halting: Halting
+        self,
+        model: ACTLossHead,
+        dataset: PuzzleDataset,
+        device: torch.device,
+        halting: Halting,
+        halt_probability: float,
     ) -> None:
         start = time.perf_counter()
-        result = evaluate(model, dataset, device, ALONE, halting)
+        result = evaluate(model, dataset, device, ALONE, halting, halt_probability=halt_probability)
         self.seconds.append(time.perf_counter() - start)
         assert result is not None
         self.metrics = result.overall
@@ -80,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="a step_<n>, or a run's folder")
     parser.add_argument("--data-path", type=Path, help="else the training run's")
+    parser.add_argument("--halt-probability", type=float, help="else the training run's")
     parser.add_argument("--puzzles", type=int, default=2000, help="rounded up to whole batches")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -97,10 +103,13 @@ def main() -> None:
     model = checkpoint.model.to(device).eval()
     compiled = compile_model(model, arguments.compile, device)
 
+    probability = arguments.halt_probability
+    if probability is None:
+        probability = checkpoint.config.eval_halt_probability
     measured: dict[Halting, Measured] = {"max_steps": Measured(), "learned": Measured()}
     for _ in range(1 + arguments.rounds):
         for halting, record in measured.items():
-            record.run(model, dataset, device, halting)
+            record.run(model, dataset, device, halting, probability)
 
     arch = checkpoint.config.arch
     print(

@@ -101,6 +101,7 @@ class PretrainConfig(_Config):
     max_skipped_steps: PositiveInt
 
     eval_halting: Halting
+    eval_halt_probability: Fraction
     eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...]  # type: ignore[valid-type]
     early_stop: PositiveInt | None
 
@@ -202,6 +203,7 @@ class EvaluateConfig(_Config):
     data_path: Path | None = None
     split: FileName = "test"
     halting: Halting = "max_steps"
+    halt_probability: Fraction | None = None
     global_batch_size: PositiveInt | None = None
     weights: WeightsName = "auto"
     eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...] = ()  # type: ignore[valid-type]

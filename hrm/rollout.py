@@ -53,7 +53,10 @@ class RolloutStep:
 
 
 def rollout(
-    model: ACTLossHead, batches: Iterable[Batch], halting: Halting = "max_steps"
+    model: ACTLossHead,
+    batches: Iterable[Batch],
+    halting: Halting = "max_steps",
+    halt_probability: float = 0.0,
 ) -> Iterator[RolloutStep]:
     """Run a stream of puzzles, one item per ACT step, until every puzzle has halted.
 
@@ -71,14 +74,18 @@ def rollout(
             it may have any number of rows.
         halting: `max_steps` takes all steps, as the original does; `learned` halts a puzzle when
             the model's halting value says so (the rule of training, without exploration).
+        halt_probability: with `learned`, a puzzle halts before `halt_max_steps` only where
+            sigmoid(q_halt), the model's probability of being right, is at least this.
     """
     assert not model.training
     waiting = _Waiting(batches)
     while waiting.pull():
-        yield from _run(model, waiting, halting)
+        yield from _run(model, waiting, halting, halt_probability)
 
 
-def _run(model: ACTLossHead, waiting: "_Waiting", halting: Halting) -> Iterator[RolloutStep]:
+def _run(
+    model: ACTLossHead, waiting: "_Waiting", halting: Halting, halt_probability: float
+) -> Iterator[RolloutStep]:
     """From a fresh carry for the waiting puzzles until no slot is busy and none waits."""
     act = model.model
     index, offer = waiting.take(len(waiting))
@@ -88,7 +95,9 @@ def _run(model: ACTLossHead, waiting: "_Waiting", halting: Halting) -> Iterator[
         carry, outputs = act(carry, offer)
         done = carry.halted
         if halting == "learned":
-            done = done | act.wants_to_halt(outputs["q_halt_logits"], outputs["q_continue_logits"])
+            q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
+            sure = torch.sigmoid(q_halt) >= halt_probability
+            done = done | (act.wants_to_halt(q_halt, q_continue) & sure)
             carry = replace(carry, halted=done)
         ends = running & done.cpu()
         yield RolloutStep(index, running, ends, carry.steps, carry.current_data, outputs)

@@ -77,7 +77,7 @@ def test_max_steps_equals_repeated_calls(maximum):
         assert step.halting.all() == step.halting.any() == (number == maximum)
 
 
-def first_halting(model, outputs) -> torch.Tensor:
+def first_halting(model, outputs, probability: float = 0.0) -> torch.Tensor:
     """The step of the training rule without exploration, one puzzle at a time."""
     maximum, rows = len(outputs), len(outputs[0]["logits"])
     result = []
@@ -85,20 +85,23 @@ def first_halting(model, outputs) -> torch.Tensor:
         for number, out in enumerate(outputs, start=1):
             q_halt, q_continue = out["q_halt_logits"][row], out["q_continue_logits"][row]
             wants = q_halt > q_continue if model.model.config.q_continue else q_halt > 0
-            if number == maximum or wants:
+            sure = torch.sigmoid(q_halt) >= probability
+            if number == maximum or (wants and sure):
                 result.append(number)
                 break
     return torch.tensor(result)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("probability", [0.0, 0.7])
 @pytest.mark.parametrize("q_continue", [True, False])
-def test_learned_halting_takes_the_first_step_at_which_the_rule_fires(q_continue):
+def test_learned_halting_takes_the_first_step_at_which_the_rule_fires(q_continue, probability):
     model, batch = build(q_continue=q_continue), make_batch()
     expected = all_steps(model, batch)
-    halts_at = first_halting(model, expected)
+    halts_at = first_halting(model, expected, probability)
     assert 5 in halts_at and len(halts_at.unique()) >= 3
-    for number, step in enumerate(rollout(model, [batch], "learned"), start=1):
+    assert (probability > 0) == (halts_at > first_halting(model, expected)).any()
+    for number, step in enumerate(rollout(model, [batch], "learned", probability), start=1):
         running = step.select(step.running)
         assert sorted(running.index.tolist()) == (halts_at >= number).nonzero().flatten().tolist()
         assert torch.equal(running.halting, halts_at[running.index] == number)

@@ -49,11 +49,18 @@ class Solution:
 class Solver:
     """A model in evaluation mode on its device, and what it knows about the puzzles."""
 
-    def __init__(self, model: ACTLossHead, metadata: DatasetMetadata, device: torch.device):
+    def __init__(
+        self,
+        model: ACTLossHead,
+        metadata: DatasetMetadata,
+        device: torch.device,
+        halt_probability: float = 0.0,
+    ):
         self.model = model.to(device).eval()
         self.metadata = metadata
         self.look = GridLook.from_metadata(metadata)
         self.device = device
+        self.halt_probability = halt_probability  # with learned halting; see `rollout`
 
     @classmethod
     def from_checkpoint(
@@ -72,7 +79,8 @@ class Solver:
         """
         chosen = pick_device(device)
         checkpoint = load_checkpoint(Path(path), weights, data_path)
-        return cls(checkpoint.model, checkpoint.metadata, chosen)
+        sure = checkpoint.config.eval_halt_probability
+        return cls(checkpoint.model, checkpoint.metadata, chosen, sure)
 
     @property
     def unseen_identifier(self) -> int:
@@ -133,7 +141,7 @@ class Solver:
             )
         )
         index, answers, q_halt, q_continue = [], [], [], []
-        for step in rollout(self.model, batches, halting):
+        for step in rollout(self.model, batches, halting, self.halt_probability):
             taken = step.select(step.running)
             index.append(taken.index)
             answers.append(taken.outputs["logits"].argmax(-1).to(torch.int32))

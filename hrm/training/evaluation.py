@@ -48,8 +48,9 @@ def evaluate(
     halting: Halting = "max_steps",
     output_keys: Iterable[str] = (),
     must_stop: Callable[[], bool] = lambda: False,
+    halt_probability: float = 0.0,
 ) -> EvaluationResult | None:
-    """Run a split and divide every metric by the number of puzzles.
+    """Run a split and divide every metric by the number of puzzles; halting as of `rollout`.
 
     `must_stop` is asked whenever a batch is read, as often on every rank; None is returned when it
     says so. With learned halting ranks take different numbers of ACT steps in between.
@@ -72,7 +73,7 @@ def evaluate(
         for set_name, of_set in groupby(batches(), key=itemgetter(0)):
             share = _Share(of_set, ranks, device, drop_padding=halting == "learned")
             kept: list[tuple[Tensor, dict[str, Tensor]]] = []
-            for step in rollout(model, share, halting):
+            for step in rollout(model, share, halting, halt_probability):
                 if step.halting.any():
                     answer = step.select(step.halting)
                     per_set[set_name].add(metric_sums(model, answer))

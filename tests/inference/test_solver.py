@@ -77,9 +77,9 @@ def by_hand(solver: Solver, puzzles: np.ndarray, identifier: int) -> tuple[np.nd
     shape = (len(puzzles), ARCH["seq_len"] + 1, ARCH["hidden_size"])
     z_H, z_L = inner.H_init.expand(shape), inner.L_init.expand(shape)
     puzzle = inner.puzzle_emb(torch.full((len(puzzles),), identifier, dtype=torch.int32))
-    steps = []
+    e, weights, steps = inner.embed(inputs, puzzle), inner.cast_weights(), []
     for _ in range(4):
-        z_H, z_L, logits, q_halt, q_continue = inner(z_H, z_L, inputs, puzzle)
+        z_H, z_L, logits, q_halt, q_continue = inner(z_H, z_L, e, weights)
         steps.append((logits.argmax(-1), q_halt, q_continue))
     return tuple(torch.stack(values).numpy() for values in zip(*steps, strict=True))
 

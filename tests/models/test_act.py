@@ -137,7 +137,7 @@ def test_without_a_target(change):
     model = build(**change)
     batch = make_batch(3)
     calls = []
-    model.model.inner.register_forward_hook(lambda *_: calls.append(1))
+    model.model.inner.H_level.register_forward_hook(lambda *_: calls.append(1))
     _, _, metrics, outputs, _ = step(model, model.initial_carry(batch), batch)
     assert "target_q_continue" not in outputs and "q_continue_loss" not in metrics
     assert len(calls) == 1  # no second pass

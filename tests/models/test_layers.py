@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hrm
 from hrm.device import compile_model
@@ -142,8 +143,10 @@ def run(model, batch, steps=1):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("positions", ["rope", "learned", "grid"])
-def test_low_precision_is_near_float32(positions, dtype):
+@pytest.mark.parametrize("backprop", ["one_step", "last_cycle"])
+def test_low_precision_is_near_float32(positions, dtype, backprop):
     arch = ARCH | {"pos_encodings": positions, "qk_norm": positions == "grid"}
+    arch |= {"backprop": backprop}
     exact = hrm.build_model(arch | {"forward_dtype": "float32"}, LOSS)
     exact.state_dict()["model.inner.puzzle_emb.weights"].normal_()
     exact.state_dict()["model.inner.q_head.weight"].normal_(std=0.2)
@@ -167,6 +170,32 @@ def test_low_precision_is_near_float32(positions, dtype):
     for _ in range(2):  # and it goes on without overflow
         carry, loss, *_ = low(carry=carry, batch=batch)
     assert loss.isfinite()
+
+
+def test_weights_are_cast_once_per_act_step():
+    """However many calls, the second forward pass included: four in each of three blocks."""
+    model = hrm.build_model(ARCH, LOSS)
+    batch = make_batch()
+    carry = model.initial_carry(batch)
+    shapes = {
+        p.shape for name, p in model.named_parameters() if "_level" in name and "bias" not in name
+    }
+    with CastsOf(shapes) as casts:
+        model(carry=carry, batch=batch)
+    assert casts.count == 12
+
+
+class CastsOf(TorchDispatchMode):
+    """Counts casts of tensors of some shapes."""
+
+    def __init__(self, shapes):
+        super().__init__()
+        self.shapes, self.count = shapes, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].shape in self.shapes:
+            self.count += 1
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling

@@ -131,6 +131,31 @@ def test_state_keeps_the_parameters_dtype_and_a_copy_goes_its_own_way():
     assert saved["state"][0]["step"].item() == 1 and state["step"].item() == 2
 
 
+def test_moments_that_were_put_in_are_used():
+    """As a run that goes on does it: new tensors in place of those that the optimizer made."""
+    params, others = parameters(torch.float32), []
+    optimizer = AdamATan2(params, lr=0.1)
+    for p in params:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    others = [p.detach().clone().requires_grad_() for p in params]
+    other = AdamATan2(others, lr=0.1)
+    for p, copied in zip(params, others, strict=True):
+        copied.grad = torch.randn_like(p)
+    other.step()  # with moments of its own, which are replaced now
+    for p, copied in zip(params, others, strict=True):
+        other.state[copied] = {name: t.clone() for name, t in optimizer.state[p].items()}
+        with torch.no_grad():
+            copied.copy_(p)
+        p.grad = copied.grad = torch.randn_like(p)
+    optimizer.step()
+    other.step()
+    for p, copied in zip(params, others, strict=True):
+        assert torch.equal(p, copied)
+        for name, t in optimizer.state[p].items():
+            assert torch.equal(t, other.state[copied][name])
+
+
 def test_closure():
     p = torch.tensor([2.0], requires_grad=True)
     optimizer = AdamATan2([p], lr=0.1)

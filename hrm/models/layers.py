@@ -19,7 +19,7 @@ QK_NORM_SCALE = 4.0
 RELATION_KINDS = 8
 RELATION_BIAS_STD = 0.1
 MLP_WIDTH_MULTIPLE = 256
-# Longest sequence for which two plain products beat the fused kernel on a CPU.
+# Longest sequence for which two plain products beat the fused kernel on a CPU in bfloat16.
 CPU_PLAIN_ATTENTION_MAX_LEN = 256
 
 
@@ -56,7 +56,8 @@ def scaled_attention(
 
     q, k, v and result: [B, N, S, H]; bias: [N, S, S] float32.
     """
-    if q.device.type == "cpu" and q.shape[-2] <= CPU_PLAIN_ATTENTION_MAX_LEN:
+    low_precision_cpu = q.device.type == "cpu" and q.dtype != torch.float32
+    if low_precision_cpu and q.shape[-2] <= CPU_PLAIN_ATTENTION_MAX_LEN:
         scores = torch.matmul(q * scale, k.transpose(-2, -1)).float()
         if bias is not None:
             scores = scores + bias

@@ -7,11 +7,12 @@ from hrm.checkpoint import Checkpoint, load_checkpoint, save_predictions
 from hrm.config import EvaluateConfig, PretrainConfig, load_evaluate_config
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import DatasetMetadata
-from hrm.device import compile_model, keep_memory, pick_device
+from hrm.device import CompileMode, compile_model, keep_memory, pick_device
 from hrm.errors import UserError, run_command
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
 
+WORTH_COMPILING = 50_000  # ACT steps of single puzzles
 KEYS = ", ".join(EvaluateConfig.model_fields)
 
 
@@ -26,7 +27,7 @@ def main() -> None:
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         checkpoint, dataset = ranks.together(lambda: load(config, ranks))
         model = checkpoint.model.to(device).eval()
-        compile_model(model, config.compile, device)
+        compile_model(model, compile_mode(config, checkpoint, dataset), device)
         probability = config.halt_probability
         if probability is None:
             probability = checkpoint.config.eval_halt_probability
@@ -74,6 +75,16 @@ def open_dataset(config: EvaluateConfig, trained: PretrainConfig, ranks: Ranks) 
         ),
         split=config.split,
     )
+
+
+def compile_mode(
+    config: EvaluateConfig, checkpoint: Checkpoint, dataset: PuzzleDataset
+) -> CompileMode:
+    """As configured; `auto` compiles where there is enough to do."""
+    rows = dataset.batches_per_iteration() * dataset.config.global_batch_size
+    steps = rows * checkpoint.model.model.config.halt_max_steps
+    is_worth_it = config.compile != "auto" or steps >= WORTH_COMPILING
+    return config.compile if is_worth_it else "false"
 
 
 def check_fit(trained: DatasetMetadata, dataset: PuzzleDataset) -> None:

@@ -39,6 +39,11 @@ CASES: dict[str, tuple[str, int, list[str]]] = {  # recipe, side of the grid, ov
     "published": ("cfg_pretrain", 9, ["global_batch_size=32"]),
     "published-384": ("cfg_pretrain", 9, ["global_batch_size=384"]),
     "small": ("cfg_pretrain", 9, [*SMALL, "global_batch_size=64"]),
+    "small-float32": (
+        "cfg_pretrain",
+        9,
+        [*SMALL, "global_batch_size=64", "arch.forward_dtype=float32"],
+    ),
     "tiny": ("cfg_pretrain", 4, [*SMALL, *TINY, "global_batch_size=64"]),
     "quickstart-4x4": ("quickstart_4x4", 4, []),
     "quickstart-6x6": ("quickstart_6x6", 6, []),

@@ -208,7 +208,7 @@ class EvaluateConfig(_Config):
     weights: WeightsName = "auto"
     eval_save_outputs: tuple[Literal[OUTPUT_KEYS], ...] = ()  # type: ignore[valid-type]
     device: DeviceName = "auto"
-    compile: Compile = "false"
+    compile: Compile = "auto"
 
 
 class SolveConfig(_Config):

@@ -16,7 +16,10 @@ from hrm.models.layers import Block
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 CompileMode = Literal["auto", "true", "false"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST_CPU_STATE = 2**21  # numbers in the state of a micro-batch
+# That one block is compiled for: training, and batches that shrink in evaluation. With torch's own
+# limit of 8 those beyond it would run uncompiled.
+MOST_SHAPES = 64
+CPU_STATE = 2**21  # numbers in the state of a micro-batch
 LARGEST_KEPT = 32 << 20  # bytes
 
 
@@ -53,16 +56,17 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def micro_batch_size(device: torch.device, rows: int, numbers: int) -> int:
-    """Rows per forward pass: all of them, but on a CPU only what its caches help with.
+    """Rows per forward pass: all of them, but on a CPU about as many as its caches help with.
 
     Args:
-        rows: of the whole batch, which the result divides.
+        rows: of the whole batch; the result is the divisor that comes nearest, as a ratio.
         numbers: in the state of one row.
     """
-    if device.type != "cpu":
+    fitting = CPU_STATE / numbers
+    if device.type != "cpu" or rows <= fitting:
         return rows
-    fitting = max(1, LARGEST_CPU_STATE // numbers)
-    return next(n for n in range(min(rows, fitting), 0, -1) if rows % n == 0)
+    divisors = [n for n in range(1, rows + 1) if rows % n == 0]
+    return min(divisors, key=lambda n: max(n / fitting, fitting / n))
 
 
 def keep_memory() -> None:
@@ -103,6 +107,7 @@ def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> 
             raise UserError(f"{reason}; use compile=false") from None
         warnings.warn(f"{reason}; going on without", stacklevel=2)
         return False
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
     for module in model.modules():
         if isinstance(module, Block):
             module.compile(dynamic=False)

@@ -53,7 +53,8 @@ slow: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/training.py
-	test -d $(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE)
+	$(BIN)/python benchmarks/techniques.py
+	$(BIN)/python evaluate.py checkpoint=$(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE) SEED=0
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_RUN)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/builder.py

@@ -80,11 +80,12 @@ def open_dataset(config: EvaluateConfig, trained: PretrainConfig, ranks: Ranks) 
 def compile_mode(
     config: EvaluateConfig, checkpoint: Checkpoint, dataset: PuzzleDataset
 ) -> CompileMode:
-    """As configured; `auto` compiles where there is enough to do."""
+    """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
+    if config.compile != "auto":
+        return config.compile
     rows = dataset.batches_per_iteration() * dataset.config.global_batch_size
     steps = rows * checkpoint.model.model.config.halt_max_steps
-    is_worth_it = config.compile != "auto" or steps >= WORTH_COMPILING
-    return config.compile if is_worth_it else "false"
+    return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"
 
 
 def check_fit(trained: DatasetMetadata, dataset: PuzzleDataset) -> None:

@@ -82,7 +82,7 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkpoint", type=Path, help="a step_<n>, or a run's folder")
     parser.add_argument("--data-path", type=Path, help="else the training run's")
     parser.add_argument("--halt-probability", type=float, help="else the training run's")

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrm.device import keep_memory
+from hrm.device import has_fast_bfloat16, keep_memory
 from hrm.models.layers import Block, RotaryEmbedding, scaled_attention
 from hrm.optim import AdamATan2
 
@@ -28,7 +28,7 @@ Work = Callable[[], object]
 WIDTHS = ((512, 8, 82, 32), (128, 4, 81, 64))  # hidden size, heads, positions, batch
 PUBLISHED_PARAMETERS = [p for _ in range(8) for p in (786432, 262144, 1572864, 786432)]
 SMALL_PARAMETERS = [p for _ in range(4) for p in (49152, 16384, 65536, 32768)] + [1024] * 11
-DTYPE = torch.bfloat16
+DTYPE = torch.bfloat16 if has_fast_bfloat16(torch.device("cpu")) else torch.float32
 BETAS = (0.9, 0.95)
 
 

@@ -210,6 +210,12 @@ class EvaluateConfig(_Config):
     device: DeviceName = "auto"
     compile: Compile = "auto"
 
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        if self.halt_probability is not None and self.halting != "learned":
+            raise ValueError("halt_probability counts only with halting=learned; give both")
+        return self
+
 
 class SolveConfig(_Config):
     """What `solve.py` reads."""

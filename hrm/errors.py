@@ -46,7 +46,8 @@ class RankLost(UserError):
 def first_mistake(error: ValidationError) -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(map(str, first["loc"])) or "(top level)", first["msg"]
+    key = ".".join(map(str, first["loc"])) or "(top level)"
+    return key, first["msg"].removeprefix("Value error, ")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -41,7 +41,7 @@ class RolloutStep:
             chosen: [B] bool, on the host.
         """
         slots = chosen.nonzero().flatten()
-        rows = slots.to(self.steps.device, non_blocking=True)
+        rows = slots.to(self.steps.device)
         return RolloutStep(
             index=self.index[slots],
             running=self.running[slots],
@@ -112,11 +112,11 @@ def _run(
             free = free[: len(numbers)]
             index = index.index_copy(0, free, numbers)
             running = running.index_fill(0, free, True)
-            slots = free.to(done.device, non_blocking=True)
+            slots = free.to(done.device)
             offer = {n: held.index_copy(0, slots, rows[n]) for n, held in offer.items()}
         if len(kept := _kept_slots(running)) < len(running):
             index, running = index[kept], running[kept]
-            slots = kept.to(done.device, non_blocking=True)
+            slots = kept.to(done.device)
             carry, offer = carry.select(slots), {n: held[slots] for n, held in offer.items()}
 
 

@@ -6,7 +6,7 @@ V vocabulary.
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -163,7 +163,7 @@ class ReasoningModule(nn.Module):
 
     def cast(self, dtype: torch.dtype) -> list[BlockWeights]:
         """The layers' weights in `dtype`."""
-        return [cast(Block, layer).cast(dtype) for layer in self.layers]
+        return [layer.cast(dtype) for layer in self.layers if isinstance(layer, Block)]
 
     def forward(
         self, h: Tensor, injection: Tensor, rotate: nn.Module, weights: list[BlockWeights]

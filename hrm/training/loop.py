@@ -327,7 +327,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             config.eval_halting,
             config.eval_save_outputs,
             must_stop,
-            config.eval_halt_probability,
+            halt_probability=config.eval_halt_probability,
         )
     if result is None:
         (signal,) = job.ranks.maximum(job.stop.signal)

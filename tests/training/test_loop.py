@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import evaluate as evaluate_script
 from hrm.checkpoint import find_checkpoint, load_checkpoint
-from hrm.config import load_pretrain_config
+from hrm.config import EvaluateConfig, load_pretrain_config
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.inference.solver import Solver
 from hrm.manifest import write_manifest
+from hrm.training import loop
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import evaluate
 from hrm.training.loop import for_device
@@ -128,6 +132,48 @@ def test_evaluation_does_not_depend_on_batch_size(trained, data_4x4, halting):
         assert other == pytest.approx(results[0], rel=1e-5)
 
 
+def test_every_evaluation_asks_for_the_probability_that_is_configured(
+    data_4x4, tmp_path, monkeypatch
+):
+    asked = []
+
+    def spy(*arguments, halt_probability, **more):
+        asked.append(halt_probability)
+        return evaluate(*arguments, halt_probability=halt_probability, **more)
+
+    monkeypatch.setattr(loop, "evaluate", spy)
+    monkeypatch.setattr(evaluate_script, "evaluate", spy)
+    run_dir = tmp_path / "run"
+    more = ["compile=false", "eval_halt_probability=0.75", f"checkpoint_path={run_dir}"]
+    config = load_pretrain_config([f"data_path={data_4x4}", "run_name=x", *SHORT, *more])
+    loop.train(config, Ranks(0, 1, 0), torch.device("cpu"))
+    assert asked == [0.75, 0.75]
+    assert Solver.from_checkpoint(run_dir, "cpu").halt_probability == 0.75
+    for given, expected in ((), 0.75), (("halting=learned", "halt_probability=0.25"), 0.25):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", f"checkpoint={run_dir}", *given])
+        evaluate_script.main()
+        assert asked.pop() == expected
+
+
+@pytest.mark.parametrize(
+    "given, rows, expected",
+    [
+        ({}, 39, "false"),
+        ({}, 100_000, "auto"),
+        ({"halting": "learned"}, 100_000, "false"),
+        ({"compile": "true"}, 1, "true"),
+        ({"compile": "false"}, 100_000, "false"),
+    ],
+    ids=str,
+)
+def test_evaluation_compiles_where_there_is_enough_to_do(trained, given, rows, expected):
+    config = EvaluateConfig(checkpoint=trained, **given)
+    size = SimpleNamespace(
+        batches_per_iteration=lambda: rows, config=SimpleNamespace(global_batch_size=1)
+    )
+    assert evaluate_script.compile_mode(config, load_checkpoint(trained), size) == expected
+
+
 def test_evaluate_on_two_ranks(trained, run_script):
     arguments = (f"checkpoint={trained}", *EVAL_SHORT)
     result = run_script("evaluate.py", *arguments, ranks=2)
@@ -227,6 +273,7 @@ def test_mistakes(data_4x4, run_script, tmp_path, arguments, words):
         (["checkpoint=nowhere"], ["nowhere"]),
         (["checkpoint=.", "haltin=learned"], ["haltin", "halting"]),
         (["checkpoint"], ["key=value"]),
+        (["checkpoint=.", "halt_probability=0.9"], ["halt_probability", "halting=learned"]),
     ],
 )
 def test_evaluate_mistakes(run_script, arguments, words):

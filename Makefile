@@ -6,7 +6,7 @@ SIZE ?= 4x4
 SEED ?= 0
 
 BIN := .venv/bin
-DATA := data/quickstart-$(SIZE)
+DATA := data/quickstart-$(SIZE)-seed$(SEED)
 RUN := checkpoints/quickstart/$(SIZE)-seed$(SEED)
 BOX_4x4 := 2x2
 BOX_6x6 := 2x3

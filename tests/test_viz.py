@@ -7,7 +7,6 @@ import pytest
 
 from hrm.data.format import DatasetMetadata
 from hrm.viz import (
-    ANSI,
     GridLook,
     draw_grid,
     legend,
@@ -15,6 +14,7 @@ from hrm.viz import (
     side_by_side,
     wants_color,
 )
+from hrm.viz.terminal import ANSI
 
 SMALL = GridLook((4, 4), (2, 2), ".1234")
 PUZZLE = np.array([1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])

@@ -1,0 +1,17 @@
+"""The one place that draws: puzzle grids for a terminal or a log file, learning curves as a PNG."""
+
+from hrm.viz.charts import plot_learning_curves
+from hrm.viz.look import PAD_SYMBOL, GridLook, cell_kinds, wrong_cells
+from hrm.viz.terminal import draw_grid, legend, side_by_side, wants_color
+
+__all__ = [
+    "PAD_SYMBOL",
+    "GridLook",
+    "cell_kinds",
+    "draw_grid",
+    "legend",
+    "plot_learning_curves",
+    "side_by_side",
+    "wants_color",
+    "wrong_cells",
+]

@@ -18,7 +18,8 @@ export class Chart {
   #xs = []; // where a reading can be taken
 
   /**
-   * options: label; formatX, formatY; yRange [low, high] or null for the data's; height;
+   * options: label; formatX, formatY; yRange [low, high] or null for the data's; height; fromZero:
+   * x begins at 0;
    * formatReading if not formatY; onPick(x) on a click; readable: the plot takes the focus, and
    * arrow keys read values.
    */
@@ -211,10 +212,11 @@ function closest(points, x) {
   return before && x - before.x < after.x - x ? before : after;
 }
 
-function makeScales(series, inner, log, { yRange }) {
+function makeScales(series, inner, log, { yRange, fromZero = false }) {
   const all = series.flatMap(({ points }) => points);
   const bounds = (values) => [Math.min(...values), Math.max(...values)];
   let [x0, x1] = all.length ? bounds(all.map((p) => p.x)) : [0, 1];
+  if (fromZero) x0 = Math.min(x0, 0);
   if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
   let [y0, y1] = yRange ?? (all.length ? bounds(all.flatMap((p) => [p.low, p.high])) : [0, 1]);
   if (!yRange && !log) y0 = Math.min(0, y0);
@@ -224,7 +226,7 @@ function makeScales(series, inner, log, { yRange }) {
     x: (value) => MARGIN.left + (inner.width * (value - x0)) / (x1 - x0),
     fromX: (px) => x0 + ((px - MARGIN.left) * (x1 - x0)) / inner.width,
     y: (value) => MARGIN.top + inner.height * (1 - (along(value) - along(y0)) / (along(y1) - along(y0))),
-    xTicks: ticks(x0, x1, Math.max(2, inner.width / 90)).filter(Number.isInteger),
+    xTicks: ticks(x0, x1, Math.max(2, inner.width / 70)).filter(Number.isInteger),
     yTicks: log ? logTicks(y0, y1) : ticks(y0, y1, 4),
   };
 }

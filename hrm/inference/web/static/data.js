@@ -57,7 +57,7 @@ export class DataView {
       const options = this.#datasets.map(({ id }) => ({ value: id, text: id }));
       setOptions(byId("data-set"), options, main?.data_path_id);
       if (options.length) this.#chooseSet();
-      else say(this.#message, "There are no data sets yet. Build one, for example with make quickstart, then reload this page.");
+      else say(this.#message, "There are no data sets yet. Build one, for example with “make quickstart”, then reload this page.");
     } catch (error) {
       this.#loaded = false; // the next visit tries again
       this.#fail(error);
@@ -120,12 +120,14 @@ export class DataView {
     const given = givens(symbols);
     this.#puzzle.show(symbols.map((symbol, cell) => ({ symbol, given: given[cell] })));
     this.#answer.show(Array.from(answer).map((symbol, cell) => (
-      { symbol, given: given[cell], confidence: 1 })));
+      { symbol, given: given[cell], answered: true })));
     byId("data-index").value = index;
     byId("data-grids").hidden = byId("data-bar").hidden = false;
-    byId("data-version").textContent = last - first > 1
-      ? `Version ${index - first + 1} of ${last - first}`
-      : "One version only";
+    const single = last - first === 1;
+    byId("data-version").textContent = single
+      ? "This puzzle has no augmented versions."
+      : `Version ${index - first + 1} of ${(last - first).toLocaleString("en")}`;
+    for (const id of ["previous", "next"]) byId(`data-version-${id}`).hidden = single;
     this.#showButtons();
   }
 

@@ -42,10 +42,10 @@ export function onClick(button, action) {
   button.addEventListener("click", () => isEnabled(button) && action());
 }
 
-/** Say something in a role=status element; `kind` is "info" or "error". */
+/** Say something in a role=status element, once; `kind` is "info" or "error". */
 export function say(element, text, kind = "info") {
   element.dataset.kind = kind;
-  element.textContent = text;
+  if (element.textContent !== text) element.textContent = text;
 }
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;

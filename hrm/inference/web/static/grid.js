@@ -1,6 +1,7 @@
 // A puzzle's grid: a Sudoku as a table of cells (editable or not), anything else as a picture.
 //
-// Cells to show: {symbol, given, confidence, changed, wrong, invalid}; only symbol is required.
+// Cells to show: {symbol, given, answered, confidence, changed, wrong, invalid}; only symbol is
+// required. A confidence makes a cell an answered one.
 
 import { html } from "./dom.js";
 import { isBlank, isSudoku, toSymbol } from "./rules.js";
@@ -120,8 +121,8 @@ export class Grid {
     const states = ["given", "changed", "wrong", "invalid"];
     for (const state of states) element.classList.toggle(state, Boolean(cell[state]));
     const sure = cell.confidence ?? null;
-    element.classList.toggle("answered", sure !== null && !cell.given);
-    element.style.setProperty("--confidence", sure ?? 1);
+    element.classList.toggle("answered", !cell.given && (sure !== null || Boolean(cell.answered)));
+    element.style.setProperty("--confidence", sure ?? (isSudoku(this.#look) ? 0 : 1));
     element.title = sure === null || cell.given ? "" : `${(100 * sure).toFixed(1)} % sure`;
 
     if (!isSudoku(this.#look)) {

@@ -1,9 +1,11 @@
 // The steps of one rollout: slider, play and pause, figures, chart of the halt probability.
 
 import { Chart } from "./chart.js";
-import { byId, count, html, onClick, percent } from "./dom.js";
+import { byId, count, html, onClick, percent, setEnabled } from "./dom.js";
 
 const SECONDS_PER_STEP = 0.7;
+
+const numberOr = (number, text) => number?.toLocaleString("en") ?? text;
 
 export class Player {
   #onMove;
@@ -20,7 +22,7 @@ export class Player {
     this.#onMove = onMove;
     this.#chart = new Chart(byId("player-chart"), {
       label: "Halt probability over the steps; the table after it has the values",
-      height: 170,
+      height: 190,
       yRange: [0, 1],
       formatX: String,
       formatY: (share) => `${Math.round(100 * share)} %`,
@@ -50,12 +52,14 @@ export class Player {
     this.#haltedAt = haltedAt;
     byId("player-empty").hidden = steps.length > 0;
     byId("player-body").hidden = steps.length === 0;
-    this.#slider.max = steps.length;
+    this.#slider.max = Math.max(steps.length, 1);
+    this.#slider.disabled = steps.length === 0;
+    setEnabled(this.#play, steps.length > 0);
     this.#move(position);
     byId("player-table").replaceChildren(
       ...steps.map((step, index) =>
         html("tr", {}, html("th", { scope: "row" }, String(index + 1)),
-          html("td", {}, percent(step.halt_probability)), html("td", {}, String(step.changed)))));
+          html("td", {}, percent(step.halt_probability)), html("td", {}, numberOr(step.changed, "first answer")))));
   }
 
   pause() {
@@ -97,9 +101,9 @@ export class Player {
     this.#slider.setAttribute("aria-valuetext", status);
     byId("player-status").textContent = status;
     byId("player-halt").textContent = step ? percent(step.halt_probability) : "–";
-    byId("player-changed").textContent = step ? step.changed.toLocaleString("en") : "–";
+    byId("player-changed").textContent = numberOr(step?.changed, "–");
     byId("player-confidence").textContent = step ? percent(step.meanConfidence) : "–";
-    byId("player-wrong").textContent = step?.wrong?.toLocaleString("en") ?? "–";
+    byId("player-wrong").textContent = numberOr(step?.wrong, "–");
     const points = this.#steps.map((one, index) => ({ x: index + 1, y: one.halt_probability }));
     const marks = this.#haltedAt === null ? [] : [{ x: this.#haltedAt, text: "halted here" }];
     this.#chart.update({
@@ -110,6 +114,7 @@ export class Player {
   }
 
   #describe(step) {
+    if (!this.#steps.length) return "no steps yet";
     if (!step) return `puzzle, before the first of ${count(this.#steps.length, "step")}`;
     const valid = { true: ", valid", false: ", not valid" }[step.valid] ?? "";
     const place = `step ${this.#position} of ${this.#steps.length}`;

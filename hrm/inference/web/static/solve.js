@@ -5,10 +5,12 @@ import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
 import { describeStep, puzzleCells, verdict } from "./rollout.js";
-import { blankOf, cellCount, conflicts, isSudoku, parsePuzzle, sameLook, toSymbol, toText } from "./rules.js";
+import { blankOf, cellCount, conflicts, isBlank, isSudoku, parsePuzzle, sameLook, toText } from "./rules.js";
 
 const MORE_STEPS = 8;
 const MOST_STEPS = 256;
+const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, digits set, Backspace clears.";
+const READY = "Ready: press Think.";
 
 export class SolveView {
   #checkpoints = [];
@@ -86,7 +88,7 @@ export class SolveView {
 
   #noCheckpoints() {
     for (const id of ["think", "clear", "example"]) setEnabled(byId(`solve-${id}`), false);
-    say(this.#message, "There are no checkpoints yet. Train one, for example with make quickstart, then reload this page.");
+    say(this.#message, "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.");
   }
 
   #choose(id, withExample) {
@@ -101,7 +103,7 @@ export class SolveView {
       return;
     }
     this.#grid.setLook(this.#checkpoint);
-    byId("solve-legend").hidden = !isSudoku(this.#checkpoint);
+    for (const item of byId("solve-legend").querySelectorAll(".of-sudoku")) item.hidden = !isSudoku(this.#checkpoint);
     this.#clear();
     if (withExample && this.#dataset()) this.#loadExample();
   }
@@ -146,7 +148,7 @@ export class SolveView {
     this.#showTextError("");
     this.#player.clear();
     this.#showGrid();
-    this.#tellConflicts();
+    this.#tellPuzzle();
     this.#showContinue();
   }
 
@@ -154,14 +156,14 @@ export class SolveView {
     if (symbol === this.#puzzle[cell]) return;
     const hadSteps = this.#steps.length > 0;
     this.#setPuzzle(this.#puzzle.with(cell, symbol), null, "");
-    if (hadSteps && !this.#message.textContent) say(this.#message, "The puzzle has changed: press Think again.");
+    if (hadSteps && this.#message.dataset.kind !== "error") say(this.#message, "The puzzle has changed: press Think again.");
   }
 
-  #tellConflicts() {
+  #tellPuzzle() {
     const cells = [...conflicts(this.#puzzle, this.#checkpoint)];
     const symbols = [...new Set(cells.map((cell) => this.#puzzle[cell]))].sort().join(", ");
     if (cells.length) say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
-    else say(this.#message, "");
+    else say(this.#message, this.#puzzle.every(isBlank) ? HOW_TO_TYPE : READY);
   }
 
   #onPaste(event) {

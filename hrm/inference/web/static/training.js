@@ -9,7 +9,7 @@ const FIRST = ["exact_accuracy", "accuracy", "lm_loss", "steps"]; // of the tabl
 const SHARES = new Set(["accuracy", "exact_accuracy", "q_halt_accuracy"]);
 
 const rounded = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
-const common = { readable: true, formatX: (step) => step.toLocaleString("en") };
+const common = { readable: true, height: 240, fromZero: true, formatX: (step) => step.toLocaleString("en") };
 
 export class TrainingView {
   #series = new Map(); // "train/lm_loss" -> [{x, y}]
@@ -71,7 +71,7 @@ export class TrainingView {
       return POLL_SECONDS;
     } catch (error) {
       if (isAbort(error)) throw error;
-      if (this.#message.textContent !== error.message) say(this.#message, error.message, "error");
+      say(this.#message, error.message, "error");
       return Math.max(POLL_SECONDS, error.retryAfter ?? 0);
     }
   }
@@ -82,7 +82,7 @@ export class TrainingView {
       { value: id, text: `${id} (${count(steps)})` }));
     setOptions(byId("training-run"), options);
     if (runs.length) this.#run = byId("training-run").value;
-    else say(this.#message, "There are no runs yet. Start one, for example with make quickstart; its curves appear here.");
+    else say(this.#message, "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.");
   }
 
   async #fetch(signal) {
@@ -114,6 +114,7 @@ export class TrainingView {
       });
       chart.update({ series, log: metric === "lm_loss" && byId("training-log").checked });
     }
+    byId("training-legend").hidden = byId("training-charts").hidden = this.#series.size === 0;
     this.#drawTable();
   }
 

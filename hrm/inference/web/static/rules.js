@@ -19,7 +19,7 @@ export const isBlank = (symbol) => symbol === "." || symbol === " " || symbol ==
 /** Cells that hold a symbol which a given must not change: everything but blanks. */
 export const givens = (puzzle) => puzzle.map((symbol) => !isBlank(symbol));
 
-/** Cells of a Sudoku whose symbol stands a second time in their row, column or box. */
+/** Cells of a Sudoku, in order, whose symbol stands twice in their row, column or box: a Set. */
 export function conflicts(cells, look) {
   const found = new Set();
   if (!isSudoku(look)) return found;
@@ -37,7 +37,7 @@ export function conflicts(cells, look) {
       else seen.set(key, cell);
     }
   });
-  return found;
+  return new Set([...found].sort((a, b) => a - b));
 }
 
 /**

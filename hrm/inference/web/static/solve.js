@@ -229,6 +229,7 @@ export class SolveView {
   }
 
   async #run(halting, steps, known) {
+    this.#loading.stop();
     const signal = this.#thinking.start();
     const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), steps, halting };
     this.#fault = null;

@@ -55,7 +55,7 @@ def test_the_slider_goes_through_the_steps_by_keyboard(open_page):
     assert shown(page) == "." * 16
     page.keyboard.press("ArrowRight")
     expect(page.locator("#player-status")).to_have_text(
-        "step 1 of 4, halt probability 0.7 %, not valid"
+        "step 1 of 4, halt probability 0.7%, not valid"
     )
     assert "." not in shown(page)
     expect(page.locator("#player-table tr")).to_have_count(4)
@@ -150,14 +150,12 @@ def test_the_text_field_fills_the_grid(open_page):
     expect(page.locator("#solve-text-error")).to_be_empty()
 
 
-def test_an_example_of_the_data_set_shows_which_cells_are_wrong(open_page, url):
+def test_an_example_of_the_data_set_shows_which_cells_are_wrong(open_page):
     page = open_page()
-    with page.expect_response("**/api/example*"):
+    with page.expect_response("**/api/example*") as response:
         page.get_by_role("button", name="Example from the data set").click()
-    origin = page.locator("#solve-origin").text_content()
-    index, data = re.match(r"example (\d+) of (.+), test", origin).groups()
-    query = f"{url}/api/example?data={data}&split=test&index={index}"
-    example = page.request.get(query).json()
+    example = response.value.json()
+    expect(page.locator("#solve-origin")).to_contain_text(f"example {example['index']} of")
     assert shown(page) == example["puzzle"]
     think(page)
     wrong = sum(a != b for a, b in zip(shown(page), example["answer"], strict=True))
@@ -210,6 +208,12 @@ def test_a_server_that_is_gone_is_told(open_page, problems):
     expect(page.locator("#data-message")).to_contain_text("The server cannot be reached.")
     page.get_by_role("tab", name="Training").click()
     expect(page.locator("#training-message")).to_contain_text("The server cannot be reached.")
+    page.get_by_role("tab", name="Solve").click()
+    page.reload()
+    expect(message(page)).to_contain_text("The server cannot be reached.")
+    page.unroute("**/api/**")
+    page.get_by_role("button", name="Think").click()
+    expect(message(page)).to_have_text("Ready: press Think.")
     forgive(problems, "net::ERR_FAILED")
 
 

@@ -101,7 +101,21 @@ def test_only_wrongly_answered_examples(open_page):
 def test_fresh_weights_answer_every_example_wrongly(open_page):
     page = open_page("data")
     page.get_by_label("Only those answered wrongly by").check()
-    expect(page.locator("#wrong-count")).to_have_text("40 wrong of 40 checked (100.0 %)")
+    expect(page.locator("#wrong-count")).to_have_text("40 wrong of 40 checked (100.0%)")
+
+
+def test_looking_for_wrong_answers_waits_for_a_busy_server_and_stops(open_page, problems):
+    page = open_page("data")
+    expect(page.locator("#data-version")).not_to_be_empty()
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "busy"}}
+    answers = [busy, {"json": {"wrong": [3, 9], "checked": 32, "examples": 40}}]
+    # The last request is never answered.
+    page.route("**/api/check", lambda r: r.fulfill(**answers.pop(0)) if answers else None)
+    page.get_by_label("Only those answered wrongly by").check()
+    expect(page.locator("#wrong-count")).to_have_text("2 wrong of 32 checked (6.3%)")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator("#wrong-message")).to_have_text("Stopped; 2 wrong answers so far.")
+    forgive(problems, "429")
 
 
 def test_training_shows_curves_and_follows_the_run(open_page, runs):
@@ -276,3 +290,5 @@ def think_long(page: Page, tries: int = 20) -> None:
             break
     page.locator("#player-step").fill(str(max(2, steps // 2)))
     page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate("scrollTo(0, 0)")

@@ -48,7 +48,7 @@ export function say(element, text, kind = "info") {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(1)} %`;
+export const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 export const count = (number, noun) =>
   `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;

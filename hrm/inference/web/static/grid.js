@@ -123,7 +123,7 @@ export class Grid {
     const sure = cell.confidence ?? null;
     element.classList.toggle("answered", !cell.given && (sure !== null || Boolean(cell.answered)));
     element.style.setProperty("--confidence", sure ?? (isSudoku(this.#look) ? 0 : 1));
-    element.title = sure === null || cell.given ? "" : `${(100 * sure).toFixed(1)} % sure`;
+    element.title = sure === null || cell.given ? "" : `${(100 * sure).toFixed(1)}% sure`;
 
     if (!isSudoku(this.#look)) {
       const kind = this.#look.symbols.includes("#") ? PICTURE_KINDS[cell.symbol] : null;
@@ -143,7 +143,7 @@ export class Grid {
     const columns = this.#look.grid_shape[1];
     const parts = [`Row ${Math.floor(index / columns) + 1}, column ${(index % columns) + 1}`];
     if (cell.given) parts.push("given");
-    else if (cell.confidence != null) parts.push(`${(100 * cell.confidence).toFixed(0)} % sure`);
+    else if (cell.confidence != null) parts.push(`${(100 * cell.confidence).toFixed(0)}% sure`);
     if (cell.changed) parts.push("changed in this step");
     if (cell.wrong) parts.push("wrong");
     if (cell.invalid) parts.push("contradicts another cell");

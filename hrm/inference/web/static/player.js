@@ -25,7 +25,7 @@ export class Player {
       height: 190,
       yRange: [0, 1],
       formatX: String,
-      formatY: (share) => `${Math.round(100 * share)} %`,
+      formatY: (share) => `${Math.round(100 * share)}%`,
       formatReading: percent,
       onPick: (step) => this.#seek(step),
     });

@@ -87,7 +87,7 @@ export class SolveView {
   }
 
   #noCheckpoints() {
-    for (const id of ["think", "clear", "example"]) setEnabled(byId(`solve-${id}`), false);
+    setEnabled(byId("solve-think"), false);
     say(this.#message, "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.");
   }
 
@@ -96,6 +96,7 @@ export class SolveView {
     this.#checkpoint = this.#checkpoints.find((one) => one.id === id);
     const { max_steps: steps } = this.#checkpoint;
     byId("solve-steps").value = steps;
+    setEnabled(byId("solve-clear"), true);
     setEnabled(byId("solve-example"), this.#dataset() !== undefined);
     byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
     if (before && sameLook(before, this.#checkpoint)) {
@@ -209,6 +210,10 @@ export class SolveView {
   }
 
   #think() {
+    if (this.#checkpoint === null) {
+      this.#ready = this.#load(); // it failed before
+      return;
+    }
     const field = byId("solve-steps");
     if (!field.checkValidity() || field.value === "") {
       say(this.#message, `At most steps: give a whole number from 1 to ${MOST_STEPS}.`, "error");

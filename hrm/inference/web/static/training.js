@@ -15,6 +15,7 @@ export class TrainingView {
   #series = new Map(); // "train/lm_loss" -> [{x, y}]
   #latest = new Map(); // "train/lm_loss" -> value
   #run = null;
+  #known = false; // the list of runs has been asked for since the view became visible
   #offset = 0;
   #visible = false;
   #following = new Latest();
@@ -23,12 +24,15 @@ export class TrainingView {
     lm_loss: new Chart(byId("chart-loss"), { ...common, label: "Loss", formatY: rounded }),
     exact_accuracy: new Chart(byId("chart-accuracy"), {
       ...common, label: "Solved exactly", yRange: [0, 1],
-      formatY: (share) => `${Math.round(100 * share)} %`, formatReading: percent }),
+      formatY: (share) => `${Math.round(100 * share)}%`, formatReading: percent }),
     steps: new Chart(byId("chart-steps"), { ...common, label: "ACT steps", formatY: rounded }),
   };
 
   constructor() {
-    byId("training-run").addEventListener("change", (event) => this.#choose(event.target.value));
+    byId("training-run").addEventListener("change", (event) => {
+      this.#choose(event.target.value);
+      this.#follow();
+    });
     byId("training-log").addEventListener("change", () => this.#draw());
     document.addEventListener("visibilitychange", () => this.#follow());
   }
@@ -42,7 +46,6 @@ export class TrainingView {
     this.#run = run;
     this.#forget();
     this.#draw();
-    this.#follow();
   }
 
   #forget() {
@@ -53,6 +56,7 @@ export class TrainingView {
 
   async #follow() {
     this.#following.stop();
+    this.#known = false;
     if (!this.#visible || document.hidden) return;
     const signal = this.#following.start();
     try {
@@ -65,7 +69,7 @@ export class TrainingView {
   /** Fetch what is new; seconds until the next time. */
   async #poll(signal) {
     try {
-      if (this.#run === null) await this.#findRuns(signal);
+      if (!this.#known) await this.#findRuns(signal);
       if (this.#run !== null && (await this.#fetch(signal))) this.#draw();
       if (this.#run !== null) say(this.#message, this.#series.size ? "" : "This run has no values yet.");
       return POLL_SECONDS;
@@ -81,8 +85,9 @@ export class TrainingView {
     const options = runs.map(({ id, steps_done: steps }) => (
       { value: id, text: `${id} (${count(steps)})` }));
     setOptions(byId("training-run"), options);
-    if (runs.length) this.#run = byId("training-run").value;
-    else say(this.#message, "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.");
+    this.#known = runs.length > 0;
+    if (this.#known && !runs.some(({ id }) => id === this.#run)) this.#choose(options[0].value);
+    if (!this.#known) say(this.#message, "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.");
   }
 
   async #fetch(signal) {

@@ -117,7 +117,7 @@ export class WrongScan {
     const bar = byId("wrong-progress");
     bar.max = examples;
     bar.value = checked;
-    const share = checked ? ` (${((100 * this.#wrong.length) / checked).toFixed(1)} %)` : "";
+    const share = checked ? ` (${((100 * this.#wrong.length) / checked).toFixed(1)}%)` : "";
     byId("wrong-count").textContent =
       `${this.#wrong.length.toLocaleString("en")} wrong of ${checked.toLocaleString("en")} checked${share}`;
   }

@@ -7,6 +7,7 @@ import { TrainingView } from "./training.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const panelOf = (tab) => byId(tab.getAttribute("aria-controls"));
+const nameOf = (tab) => tab.id.slice("tab-".length);
 
 const solve = new SolveView();
 const views = {
@@ -21,7 +22,7 @@ const views = {
 /** Switch to a view: "solve", "data" or "training". */
 function show(name) {
   for (const tab of tabs) {
-    const chosen = panelOf(tab).id === name;
+    const chosen = nameOf(tab) === name;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
     panelOf(tab).hidden = !chosen;
@@ -33,7 +34,7 @@ function show(name) {
 const named = () => (location.hash.slice(1) in views ? location.hash.slice(1) : null);
 
 tabs.forEach((tab, index) => {
-  tab.addEventListener("click", () => show(panelOf(tab).id));
+  tab.addEventListener("click", () => show(nameOf(tab)));
   tab.addEventListener("keydown", (event) => {
     const last = tabs.length - 1;
     const target = { ArrowRight: index === last ? 0 : index + 1, ArrowLeft: index ? index - 1 : last,
@@ -41,7 +42,7 @@ tabs.forEach((tab, index) => {
     if (target === undefined) return;
     event.preventDefault();
     tabs[target].focus();
-    show(panelOf(tabs[target]).id);
+    show(nameOf(tabs[target]));
   });
 });
 window.addEventListener("hashchange", () => named() && show(named()));

@@ -70,7 +70,7 @@ export class TrainingView {
   async #poll(signal) {
     try {
       if (!this.#known) await this.#findRuns(signal);
-      if (this.#run !== null && (await this.#fetch(signal))) this.#draw();
+      if (this.#run !== null) await this.#fetch(signal);
       if (this.#run !== null) say(this.#message, this.#series.size ? "" : "This run has no values yet.");
       return POLL_SECONDS;
     } catch (error) {
@@ -92,12 +92,12 @@ export class TrainingView {
 
   async #fetch(signal) {
     const run = this.#run;
-    for (let changed = false; ; ) {
+    for (;;) {
       const part = await getJson("/api/metrics", { run, after: this.#offset }, signal);
       if (part.reset) this.#forget();
       for (const record of part.records) this.#add(record);
-      changed ||= part.reset || part.records.length > 0;
-      if (part.next === this.#offset) return changed;
+      if (part.reset || part.records.length) this.#draw();
+      if (part.next === this.#offset) return;
       this.#offset = part.next;
     }
   }

@@ -37,8 +37,12 @@ tabs.forEach((tab, index) => {
   tab.addEventListener("click", () => show(nameOf(tab)));
   tab.addEventListener("keydown", (event) => {
     const last = tabs.length - 1;
-    const target = { ArrowRight: index === last ? 0 : index + 1, ArrowLeft: index ? index - 1 : last,
-      Home: 0, End: last }[event.key];
+    const target = {
+      ArrowRight: index === last ? 0 : index + 1,
+      ArrowLeft: index ? index - 1 : last,
+      Home: 0,
+      End: last,
+    }[event.key];
     if (target === undefined) return;
     event.preventDefault();
     tabs[target].focus();

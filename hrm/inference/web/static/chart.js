@@ -3,6 +3,7 @@
 // A series is {name, kind, points}, points [{x, y}] in order of x; kind is its CSS class.
 
 import { html, svg } from "./dom.js";
+import { closest, makeScales, thin } from "./scales.js";
 
 const MARGIN = { top: 12, right: 14, bottom: 26, left: 46 };
 const PIXELS_PER_POINT = 3;
@@ -55,22 +56,37 @@ export class Chart {
   #draw() {
     const width = Math.max(this.#host.clientWidth, 160);
     const { height } = this.#options;
-    const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
+    const inner = {
+      width: width - MARGIN.left - MARGIN.right,
+      height: height - MARGIN.top - MARGIN.bottom,
+    };
     const series = this.#state.series.map((one) => ({
       ...one,
       points: thin(one.points.filter(this.#isDrawn), inner.width / PIXELS_PER_POINT),
     }));
-    this.#xs = [...new Set(series.flatMap(({ points }) => points.map(({ x }) => x)))].sort((a, b) => a - b);
-    this.#scales = makeScales(series, inner, this.#state.log, this.#options);
+    this.#xs = [...new Set(series.flatMap(({ points }) => points.map(({ x }) => x)))].sort(
+      (a, b) => a - b,
+    );
+    this.#scales = makeScales(series, inner, MARGIN, this.#state.log, this.#options);
     const picture = svg("svg", {
-      class: "chart", width, height, viewBox: `0 0 ${width} ${height}`,
+      class: "chart",
+      width,
+      height,
+      viewBox: `0 0 ${width} ${height}`,
       ...(this.#options.readable
         ? { "aria-hidden": "true" }
         : { role: "img", "aria-label": this.#options.label }),
     });
     picture.append(...this.#axes(inner), ...this.#marks(inner));
     for (const one of series) picture.append(...this.#curve(one));
-    picture.append(svg("line", { class: "chart-cursor", y1: MARGIN.top, y2: MARGIN.top + inner.height, visibility: "hidden" }));
+    picture.append(
+      svg("line", {
+        class: "chart-cursor",
+        y1: MARGIN.top,
+        y2: MARGIN.top + inner.height,
+        visibility: "hidden",
+      }),
+    );
     this.#plot.replaceChildren(picture);
     if (this.#options.readable) this.#describe();
   }
@@ -85,10 +101,18 @@ export class Chart {
     return [
       ...yTicks.flatMap((tick) => [
         svg("line", { class: "chart-rule", x1: MARGIN.left, x2: right, y1: y(tick), y2: y(tick) }),
-        svg("text", { class: "chart-text", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" }, formatY(tick)),
+        svg(
+          "text",
+          { class: "chart-text", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" },
+          formatY(tick),
+        ),
       ]),
       ...xTicks.map((tick) =>
-        svg("text", { class: "chart-text", x: x(tick), y: bottom + 18, "text-anchor": "middle" }, formatX(tick)),
+        svg(
+          "text",
+          { class: "chart-text", x: x(tick), y: bottom + 18, "text-anchor": "middle" },
+          formatX(tick),
+        ),
       ),
     ];
   }
@@ -97,13 +121,27 @@ export class Chart {
     const { x } = this.#scales;
     const { marks, current } = this.#state;
     const line = (at, name) =>
-      svg("line", { class: name, x1: x(at), x2: x(at), y1: MARGIN.top, y2: MARGIN.top + inner.height });
+      svg("line", {
+        class: name,
+        x1: x(at),
+        x2: x(at),
+        y1: MARGIN.top,
+        y2: MARGIN.top + inner.height,
+      });
     const drawn = marks.flatMap(({ x: at, text }) => {
       const before = x(at) > MARGIN.left + inner.width / 2;
       return [
         line(at, "chart-mark"),
-        svg("text", { class: "chart-text", x: x(at) + (before ? -6 : 6), y: MARGIN.top + inner.height - 6,
-          "text-anchor": before ? "end" : "start" }, text),
+        svg(
+          "text",
+          {
+            class: "chart-text",
+            x: x(at) + (before ? -6 : 6),
+            y: MARGIN.top + inner.height - 6,
+            "text-anchor": before ? "end" : "start",
+          },
+          text,
+        ),
       ];
     });
     return current === null ? drawn : [...drawn, line(current, "chart-current")];
@@ -116,22 +154,39 @@ export class Chart {
     if (points.some(({ low, high }) => low !== high)) {
       const upper = points.map((p) => at(x(p.x), y(p.high)));
       const lower = points.map((p) => at(x(p.x), y(p.low))).reverse();
-      parts.push(svg("polygon", { class: `chart-range ${kind}`, points: [...upper, ...lower].join(" ") }));
+      parts.push(
+        svg("polygon", { class: `chart-range ${kind}`, points: [...upper, ...lower].join(" ") }),
+      );
     }
-    parts.push(svg("polyline", { class: `chart-line ${kind}`, points: points.map((p) => at(x(p.x), y(p.y))).join(" ") }));
+    parts.push(
+      svg("polyline", {
+        class: `chart-line ${kind}`,
+        points: points.map((p) => at(x(p.x), y(p.y))).join(" "),
+      }),
+    );
     if (points.length <= DOTS_UP_TO) {
       const isCurrent = (p) => p.x === this.#state.current;
-      parts.push(...points.map((p) =>
-        svg("circle", { class: `chart-dot ${kind}`, cx: x(p.x), cy: y(p.y), r: isCurrent(p) ? 5.5 : 3 })));
+      parts.push(
+        ...points.map((p) =>
+          svg("circle", {
+            class: `chart-dot ${kind}`,
+            cx: x(p.x),
+            cy: y(p.y),
+            r: isCurrent(p) ? 5.5 : 3,
+          }),
+        ),
+      );
     }
     return parts;
   }
 
-  #toX = (event) =>
-    this.#scales.fromX(event.clientX - this.#plot.getBoundingClientRect().left);
+  #toX = (event) => this.#scales.fromX(event.clientX - this.#plot.getBoundingClientRect().left);
 
   #nearest(x) {
-    return this.#xs.reduce((best, one) => (Math.abs(one - x) < Math.abs(best - x) ? one : best), this.#xs[0]);
+    return this.#xs.reduce(
+      (best, one) => (Math.abs(one - x) < Math.abs(best - x) ? one : best),
+      this.#xs[0],
+    );
   }
 
   #onPointer(event) {
@@ -141,8 +196,16 @@ export class Chart {
   #onKey(event) {
     const at = this.#xs.indexOf(this.#nearest(this.#state.cursor ?? this.#xs.at(-1)));
     const leap = Math.max(1, Math.round(this.#xs.length / 10));
-    const moves = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -leap, PageUp: leap,
-      Home: -Infinity, End: Infinity };
+    const moves = {
+      ArrowLeft: -1,
+      ArrowDown: -1,
+      ArrowRight: 1,
+      ArrowUp: 1,
+      PageDown: -leap,
+      PageUp: leap,
+      Home: -Infinity,
+      End: Infinity,
+    };
     if (!(event.key in moves) || at < 0) return;
     event.preventDefault();
     this.#read(this.#xs[Math.min(Math.max(at + moves[event.key], 0), this.#xs.length - 1)]);
@@ -181,69 +244,4 @@ export class Chart {
     this.#plot.setAttribute("aria-valuenow", x);
     this.#plot.setAttribute("aria-valuetext", this.#xs.length ? this.#reading(x) : "no values yet");
   }
-}
-
-/** At most `most` points: means of neighbours, with their lowest and highest value. */
-export function thin(points, most) {
-  const size = Math.max(1, Math.ceil(points.length / Math.max(most, 1)));
-  const thinned = [];
-  for (let start = 0; start < points.length; start += size) {
-    const end = Math.min(start + size, points.length);
-    let [sum, low, high] = [0, Infinity, -Infinity];
-    for (let i = start; i < end; i++) {
-      const { y } = points[i];
-      sum += y;
-      low = Math.min(low, y);
-      high = Math.max(high, y);
-    }
-    thinned.push({ x: points[end - 1].x, y: sum / (end - start), low, high });
-  }
-  return thinned;
-}
-
-function closest(points, x) {
-  let [low, high] = [0, points.length - 1];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (points[middle].x < x) low = middle + 1;
-    else high = middle;
-  }
-  const [before, after] = [points[low - 1], points[low]];
-  return before && x - before.x < after.x - x ? before : after;
-}
-
-function makeScales(series, inner, log, { yRange, fromZero = false }) {
-  const all = series.flatMap(({ points }) => points);
-  const bounds = (values) => [Math.min(...values), Math.max(...values)];
-  let [x0, x1] = all.length ? bounds(all.map((p) => p.x)) : [0, 1];
-  if (fromZero) x0 = Math.min(x0, 0);
-  if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
-  let [y0, y1] = yRange ?? (all.length ? bounds(all.flatMap((p) => [p.low, p.high])) : [0, 1]);
-  if (!yRange && !log) y0 = Math.min(0, y0);
-  if (y0 === y1) y1 = y0 + (Math.abs(y0) || 1);
-  const along = log ? Math.log10 : (value) => value;
-  return {
-    x: (value) => MARGIN.left + (inner.width * (value - x0)) / (x1 - x0),
-    fromX: (px) => x0 + ((px - MARGIN.left) * (x1 - x0)) / inner.width,
-    y: (value) => MARGIN.top + inner.height * (1 - (along(value) - along(y0)) / (along(y1) - along(y0))),
-    xTicks: ticks(x0, x1, Math.max(2, inner.width / 70)).filter(Number.isInteger),
-    yTicks: log ? logTicks(y0, y1) : ticks(y0, y1, 4),
-  };
-}
-
-/** About `most` round numbers from low to high. */
-export function ticks(low, high, most) {
-  const rough = (high - low) / most;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
-  const first = Math.ceil(low / step - 1e-9);
-  const last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
-}
-
-function logTicks(low, high) {
-  const found = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) found.push(10 ** power);
-  const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
-  return inside.length > 1 ? inside : [low, high];
 }

@@ -29,7 +29,9 @@ export class DataView {
     });
     byId("data-set").addEventListener("change", () => this.#chooseSet());
     byId("data-split").addEventListener("change", () => this.#chooseSplit());
-    byId("data-index").addEventListener("change", (event) => this.#show(Number(event.target.value)));
+    byId("data-index").addEventListener("change", (event) =>
+      this.#show(Number(event.target.value)),
+    );
     onClick(byId("data-previous"), () => this.#step(-1));
     onClick(byId("data-next"), () => this.#step(1));
     onClick(byId("data-version-previous"), () => this.#show(this.#example.index - 1));
@@ -49,7 +51,8 @@ export class DataView {
     this.#loaded = true;
     try {
       const [sets, found] = await Promise.all([
-        getJson("/api/datasets"), getJson("/api/checkpoints"),
+        getJson("/api/datasets"),
+        getJson("/api/checkpoints"),
       ]);
       this.#datasets = sets.datasets;
       this.#checkpoints = found.checkpoints;
@@ -57,7 +60,11 @@ export class DataView {
       const options = this.#datasets.map(({ id }) => ({ value: id, text: id }));
       setOptions(byId("data-set"), options, main?.data_path_id);
       if (options.length) this.#chooseSet();
-      else say(this.#message, "There are no data sets yet. Build one, for example with “make quickstart”, then reload this page.");
+      else
+        say(
+          this.#message,
+          "There are no data sets yet. Build one, for example with “make quickstart”, then reload this page.",
+        );
     } catch (error) {
       this.#loaded = false; // the next visit tries again
       this.#fail(error);
@@ -66,12 +73,17 @@ export class DataView {
 
   #chooseSet() {
     const names = Object.entries(this.#dataset.splits);
-    const options = names.map(([name, { examples }]) => (
-      { value: name, text: `${name} (${examples.toLocaleString("en")})` }));
+    const options = names.map(([name, { examples }]) => ({
+      value: name,
+      text: `${name} (${examples.toLocaleString("en")})`,
+    }));
     setOptions(byId("data-split"), options, "test");
     const fitting = this.#checkpoints.filter((one) => sameLook(one, this.#dataset));
     const trained = fitting.find((one) => one.data_path_id === this.#dataset.id);
-    this.#scan.setCheckpoints(fitting.map(({ id }) => id), trained?.id);
+    this.#scan.setCheckpoints(
+      fitting.map(({ id }) => id),
+      trained?.id,
+    );
     if (this.#look === null || !sameLook(this.#look, this.#dataset)) {
       this.#look = this.#dataset;
       this.#puzzle.setLook(this.#look);
@@ -119,8 +131,9 @@ export class DataView {
     const symbols = Array.from(puzzle);
     const given = givens(symbols);
     this.#puzzle.show(symbols.map((symbol, cell) => ({ symbol, given: given[cell] })));
-    this.#answer.show(Array.from(answer).map((symbol, cell) => (
-      { symbol, given: given[cell], answered: true })));
+    this.#answer.show(
+      Array.from(answer).map((symbol, cell) => ({ symbol, given: given[cell], answered: true })),
+    );
     byId("data-index").value = index;
     byId("data-grids").hidden = byId("data-bar").hidden = false;
     const single = last - first === 1;
@@ -136,7 +149,10 @@ export class DataView {
     const { index, examples, first, last } = this.#example;
     const wrong = this.#scan.isOn;
     setEnabled(byId("data-previous"), wrong ? this.#scan.neighbour(index, -1) !== null : first > 0);
-    setEnabled(byId("data-next"), wrong ? this.#scan.neighbour(index, 1) !== null : last < examples);
+    setEnabled(
+      byId("data-next"),
+      wrong ? this.#scan.neighbour(index, 1) !== null : last < examples,
+    );
     setEnabled(byId("data-version-previous"), index > first);
     setEnabled(byId("data-version-next"), index < last - 1);
   }

@@ -53,7 +53,9 @@ export class Grid {
       const path = number("o") ? `, path of ${number("o")} cells` : "";
       const faults = wrong ? `, ${wrong} wrong` : "";
       this.#host.firstChild.setAttribute(
-        "aria-label", `${this.#label}, ${rows} by ${columns}${path}${faults}`);
+        "aria-label",
+        `${this.#label}, ${rows} by ${columns}${path}${faults}`,
+      );
     }
   }
 
@@ -160,8 +162,10 @@ export class Grid {
     if (event.key in ARROWS) {
       const [down, right] = ARROWS[event.key];
       const to = [row + down, column + right];
-      target = to[0] >= 0 && to[0] < rows && to[1] >= 0 && to[1] < columns
-        ? to[0] * columns + to[1] : index;
+      target =
+        to[0] >= 0 && to[0] < rows && to[1] >= 0 && to[1] < columns
+          ? to[0] * columns + to[1]
+          : index;
     } else if (event.key === "Home") target = row * columns;
     else if (event.key === "End") target = row * columns + columns - 1;
     else if (event.key === "Backspace" || event.key === "Delete") this.#onEdit(index, ".");

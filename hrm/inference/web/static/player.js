@@ -58,8 +58,15 @@ export class Player {
     this.#move(position);
     byId("player-table").replaceChildren(
       ...steps.map((step, index) =>
-        html("tr", {}, html("th", { scope: "row" }, String(index + 1)),
-          html("td", {}, percent(step.halt_probability)), html("td", {}, numberOr(step.changed, "first answer")))));
+        html(
+          "tr",
+          {},
+          html("th", { scope: "row" }, String(index + 1)),
+          html("td", {}, percent(step.halt_probability)),
+          html("td", {}, numberOr(step.changed, "first answer")),
+        ),
+      ),
+    );
   }
 
   pause() {

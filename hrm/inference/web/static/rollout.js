@@ -48,6 +48,10 @@ export function describeStep(record, previous, puzzle, answer, look) {
 
 /** In words, whether a step's answer is right. */
 export function verdict(step, answer) {
-  if (answer !== null) return step.wrong ? `${step.wrong} of ${step.cells.length} cells wrong` : "solved exactly";
-  return { true: "a valid solution", false: "not a valid solution" }[step.valid] ?? "the right answer is not known";
+  if (answer !== null)
+    return step.wrong ? `${step.wrong} of ${step.cells.length} cells wrong` : "solved exactly";
+  return (
+    { true: "a valid solution", false: "not a valid solution" }[step.valid] ??
+    "the right answer is not known"
+  );
 }

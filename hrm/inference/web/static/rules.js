@@ -10,7 +10,9 @@ export function isSudoku({ grid_shape: [rows, columns], box_shape: box, symbols 
 }
 
 export const sameLook = (a, b) =>
-  ["grid_shape", "box_shape", "symbols"].every((k) => JSON.stringify(a[k]) === JSON.stringify(b[k]));
+  ["grid_shape", "box_shape", "symbols"].every(
+    (k) => JSON.stringify(a[k]) === JSON.stringify(b[k]),
+  );
 
 export const cellCount = ({ grid_shape: [rows, columns] }) => rows * columns;
 

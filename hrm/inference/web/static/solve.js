@@ -4,12 +4,14 @@ import { ApiError, Latest, getJson, isAbort, think } from "./api.js";
 import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
+import { PuzzleText } from "./puzzle_text.js";
 import { describeStep, puzzleCells, verdict } from "./rollout.js";
-import { blankOf, cellCount, conflicts, isBlank, isSudoku, parsePuzzle, sameLook, toText } from "./rules.js";
+import { blankOf, cellCount, conflicts, isBlank, isSudoku, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
 const MOST_STEPS = 256;
-const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, digits set, Backspace clears.";
+const HOW_TO_TYPE =
+  "Type or paste a puzzle: arrow keys move, digits set, Backspace clears, Enter thinks.";
 const READY = "Ready: press Think.";
 
 export class SolveView {
@@ -33,18 +35,24 @@ export class SolveView {
     this.#follows = false;
     this.#showGrid();
   });
+  #text = new PuzzleText({
+    onPuzzle: (cells) => this.#setPuzzle(cells, null, ""),
+    onPasteError: (text) => say(this.#message, text, "error"),
+    takesPaste: (target) =>
+      this.#visible &&
+      (this.#grid.contains(target) || !target.matches?.("input, textarea, select")),
+  });
   #ready;
 
   constructor() {
     const select = byId("solve-checkpoint");
     select.addEventListener("change", () => this.#choose(select.value, true));
     onClick(byId("solve-think"), () => this.#think());
+    byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
     onClick(byId("solve-stop"), () => this.#stop());
     onClick(byId("solve-clear"), () => this.#clear());
     onClick(byId("solve-example"), () => this.#loadExample());
     onClick(byId("player-continue"), () => this.#continue());
-    byId("solve-text").addEventListener("input", (event) => this.#readText(event.target.value));
-    document.addEventListener("paste", (event) => this.#onPaste(event));
     this.#ready = this.#load();
   }
 
@@ -57,7 +65,11 @@ export class SolveView {
   async open({ look, data, checkpoint, puzzle, answer, origin }) {
     await this.#ready;
     const fitting = this.#checkpoints.filter((one) => sameLook(one, look));
-    const wanted = [checkpoint, this.#checkpoint?.id, fitting.find((c) => c.data_path_id === data)?.id];
+    const wanted = [
+      checkpoint,
+      this.#checkpoint?.id,
+      fitting.find((c) => c.data_path_id === data)?.id,
+    ];
     const chosen = wanted.find((id) => fitting.some((one) => one.id === id)) ?? fitting[0]?.id;
     if (chosen === undefined) {
       say(this.#message, `No checkpoint fits the grids of ${data}: train one on it.`, "error");
@@ -88,7 +100,10 @@ export class SolveView {
 
   #noCheckpoints() {
     setEnabled(byId("solve-think"), false);
-    say(this.#message, "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.");
+    say(
+      this.#message,
+      "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.",
+    );
   }
 
   #choose(id, withExample) {
@@ -104,7 +119,8 @@ export class SolveView {
       return;
     }
     this.#grid.setLook(this.#checkpoint);
-    for (const item of byId("solve-legend").querySelectorAll(".of-sudoku")) item.hidden = !isSudoku(this.#checkpoint);
+    for (const item of byId("solve-legend").querySelectorAll(".of-sudoku"))
+      item.hidden = !isSudoku(this.#checkpoint);
     this.#clear();
     if (withExample && this.#dataset()) this.#loadExample();
   }
@@ -145,8 +161,7 @@ export class SolveView {
     this.#haltedAt = null;
     this.#ended = false;
     byId("solve-origin").textContent = origin;
-    byId("solve-text").value = toText(cells, this.#checkpoint);
-    this.#showTextError("");
+    this.#text.show(cells, this.#checkpoint);
     this.#player.clear();
     this.#showGrid();
     this.#tellPuzzle();
@@ -157,38 +172,16 @@ export class SolveView {
     if (symbol === this.#puzzle[cell]) return;
     const hadSteps = this.#steps.length > 0;
     this.#setPuzzle(this.#puzzle.with(cell, symbol), null, "");
-    if (hadSteps && this.#message.dataset.kind !== "error") say(this.#message, "The puzzle has changed: press Think again.");
+    if (hadSteps && this.#message.dataset.kind !== "error")
+      say(this.#message, "The puzzle has changed: press Think again.");
   }
 
   #tellPuzzle() {
     const cells = [...conflicts(this.#puzzle, this.#checkpoint)];
     const symbols = [...new Set(cells.map((cell) => this.#puzzle[cell]))].sort().join(", ");
-    if (cells.length) say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
+    if (cells.length)
+      say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
     else say(this.#message, this.#puzzle.every(isBlank) ? HOW_TO_TYPE : READY);
-  }
-
-  #onPaste(event) {
-    const { target } = event;
-    const elsewhere = target.matches?.("input, textarea, select") && !this.#grid.contains(target);
-    if (!this.#visible || elsewhere || this.#checkpoint === null) return;
-    const text = event.clipboardData?.getData("text/plain") ?? "";
-    if (Array.from(text.trim()).length <= 1) return;
-    event.preventDefault();
-    const { cells, error } = parsePuzzle(text, this.#checkpoint);
-    if (error) say(this.#message, `The pasted text is no puzzle of this grid: ${error}`, "error");
-    else this.#setPuzzle(cells, null, "");
-  }
-
-  #readText(text) {
-    if (this.#checkpoint === null) return;
-    const { cells, error } = parsePuzzle(text, this.#checkpoint);
-    if (!error) this.#setPuzzle(cells, null, "");
-    this.#showTextError(error ?? "");
-  }
-
-  #showTextError(text) {
-    byId("solve-text-error").textContent = text;
-    byId("solve-text").setAttribute("aria-invalid", String(text !== ""));
   }
 
   #showGrid() {
@@ -230,7 +223,11 @@ export class SolveView {
   /** Beyond halting: all steps again, more of them, and the slider stays where it is. */
   #continue() {
     this.#follows = false;
-    this.#run("max_steps", Math.min(this.#steps.length + MORE_STEPS, MOST_STEPS), this.#steps.length);
+    this.#run(
+      "max_steps",
+      Math.min(this.#steps.length + MORE_STEPS, MOST_STEPS),
+      this.#steps.length,
+    );
   }
 
   async #run(halting, steps, known) {
@@ -249,7 +246,10 @@ export class SolveView {
       if (halting === "learned" && last.step < steps) this.#haltedAt = last.step;
       this.#ended = true;
       const how = this.#haltedAt === last.step ? "Halted" : "Ended";
-      say(this.#message, `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`);
+      say(
+        this.#message,
+        `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`,
+      );
     } catch (error) {
       if (isAbort(error)) return;
       this.#fail(error);
@@ -286,7 +286,9 @@ export class SolveView {
       return;
     }
     say(this.#message, error.message, "error");
-    const cell = error.column ?? (error.status === 422 ? [...conflicts(this.#puzzle, this.#checkpoint)][0] : null);
+    const cell =
+      error.column ??
+      (error.status === 422 ? [...conflicts(this.#puzzle, this.#checkpoint)][0] : null);
     if (cell === null || cell === undefined) return;
     this.#fault = cell;
     this.#showGrid();

@@ -9,7 +9,12 @@ const FIRST = ["exact_accuracy", "accuracy", "lm_loss", "steps"]; // of the tabl
 const SHARES = new Set(["accuracy", "exact_accuracy", "q_halt_accuracy"]);
 
 const rounded = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
-const common = { readable: true, height: 240, fromZero: true, formatX: (step) => step.toLocaleString("en") };
+const common = {
+  readable: true,
+  height: 240,
+  fromZero: true,
+  formatX: (step) => step.toLocaleString("en"),
+};
 
 export class TrainingView {
   #series = new Map(); // "train/lm_loss" -> [{x, y}]
@@ -23,8 +28,12 @@ export class TrainingView {
   #charts = {
     lm_loss: new Chart(byId("chart-loss"), { ...common, label: "Loss", formatY: rounded }),
     exact_accuracy: new Chart(byId("chart-accuracy"), {
-      ...common, label: "Solved exactly", yRange: [0, 1],
-      formatY: (share) => `${Math.round(100 * share)}%`, formatReading: percent }),
+      ...common,
+      label: "Solved exactly",
+      yRange: [0, 1],
+      formatY: (share) => `${Math.round(100 * share)}%`,
+      formatReading: percent,
+    }),
     steps: new Chart(byId("chart-steps"), { ...common, label: "ACT steps", formatY: rounded }),
   };
 
@@ -71,7 +80,8 @@ export class TrainingView {
     try {
       if (!this.#known) await this.#findRuns(signal);
       if (this.#run !== null) await this.#fetch(signal);
-      if (this.#run !== null) say(this.#message, this.#series.size ? "" : "This run has no values yet.");
+      if (this.#run !== null)
+        say(this.#message, this.#series.size ? "" : "This run has no values yet.");
       return POLL_SECONDS;
     } catch (error) {
       if (isAbort(error)) throw error;
@@ -82,12 +92,18 @@ export class TrainingView {
 
   async #findRuns(signal) {
     const { runs } = await getJson("/api/runs", {}, signal);
-    const options = runs.map(({ id, steps_done: steps }) => (
-      { value: id, text: `${id} (${count(steps)})` }));
+    const options = runs.map(({ id, steps_done: steps }) => ({
+      value: id,
+      text: `${id} (${count(steps)})`,
+    }));
     setOptions(byId("training-run"), options);
     this.#known = runs.length > 0;
     if (this.#known && !runs.some(({ id }) => id === this.#run)) this.#choose(options[0].value);
-    if (!this.#known) say(this.#message, "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.");
+    if (!this.#known)
+      say(
+        this.#message,
+        "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.",
+      );
   }
 
   async #fetch(signal) {
@@ -124,7 +140,9 @@ export class TrainingView {
   }
 
   #drawTable() {
-    const names = new Set([...this.#latest.keys()].map((name) => name.replace(/^(train|eval)\//, "")));
+    const names = new Set(
+      [...this.#latest.keys()].map((name) => name.replace(/^(train|eval)\//, "")),
+    );
     const rest = [...names].filter((name) => !FIRST.includes(name)).sort();
     const rows = [...FIRST.filter((name) => names.has(name)), ...rest];
     const value = (name, metric) => {
@@ -132,9 +150,16 @@ export class TrainingView {
       if (one === undefined) return "–";
       return SHARES.has(metric) ? percent(one) : rounded(one);
     };
-    byId("training-table").replaceChildren(...rows.map((metric) =>
-      html("tr", {}, html("th", { scope: "row" }, metric),
-        ...["train", "eval"].map((kind) => html("td", {}, value(`${kind}/${metric}`, metric))))));
+    byId("training-table").replaceChildren(
+      ...rows.map((metric) =>
+        html(
+          "tr",
+          {},
+          html("th", { scope: "row" }, metric),
+          ...["train", "eval"].map((kind) => html("td", {}, value(`${kind}/${metric}`, metric))),
+        ),
+      ),
+    );
     byId("training-latest").hidden = rows.length === 0;
   }
 }

@@ -37,15 +37,20 @@ export class WrongScan {
   }
 
   setCheckpoints(ids, chosen) {
-    setOptions(this.#select, ids.map((id) => ({ value: id, text: id })), chosen);
+    setOptions(
+      this.#select,
+      ids.map((id) => ({ value: id, text: id })),
+      chosen,
+    );
     this.#box.disabled = ids.length === 0;
   }
 
   /** The next (direction 1) or previous (-1) wrong example, or null. */
   neighbour(index, direction) {
-    const found = direction > 0
-      ? this.#wrong.find((one) => one > index)
-      : this.#wrong.findLast((one) => one < index);
+    const found =
+      direction > 0
+        ? this.#wrong.find((one) => one > index)
+        : this.#wrong.findLast((one) => one < index);
     return found ?? null;
   }
 
@@ -68,7 +73,12 @@ export class WrongScan {
 
   async #scan() {
     const signal = this.#request.start();
-    const place = { ...this.#place(), checkpoint: this.checkpoint, steps: null, halting: "max_steps" };
+    const place = {
+      ...this.#place(),
+      checkpoint: this.checkpoint,
+      steps: null,
+      halting: "max_steps",
+    };
     this.#wrong = [];
     this.#showProgress(0, 1);
     byId("wrong-body").hidden = false;
@@ -85,7 +95,9 @@ export class WrongScan {
         this.#add(part.wrong);
         this.#showProgress(start, examples);
       }
-      const found = this.#wrong.length ? count(this.#wrong.length, "wrong answer") : "No wrong answer";
+      const found = this.#wrong.length
+        ? count(this.#wrong.length, "wrong answer")
+        : "No wrong answer";
       say(this.#message, `${found} in ${count(start, "example")}.`);
     } catch (error) {
       if (isAbort(error)) return;

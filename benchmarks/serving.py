@@ -67,13 +67,10 @@ def main() -> None:
         asyncio.run(_Load(port, run.name, puzzles).run(arguments.clients, 3.0))
         crowd = 10 * MAX_WAITING
         print(f"\noverload: {crowd} clients at once, {MAX_WAITING} puzzles may wait")
-        before = _Resources.of(process)
-        for _ in range(3):
+        for _ in range(8):
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(crowd, 5.0))
-            after = _Resources.of(process)
-            print(f"  5 s: {_counted(load.statuses)}; {after}", flush=True)
-        print(f"  before: {before}")
+            print(f"  5 s: {_counted(load.statuses)}; {_Resources.of(process)}", flush=True)
 
         print(f"\nclients that vanish: {VANISHING}, {VANISHING_AT_ONCE} at a time")
         before = _Resources.of(process)

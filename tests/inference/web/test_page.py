@@ -239,6 +239,9 @@ def test_stop_keeps_the_steps_so_far(open_page):
     expect(message(page)).to_have_text("Thinking …")
     page.get_by_role("button", name="Stop").click()
     expect(message(page)).to_have_text("Stopped after 1 step.")
+    expect(page.get_by_role("button", name="Continue for 8")).not_to_have_attribute(
+        "aria-disabled", "true"
+    )
     expect(page.get_by_role("button", name="Think")).to_be_focused()
     assert shown(page) == "1" * 16
 

@@ -5,7 +5,7 @@ import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
-import { describeStep, puzzleCells, verdict } from "./rollout.js";
+import { describeStep, isSolved, puzzleCells, verdict } from "./rollout.js";
 import { blankOf, cellCount, conflicts, isBlank, isSudoku, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
@@ -241,10 +241,8 @@ export class SolveView {
       const last = this.#steps.at(-1);
       if (halting === "learned" && last.step < steps) this.#haltedAt = last.step;
       const how = this.#haltedAt === last.step ? "Halted" : "Ended";
-      say(
-        this.#message,
-        `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`,
-      );
+      const told = `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`;
+      say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
     } catch (error) {
       if (isAbort(error)) return;
       this.#fail(error);

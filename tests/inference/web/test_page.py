@@ -41,6 +41,8 @@ def test_a_puzzle_is_typed_by_keyboard_and_thought_about(open_page):
     page.keyboard.press("3" if answer[5] != "3" else "1")
     expect(message(page)).to_contain_text("The puzzle has changed")
     assert shown(page).count(".") == 12
+    page.keyboard.press("Enter")
+    expect(message(page)).to_contain_text("Ended after 4 steps")
 
 
 def test_the_slider_goes_through_the_steps_by_keyboard(open_page):
@@ -165,6 +167,26 @@ def test_an_example_of_the_data_set_shows_which_cells_are_wrong(open_page):
     expect(page.get_by_role("textbox", name=re.compile("% sure.*wrong"))).not_to_have_count(0)
 
 
+def test_a_right_answer_is_told(open_page):
+    page = open_page()
+    with page.expect_response("**/api/example*") as response:
+        page.get_by_role("button", name="Example from the data set").click()
+    answer = response.value.json()["answer"]
+    right = {**SPLIT_STEP, "answer": answer, "valid": True, "halted": True}
+    page.route("**/api/think", lambda route: route.fulfill(body=json.dumps(right) + "\n"))
+    expect(page.locator("#solve-origin")).to_contain_text(f"{response.value.json()['index']} of")
+    think(page)
+    expect(message(page)).to_contain_text("Halted after 1 step: solved exactly.")
+    expect(message(page)).to_have_attribute("data-kind", "success")
+    page.locator("#player-step").focus()
+    page.keyboard.press("Home")
+    cell(page, 1, 1).fill("." if shown(page)[0] != "." else answer[0])
+    expect(page.locator("#solve-origin")).to_be_empty()
+    think(page)
+    expect(message(page)).to_have_attribute("data-kind", "success")
+    expect(message(page)).to_contain_text("a valid solution")
+
+
 def test_a_busy_server_is_told_and_can_be_tried_again(open_page, problems):
     page = open_page()
     busy = {"error": "The server is busy."}
@@ -239,6 +261,9 @@ def test_stop_keeps_the_steps_so_far(open_page):
     expect(message(page)).to_have_text("Thinking …")
     page.get_by_role("button", name="Stop").click()
     expect(message(page)).to_have_text("Stopped after 1 step.")
+    expect(page.get_by_role("button", name="Continue for 8")).not_to_have_attribute(
+        "aria-disabled", "true"
+    )
     expect(page.get_by_role("button", name="Think")).to_be_focused()
     assert shown(page) == "1" * 16
 

@@ -34,7 +34,7 @@ quickstart: .venv/installed
 	    checkpoint_path=$(RUN) overwrite=true
 	$(BIN)/python evaluate.py checkpoint=$(RUN)
 	$(BIN)/python report.py run=$(RUN)
-	$(BIN)/python solve.py checkpoint=$(RUN)
+	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace
 
 test: lint types unit
 

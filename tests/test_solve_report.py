@@ -1,24 +1,15 @@
-"""`solve.py` and `report.py` as typed: what they print, and one line for each mistake."""
+"""`report.py` as typed: what it prints, and one line for each mistake."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import report
-import solve
-from hrm.checkpoint import build_for, save_checkpoint
-from hrm.config import load_pretrain_config, load_solve_config
-from hrm.data.format import read_metadata
-from hrm.errors import UserError, run_command
-from hrm.inference import Solution
-from hrm.viz import GridLook
+from hrm.errors import UserError
 
-from .conftest import SMALL_MODEL, Run
+from .conftest import Run
 from .mutations import BYTE_MUTATIONS, assert_one_line, pick
 
 RECORDS = (
@@ -29,133 +20,13 @@ RECORDS = (
 )
 
 
-@pytest.fixture(scope="module")
-def run_dir(data_4x4, tmp_path_factory) -> Path:
-    """A run's folder with one checkpoint of fresh weights."""
-    folder = tmp_path_factory.mktemp("runs") / "fresh"
-    config = load_pretrain_config([f"data_path={data_4x4}", "run_name=fresh", *SMALL_MODEL])
-    metadata = read_metadata(data_4x4 / "train")
-    torch.manual_seed(0)
-    save_checkpoint(folder, 7, config, metadata, build_for(config, metadata).state_dict())
-    return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run a script's `main` in this process: exit code, stdout, stderr."""
-
-    def run(main: Callable[[], None], *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["script", *arguments])
-        monkeypatch.setenv("COLUMNS", "100")
-        code = 0
-        try:
-            run_command(main)
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def write_metrics(folder: Path, tail: str = "") -> Path:
     path = folder / "metrics.jsonl"
     path.write_text("".join(json.dumps(r) + "\n" for r in RECORDS) + tail)
     return path
 
 
-def test_solve_shows_the_first_test_puzzle_step_by_step(run_script: Run, run_dir, data_4x4):
-    done = run_script("solve.py", f"checkpoint={run_dir}")
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0] == f"puzzle 0 of 40 in {data_4x4 / 'test'}, {run_dir / 'step_7'}"
-    assert "givens" in lines[2] and "step 1, halt 0.7%" in lines[2]
-    assert "\x1b" not in done.stdout
-    assert lines[-1].startswith("not solved: ") and lines[-1].endswith("after 4 ACT steps")
-
-
-LOOK = GridLook((4, 4), (2, 2), ".1234")
-RIGHT = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
-GIVEN = np.where(np.arange(16) % 3 == 0, RIGHT, 0)
-
-
-def solution(*steps: np.ndarray) -> Solution:
-    logits = np.linspace(-2, 2, len(steps), dtype=np.float32)
-    return Solution(GIVEN, np.stack(steps), logits, -logits)
-
-
-def test_verdict_counts_from_the_step_that_stays_right():
-    wrong = np.where(np.arange(16) == 1, 3, RIGHT)
-    task = solve.Task("", GIVEN, RIGHT)
-    right = solve.verdict(solution(RIGHT, wrong, RIGHT, RIGHT), task, LOOK)
-    assert right == "solved exactly in 4 ACT steps (right from step 3 on)"
-    not_right = solve.verdict(solution(RIGHT, wrong), task, LOOK)
-    assert not_right == "not solved: 1 of 16 cells wrong after 2 ACT steps"
-
-
-def test_verdict_without_an_answer_goes_by_the_rules():
-    task = solve.Task("", GIVEN)
-    valid = solve.verdict(solution(RIGHT), task, LOOK)
-    assert valid == "solved: a valid solution in 1 ACT step"
-    maze = GridLook((4, 4), None, "_# SGo")
-    unknown = solve.verdict(solution(RIGHT, RIGHT), task, maze)
-    assert unknown == "answered in 2 ACT steps; the right answer is not known"
-
-
-def test_steps_that_change_nothing_share_a_grid():
-    wrong = np.where(np.arange(16) == 1, 3, RIGHT)
-    drawn = solve.draw(solution(wrong, RIGHT, RIGHT), solve.Task("", GIVEN, RIGHT), LOOK, False)
-    titles = next(line for line in drawn.splitlines() if "step" in line)
-    assert titles.split("   ")[0] == "puzzle, 6 givens"
-    assert "step 1, halt 11.9%" in titles and titles.endswith("steps 2-3, halt 88.1%")
-    assert drawn.splitlines()[3].count("!3") == 1 and drawn.splitlines()[3].count("+2") == 1
-
-
-def test_solve_takes_a_puzzle_and_says_that_it_has_no_solution(call, run_dir):
-    puzzle = "1100" + "0" * 12
-    code, out, err = call(solve.main, f"checkpoint={run_dir / 'step_7'}", f"puzzle={puzzle}")
-    assert (code, err) == (0, "")
-    assert "│ 1  1 │ .  . │" in out
-    assert out.splitlines()[-1] == (
-        "not solved: no valid solution after 4 ACT steps; "
-        "it has no solution: 1 is given 2 times in row 1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["puzzle=12"], "puzzle: 2 characters, expected 16 (4x4)"),
-        (["puzzle=" + "x" * 16], "puzzle: character 'x' is not one of '.1234'"),
-        (["index=40"], "index=40: "),
-        (["split=other"], "no other/dataset.json; name a data set with data_path="),
-        (["halting=never"], "solve.py: halting: "),
-        (["indx=1"], "solve.py: indx: unknown key"),
-    ],
-)
-def test_solve_refuses_in_one_line(call, run_dir, arguments, message):
-    code, out, err = call(solve.main, f"checkpoint={run_dir}", *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("error: ") and message in err and err.count("\n") == 1
-
-
-def test_solve_as_a_command_refuses_without_a_traceback(run_script: Run, run_dir):
-    done = run_script("solve.py", f"checkpoint={run_dir}", "puzzle=12")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: puzzle: 2 characters, expected 16 (4x4)\n"
-
-
-def test_solve_needs_a_checkpoint():
-    with pytest.raises(UserError, match="solve.py: checkpoint: is required"):
-        load_solve_config([])
-
-
-@pytest.mark.parametrize("puzzle", ["0012003400000000", "1e10", "# S ${x}", "{a: b}", ""])
-def test_solve_takes_the_puzzle_literally(puzzle):
-    config = load_solve_config(["checkpoint=x", "index=3", f"puzzle={puzzle}"])
-    assert (config.puzzle, config.index) == (puzzle, 3)
-
-
-@pytest.mark.parametrize("script", [solve, report])
+@pytest.mark.parametrize("script", [report])
 def test_help(call, script):
     code, out, err = call(script.main, "--help")
     assert (code, err) == (0, "") and f"python {script.__name__}.py" in out

@@ -27,7 +27,8 @@ h2 {
   font-size: 1.3rem; margin: 3rem 0 .75rem; padding-top: 1.25rem;
   border-top: 1px solid var(--rule); overflow-wrap: anywhere;
 }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
+h3, h4 { font-size: 1rem; margin: 0 0 .5rem; }
+section > h3 { margin-top: 1.75rem; }
 p { max-width: 46rem; margin: .5rem 0 1rem; }
 .lead { color: var(--faint); }
 .note {
@@ -75,11 +76,11 @@ th, td {
 th { font-weight: 600; }
 thead th { border-bottom-width: 2px; }
 tbody th, thead th:first-child { text-align: left; min-width: 8rem; }
-.failures { display: grid; gap: 1.25rem; }
-.grids { display: flex; flex-wrap: wrap; gap: 1.1rem; }
-.grids > div { flex: 1 1 9rem; min-width: 0; max-width: 24rem; }
+.failures { display: flex; flex-wrap: wrap; gap: 1.25rem; }
+.grids { display: flex; flex-wrap: wrap; gap: 1rem; }
+.grids > div { min-width: 0; max-width: 100%; }
 .grids span { display: block; font-size: .85rem; color: var(--faint); margin-bottom: .25rem; }
-svg.grid { display: block; width: 100%; height: auto; }
+svg.grid { display: block; max-width: 100%; height: auto; }
 svg.grid text { font: 13px system-ui, sans-serif; text-anchor: middle; fill: var(--right); }
 svg.grid text.given { fill: var(--ink); font-weight: 700; }
 svg.grid text.mistake { fill: var(--wrong); font-weight: 700; }

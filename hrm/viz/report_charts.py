@@ -106,12 +106,14 @@ def histogram_chart(right: np.ndarray, wrong: np.ndarray, alt: str, x_label: str
     figure, [axes] = _figure()
     x = np.arange(1, len(right) + 1)
     axes.bar(x, right, color=RIGHT, label="right")
-    axes.bar(x, wrong, bottom=right, color="none", edgecolor=WRONG, hatch="////", label="wrong")
+    if (some := wrong > 0).any():  # a bar of no height would still show its edge
+        style: dict[str, Any] = {"color": "none", "edgecolor": WRONG, "hatch": "////"}
+        axes.bar(x[some], wrong[some], bottom=right[some], label="wrong", **style)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     axes.set_xlabel(x_label)
     axes.set_ylabel("puzzles")
     axes.locator_params(axis="both", integer=True)
     axes.set_xlim(0.4, len(right) + 0.6)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return _svg(figure, alt)
 
 
@@ -147,19 +149,14 @@ def reliability_chart(
     below.bar((np.arange(len(counts)) + 0.5) * width, counts, width * 0.9, color=FAINT)
     below.set_yscale("symlog", linthresh=1)
     below.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    below.yaxis.set_minor_locator(_no_ticks())
+    below.set_yticks([0, *(100**power for power in range(1, 6) if 100**power <= counts.max())])
+    below.set_yticks([], minor=True)
     below.set_ylim(0, 2 * max(1, counts.max()))
     below.set_ylabel("answers")
     below.set_xlabel("halting probability")
     below.set_xlim(-0.02, 1.02)
     below.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return _svg(figure, alt)
-
-
-def _no_ticks() -> Any:
-    from matplotlib.ticker import NullLocator
-
-    return NullLocator()
 
 
 def _run_color(run: int) -> str:

@@ -35,7 +35,7 @@ def svg_grid(
     width, height = columns * CELL, rows * CELL
     parts = [
         f'<svg class="grid" role="img" aria-label="{escape(alt)}" '
-        f'viewBox="-1 -1 {width + 2} {height + 2}" style="max-width:{_max_width(columns)}">'
+        f'viewBox="-1 -1 {width + 2} {height + 2}" style="width:{_width(columns)}">'
     ]
     for place, (token, kind) in enumerate(zip(tokens.tolist(), kinds.tolist(), strict=True)):
         y, x = (CELL * part for part in divmod(place, columns))
@@ -69,5 +69,5 @@ def _line(x1: int, y1: int, x2: int, y2: int, strong: bool) -> str:
     return f'<path class="{kind}" d="M{x1} {y1}L{x2} {y2}"/>'
 
 
-def _max_width(columns: int) -> str:
-    return f"{max(8, min(1.35 * columns, 30)):g}rem"
+def _width(columns: int) -> str:
+    return f"{min(1.05 * columns, 22):g}rem"

@@ -1,0 +1,73 @@
+// The page's frame: theme, tabs (ARIA pattern, deep links by hash), and the three views.
+
+import { byId } from "./dom.js";
+import { DataView } from "./data.js";
+import { SolveView } from "./solve.js";
+import { TrainingView } from "./training.js";
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+const panelOf = (tab) => byId(tab.getAttribute("aria-controls"));
+const nameOf = (tab) => tab.id.slice("tab-".length);
+
+const solve = new SolveView();
+const views = {
+  solve,
+  data: new DataView((opened) => {
+    show("solve");
+    solve.open(opened);
+  }),
+  training: new TrainingView(),
+};
+
+/** Switch to a view: "solve", "data" or "training". */
+function show(name) {
+  for (const tab of tabs) {
+    const chosen = nameOf(tab) === name;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+    panelOf(tab).hidden = !chosen;
+  }
+  if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
+  for (const [other, view] of Object.entries(views)) view.setVisible(other === name);
+}
+
+const named = () => (location.hash.slice(1) in views ? location.hash.slice(1) : null);
+
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => show(nameOf(tab)));
+  tab.addEventListener("keydown", (event) => {
+    const last = tabs.length - 1;
+    const target = {
+      ArrowRight: index === last ? 0 : index + 1,
+      ArrowLeft: index ? index - 1 : last,
+      Home: 0,
+      End: last,
+    }[event.key];
+    if (target === undefined) return;
+    event.preventDefault();
+    tabs[target].focus();
+    show(nameOf(tabs[target]));
+  });
+});
+window.addEventListener("hashchange", () => named() && show(named()));
+
+const themeButton = byId("theme");
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () =>
+  (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+const showTheme = () => themeButton.setAttribute("aria-pressed", String(isDark()));
+
+themeButton.addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // Storage may be forbidden; the choice then holds until the page is left.
+  }
+  showTheme();
+});
+prefersDark.addEventListener("change", showTheme);
+
+showTheme();
+show(named() ?? "solve");

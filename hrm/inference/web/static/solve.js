@@ -1,0 +1,313 @@
+// The view "Solve": a puzzle, typed, pasted or from a data set, and the model thinking about it.
+
+import { ApiError, Latest, getJson, isAbort, think } from "./api.js";
+import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { Grid } from "./grid.js";
+import { Player } from "./player.js";
+import { PuzzleText } from "./puzzle_text.js";
+import { describeStep, puzzleCells, verdict } from "./rollout.js";
+import { blankOf, cellCount, conflicts, isBlank, isSudoku, sameLook } from "./rules.js";
+
+const MORE_STEPS = 8;
+const MOST_STEPS = 256;
+const HOW_TO_TYPE =
+  "Type or paste a puzzle: arrow keys move, digits set, Backspace clears, Enter thinks.";
+const READY = "Ready: press Think.";
+
+export class SolveView {
+  #checkpoints = [];
+  #datasets = [];
+  #checkpoint = null;
+  #puzzle = []; // symbols, one per cell
+  #answer = null; // likewise, "?" where unknown; null: not known at all
+  #fault = null; // the cell that the server refused
+  #steps = []; // as describeStep gives them
+  #haltedAt = null;
+  #ended = false; // the rollout came to its end: it can be continued
+  #follows = true; // the newest step is shown as it arrives
+  #visible = false;
+  #retryTimer = null;
+  #thinking = new Latest();
+  #loading = new Latest();
+  #message = byId("solve-message");
+  #grid = new Grid(byId("solve-grid"), "Puzzle", (cell, symbol) => this.#edit(cell, symbol));
+  #player = new Player(() => {
+    this.#follows = false;
+    this.#showGrid();
+  });
+  #text = new PuzzleText({
+    onPuzzle: (cells) => this.#setPuzzle(cells, null, ""),
+    onPasteError: (text) => say(this.#message, text, "error"),
+    takesPaste: (target) =>
+      this.#visible &&
+      (this.#grid.contains(target) || !target.matches?.("input, textarea, select")),
+  });
+  #ready;
+
+  constructor() {
+    const select = byId("solve-checkpoint");
+    select.addEventListener("change", () => this.#choose(select.value, true));
+    onClick(byId("solve-think"), () => this.#think());
+    byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
+    onClick(byId("solve-stop"), () => this.#stop());
+    onClick(byId("solve-clear"), () => this.#clear());
+    onClick(byId("solve-example"), () => this.#loadExample());
+    onClick(byId("player-continue"), () => this.#continue());
+    this.#ready = this.#load();
+  }
+
+  setVisible(visible) {
+    this.#visible = visible;
+    if (!visible) this.#player.pause();
+  }
+
+  /** Show an example of a data set: {look, data, checkpoint, puzzle, answer, origin}. */
+  async open({ look, data, checkpoint, puzzle, answer, origin }) {
+    await this.#ready;
+    const fitting = this.#checkpoints.filter((one) => sameLook(one, look));
+    const wanted = [
+      checkpoint,
+      this.#checkpoint?.id,
+      fitting.find((c) => c.data_path_id === data)?.id,
+    ];
+    const chosen = wanted.find((id) => fitting.some((one) => one.id === id)) ?? fitting[0]?.id;
+    if (chosen === undefined) {
+      say(this.#message, `No checkpoint fits the grids of ${data}: train one on it.`, "error");
+      return;
+    }
+    byId("solve-checkpoint").value = chosen;
+    this.#choose(chosen, false);
+    this.#setPuzzle(Array.from(puzzle), Array.from(answer), origin);
+    byId("solve-think").focus();
+  }
+
+  async #load() {
+    try {
+      const [found, sets] = await Promise.all([
+        getJson("/api/checkpoints"),
+        getJson("/api/datasets").catch(() => ({ datasets: [] })),
+      ]);
+      this.#checkpoints = found.checkpoints;
+      this.#datasets = sets.datasets;
+      const options = found.checkpoints.map((one) => ({ value: one.id, text: describe(one) }));
+      setOptions(byId("solve-checkpoint"), options, found.default);
+      if (options.length) this.#choose(byId("solve-checkpoint").value, true);
+      else this.#noCheckpoints();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #noCheckpoints() {
+    setEnabled(byId("solve-think"), false);
+    say(
+      this.#message,
+      "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.",
+    );
+  }
+
+  #choose(id, withExample) {
+    const before = this.#checkpoint;
+    this.#checkpoint = this.#checkpoints.find((one) => one.id === id);
+    const { max_steps: steps } = this.#checkpoint;
+    byId("solve-steps").value = steps;
+    setEnabled(byId("solve-clear"), true);
+    setEnabled(byId("solve-example"), this.#dataset() !== undefined);
+    byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
+    if (before && sameLook(before, this.#checkpoint)) {
+      this.#setPuzzle(this.#puzzle, this.#answer, byId("solve-origin").textContent);
+      return;
+    }
+    this.#grid.setLook(this.#checkpoint);
+    for (const item of byId("solve-legend").querySelectorAll(".of-sudoku"))
+      item.hidden = !isSudoku(this.#checkpoint);
+    this.#clear();
+    if (withExample && this.#dataset()) this.#loadExample();
+  }
+
+  #dataset() {
+    const named = this.#datasets.find((one) => one.id === this.#checkpoint.data_path_id);
+    return named ?? this.#datasets.find((one) => sameLook(one, this.#checkpoint));
+  }
+
+  async #loadExample() {
+    const { id, splits } = this.#dataset();
+    const split = splits.test ? "test" : Object.keys(splits)[0];
+    const index = Math.floor(Math.random() * splits[split].examples);
+    const signal = this.#loading.start();
+    try {
+      const example = await getJson("/api/example", { data: id, split, index }, signal);
+      const origin = `example ${index} of ${id}, ${split}: the right answer is known`;
+      this.#setPuzzle(Array.from(example.puzzle), Array.from(example.answer), origin);
+    } catch (error) {
+      if (!isAbort(error)) this.#fail(error);
+    }
+  }
+
+  #clear() {
+    const blank = blankOf(this.#checkpoint) ?? this.#checkpoint.symbols[0];
+    this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank), null, "");
+  }
+
+  /** Another puzzle: whatever was thought about the one before is gone. */
+  #setPuzzle(cells, answer, origin) {
+    this.#loading.stop();
+    this.#thinking.stop();
+    this.#setRunning(false);
+    this.#puzzle = cells;
+    this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
+    this.#fault = null;
+    this.#steps = [];
+    this.#haltedAt = null;
+    this.#ended = false;
+    byId("solve-origin").textContent = origin;
+    this.#text.show(cells, this.#checkpoint);
+    this.#player.clear();
+    this.#showGrid();
+    this.#tellPuzzle();
+    this.#showContinue();
+  }
+
+  #edit(cell, symbol) {
+    if (symbol === this.#puzzle[cell]) return;
+    const hadSteps = this.#steps.length > 0;
+    this.#setPuzzle(this.#puzzle.with(cell, symbol), null, "");
+    if (hadSteps && this.#message.dataset.kind !== "error")
+      say(this.#message, "The puzzle has changed: press Think again.");
+  }
+
+  #tellPuzzle() {
+    const cells = [...conflicts(this.#puzzle, this.#checkpoint)];
+    const symbols = [...new Set(cells.map((cell) => this.#puzzle[cell]))].sort().join(", ");
+    if (cells.length)
+      say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
+    else say(this.#message, this.#puzzle.every(isBlank) ? HOW_TO_TYPE : READY);
+  }
+
+  #showGrid() {
+    const step = this.#steps[this.#player.position - 1];
+    this.#grid.show(step ? step.cells : puzzleCells(this.#puzzle, this.#checkpoint, this.#fault));
+  }
+
+  #setRunning(running) {
+    const stop = byId("solve-stop");
+    setEnabled(stop, running);
+    if (!running && document.activeElement === stop) byId("solve-think").focus();
+    byId("solve-grid").setAttribute("aria-busy", String(running));
+  }
+
+  #stop() {
+    this.#thinking.stop();
+    this.#setRunning(false);
+    say(this.#message, `Stopped after ${count(this.#steps.length, "step")}.`);
+  }
+
+  #think() {
+    if (this.#checkpoint === null) {
+      this.#ready = this.#load(); // it failed before
+      return;
+    }
+    const field = byId("solve-steps");
+    if (!field.checkValidity() || field.value === "") {
+      say(this.#message, `At most steps: give a whole number from 1 to ${MOST_STEPS}.`, "error");
+      field.focus();
+      return;
+    }
+    this.#steps = [];
+    this.#haltedAt = null;
+    this.#follows = true;
+    this.#player.clear();
+    this.#run(byId("solve-halting").value, Number(field.value), 0);
+  }
+
+  /** Beyond halting: all steps again, more of them, and the slider stays where it is. */
+  #continue() {
+    this.#follows = false;
+    this.#run(
+      "max_steps",
+      Math.min(this.#steps.length + MORE_STEPS, MOST_STEPS),
+      this.#steps.length,
+    );
+  }
+
+  async #run(halting, steps, known) {
+    this.#loading.stop();
+    const signal = this.#thinking.start();
+    const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), steps, halting };
+    this.#fault = null;
+    this.#ended = false;
+    this.#setRunning(true);
+    this.#showContinue();
+    this.#showGrid();
+    say(this.#message, known ? "Thinking on …" : "Thinking …");
+    try {
+      for await (const record of think(body, signal)) this.#take(record);
+      const last = this.#steps.at(-1);
+      if (halting === "learned" && last.step < steps) this.#haltedAt = last.step;
+      this.#ended = true;
+      const how = this.#haltedAt === last.step ? "Halted" : "Ended";
+      say(
+        this.#message,
+        `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`,
+      );
+    } catch (error) {
+      if (isAbort(error)) return;
+      this.#fail(error);
+    }
+    this.#setRunning(false);
+    this.#showContinue();
+    this.#player.update(this.#steps, this.#player.position, this.#haltedAt);
+  }
+
+  #take(record) {
+    const previous = this.#steps[record.step - 2] ?? null;
+    const step = describeStep(record, previous, this.#puzzle, this.#answer, this.#checkpoint);
+    this.#steps[record.step - 1] = step;
+    const position = this.#follows ? record.step : this.#player.position;
+    this.#player.update(this.#steps, position, this.#haltedAt);
+    this.#showGrid();
+  }
+
+  #showContinue() {
+    const more = Math.min(MORE_STEPS, MOST_STEPS - this.#steps.length);
+    const button = byId("player-continue");
+    const hadFocus = document.activeElement === button;
+    button.hidden = !this.#steps.length || more === 0;
+    button.textContent = `Continue for ${count(more, "more step")}`;
+    setEnabled(button, this.#ended);
+    if (hadFocus && button.hidden) byId("solve-think").focus();
+  }
+
+  #fail(error) {
+    if (!(error instanceof ApiError)) throw error;
+    clearTimeout(this.#retryTimer);
+    if (error.retryAfter !== null) {
+      this.#tellRetry(error);
+      return;
+    }
+    say(this.#message, error.message, "error");
+    const cell =
+      error.column ??
+      (error.status === 422 ? [...conflicts(this.#puzzle, this.#checkpoint)][0] : null);
+    if (cell === null || cell === undefined) return;
+    this.#fault = cell;
+    this.#showGrid();
+    this.#grid.focusCell(cell);
+  }
+
+  #tellRetry({ message, retryAfter }) {
+    const told = `${message} Try again in ${count(retryAfter, "second")}.`;
+    const button = byId("solve-think");
+    setEnabled(button, false);
+    say(this.#message, told, "error");
+    this.#retryTimer = setTimeout(() => {
+      setEnabled(button, true);
+      if (this.#message.textContent === told) say(this.#message, "You can try again now.");
+    }, 1000 * retryAfter);
+  }
+}
+
+function describe({ id, grid_shape: [rows, columns], task }) {
+  const kind = task ? `${task} ` : "";
+  return `${id} (${kind}${rows} × ${columns})`;
+}

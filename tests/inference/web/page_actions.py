@@ -1,0 +1,55 @@
+"""What a user does on the page, and what is then to be seen; under the page's tests."""
+
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no Chromium found: install the package chromium to run the page's tests",
+)
+ENDED = re.compile("^(Halted|Ended) after")
+
+
+def forgive(problems: list[str], text: str) -> None:
+    """Take out console messages that a refused request leaves; there must be one."""
+    assert [p for p in problems if text in p]
+    problems[:] = [p for p in problems if text not in p]
+
+
+def cell(page: Page, row: int, column: int) -> Locator:
+    return page.get_by_role("textbox", name=re.compile(rf"^Row {row}, column {column}\b"))
+
+
+def shown(page: Page) -> str:
+    """The grid's symbols, '.' for an empty cell."""
+    inputs = page.locator("#solve-grid input").all()
+    return "".join(one.input_value() or "." for one in inputs)
+
+
+def message(page: Page) -> Locator:
+    return page.locator("#solve-message")
+
+
+def think(page: Page) -> None:
+    page.get_by_role("button", name="Think").click()
+    expect(message(page)).to_have_text(ENDED)
+
+
+def choose(page: Page, checkpoint: str) -> None:
+    page.get_by_label("Checkpoint", exact=True).select_option(checkpoint)
+
+
+def paste(page: Page, text: str) -> None:
+    page.evaluate("text => navigator.clipboard.writeText(text)", text)
+    page.keyboard.press("Control+V")
+
+
+def clear(page: Page) -> None:
+    page.get_by_role("button", name="Clear").click()
+    assert shown(page) == "." * 16

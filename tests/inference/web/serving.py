@@ -1,0 +1,77 @@
+"""A server on a free port, and small runs for it to find."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from hrm.checkpoint import build_for, save_checkpoint
+from hrm.config import load_pretrain_config
+from hrm.data.format import read_metadata
+
+from ...conftest import SMALL_MODEL
+
+
+def save_runs(root: Path, data: Path) -> Path:
+    """Two runs of fresh weights under `root`/tests, with metrics, on the data set in `data`.
+
+    `patient` never halts before its 4 steps are taken, `eager` after the first.
+    """
+    metadata = read_metadata(data / "train")
+    for name, q_halt in (("patient", -5.0), ("eager", 5.0)):
+        config = load_pretrain_config([f"data_path={data}", f"run_name={name}", *SMALL_MODEL])
+        torch.manual_seed(0)
+        state = build_for(config, metadata).state_dict()
+        [bias] = [value for key, value in state.items() if key.endswith("q_head.bias")]
+        bias.copy_(torch.tensor([q_halt, -q_halt]))
+        folder = root / "tests" / name
+        save_checkpoint(folder, 7, config, metadata, state)
+        append_metrics(folder, step=7, loss=1.0, fresh=True)
+    return root
+
+
+def append_metrics(folder: Path, step: int, loss: float, fresh: bool = False) -> None:
+    """One line of training and one of evaluation; `fresh` begins the file anew."""
+    path = folder / "metrics.jsonl"
+    lines = [
+        {"step": step, "train/lm_loss": loss, "train/exact_accuracy": 0.5, "train/steps": 3.5},
+        {"step": step, "eval/lm_loss": loss + 0.1, "eval/exact_accuracy": 0.25, "eval/steps": 4},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path.write_text(text if fresh else path.read_text() + text)
+
+
+@contextmanager
+def serve(checkpoints: Path, data: Path) -> Iterator[str]:
+    """Run the server in a thread; yields its address, without a slash at the end."""
+    app = make_app(checkpoints, data)
+    config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.02)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def make_app(checkpoints: Path, data: Path):
+    import os
+    import sys
+
+    os.environ["FAKE_CK"], os.environ["FAKE_DATA"] = str(checkpoints), str(data)
+    sys.path.insert(0, "/tmp/fake")
+    sys.modules.pop("fake", None)
+    import fake
+
+    return fake.app

@@ -3,8 +3,8 @@
     python report.py checkpoints/<project>/<run>                # writes <run>/report.html
     python report.py checkpoints/<project>/* --output all.html  # several runs side by side
 
-Of one run, learning_curves.png is written beside it. Each run's newest checkpoint solves puzzles of
-the data set that it was trained on, or of --data.
+Of one run, without --output, <run>/learning_curves.png is written as well. Each run's newest
+checkpoint solves puzzles of the data set that it was trained on, or of --data.
 """
 
 import argparse
@@ -34,16 +34,30 @@ ROWS = (
 
 def main() -> None:
     config = read_options(sys.argv[1:])
+    if config.output is not None:
+        refuse_output(config.output)
     runs = read_runs(config)
     for run in runs:
         print(summary(run.records) if len(runs) == 1 else f"{run.name}\n{summary(run.records)}\n")
         for note in run.notes:
             print(f"note: {run.name}: {note}", file=sys.stderr)
-    if len(runs) == 1:
+    if len(runs) == 1 and config.output is None:
         print(f"learning curves: {write_curves(runs[0])}")
     path = config.output or (config.runs[0] if len(runs) == 1 else Path()) / REPORT_FILE
     write_whole(path, page(runs))
     print(f"report: {path}")
+
+
+def refuse_output(path: Path) -> None:
+    """Tell before the work that a page cannot be written.
+
+    Raises:
+        UserError: it would be a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}")
 
 
 def write_curves(run: RunReport) -> Path:
@@ -66,7 +80,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.parent / f".{path.name}-{os.getpid()}"
     try:
         try:
             temporary.write_text(text, encoding="utf-8")

@@ -68,15 +68,15 @@ def _overview(runs: Sequence[RunReport]) -> str:
         "checkpoint step",
         "weights",
         "data set",
-        "newest evaluation: step",
-        "exact accuracy",
-        "token accuracy",
-        "ACT steps",
-        "loss",
-        "newest training: exact accuracy",
-        "loss",
-        "best evaluation: exact accuracy",
-        "at step",
+        "newest evaluation at step",
+        "evaluation: exact accuracy",
+        "evaluation: token accuracy",
+        "evaluation: ACT steps",
+        "evaluation: loss",
+        "training: exact accuracy",
+        "training: loss",
+        "best exact accuracy",
+        "best at step",
     )
     rows = []
     for number, run in enumerate(runs):
@@ -103,8 +103,9 @@ def _overview(runs: Sequence[RunReport]) -> str:
         html.paragraph(f"{run.name}: {note}", "note") for run in runs for note in run.notes
     )
     reading = html.paragraph(
-        "One column per run. Evaluation is on puzzles that training has not seen; “best” is the "
-        "first evaluation with the highest exact accuracy. A dash: not known."
+        "One column per run. Evaluation is on puzzles that training has not seen; the newest "
+        "metrics of both are shown. “Best” is the first evaluation with the highest exact "
+        "accuracy. A dash: not known."
     )
     return notes + reading + html.table("The runs", turned[0], turned[1:], marked=True)
 

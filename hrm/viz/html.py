@@ -8,7 +8,9 @@ from html import escape
 from itertools import count
 
 from hrm.viz.html_style import STYLE
-from hrm.viz.report_charts import run_style
+
+RUN_COLORS = 8  # as the style sheet has them
+DASHES = ("", "6 3", "2 2", "8 3 2 3", "12 3")
 
 Cell = str | None  # None shows as a dash
 
@@ -16,6 +18,11 @@ Cell = str | None  # None shows as a dash
 def plain(text: object) -> str:
     """Text for an HTML page: escaped, and control characters written as escapes."""
     return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text)))
+
+
+def run_style(run: int) -> tuple[str, str]:
+    """CSS colour and SVG dashes of a run; alike only from the 41st run on."""
+    return f"var(--run-{run % RUN_COLORS})", DASHES[run % len(DASHES)]
 
 
 def run_name(run: int, name: str) -> str:

@@ -9,19 +9,17 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hrm.viz.charts import FEW_POINTS, thinned
+from hrm.viz.html import DASHES, RUN_COLORS, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RUN_COLORS = 8
-DASHES = ("", "6 3", "2 2", "8 3 2 3", "12 3")
 # Drawn as these colours, written as the page's variables.
 INK, FAINT, RULE, RIGHT, WRONG = "#010101", "#010102", "#010103", "#010104", "#010105"
 NAMES = {INK: "ink", FAINT: "faint", RULE: "rule", RIGHT: "right", WRONG: "wrong"}
@@ -36,11 +34,6 @@ class Series:
     x: Sequence[float]
     y: Sequence[float]
     main: bool = True  # drawn strongly, with marks where there are few points
-
-
-def run_style(run: int) -> tuple[str, str]:
-    """CSS colour and SVG dashes of a run; alike only from the 41st run on."""
-    return f"var(--run-{run % RUN_COLORS})", DASHES[run % len(DASHES)]
 
 
 def line_chart(
@@ -214,7 +207,7 @@ def _svg(figure: "Figure", alt: str) -> str:
 
     figure.patch.set_visible(False)
     written = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plain(alt)}):
         figure.savefig(written, format="svg", metadata={"Date": None})
     return _inline(written.getvalue(), alt)
 
@@ -226,7 +219,7 @@ def _inline(svg: str, alt: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view is not None
-    head = f'<svg class="chart" role="img" aria-label="{escape(alt)}" {view[0]}>'
+    head = f'<svg class="chart" role="img" aria-label="{plain(alt)}" {view[0]}>'
     svg = head + svg[svg.index(">") + 1 :].replace("xlink:href", "href")
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "")
     svg = re.sub(r"#0102[0-9a-f]{2}|#01010[1-5]", lambda m: f"var(--{NAMES[m[0]]})", svg)

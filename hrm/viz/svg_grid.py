@@ -3,10 +3,9 @@
 Shapes: T tokens per puzzle.
 """
 
-from html import escape
-
 import numpy as np
 
+from hrm.viz.html import plain
 from hrm.viz.look import BLANK_SYMBOLS, GIVEN, KEPT, WRONG, GridLook, cell_kinds
 
 CELL = 20
@@ -34,7 +33,7 @@ def svg_grid(
         kinds = np.where(kinds == WRONG, KEPT, kinds)
     width, height = columns * CELL, rows * CELL
     parts = [
-        f'<svg class="grid" role="img" aria-label="{escape(alt)}" '
+        f'<svg class="grid" role="img" aria-label="{plain(alt)}" '
         f'viewBox="-1 -1 {width + 2} {height + 2}" style="width:{_width(columns)}">'
     ]
     for place, (token, kind) in enumerate(zip(tokens.tolist(), kinds.tolist(), strict=True)):
@@ -60,7 +59,7 @@ def _cell(symbol: str, kind: str, x: int, y: int) -> str:
         )
     if symbol in BLANK_SYMBOLS and kind != "mistake":
         return back
-    text = f'<text class="{kind}" x="{x + CELL / 2:g}" y="{y + 14.5:g}">{escape(symbol)}</text>'
+    text = f'<text class="{kind}" x="{x + CELL / 2:g}" y="{y + 14.5:g}">{plain(symbol)}</text>'
     return back + text
 
 

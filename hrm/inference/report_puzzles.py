@@ -79,7 +79,7 @@ def _halting(run: RunReport, solved: Solved) -> str:
     rows = [[str(step), *map(str, counts)] for step, counts in pairs]
     alt = f"{run.name}: puzzles by steps at halt; {steps.mean():.2f} on average, {most} at most"
     chart = histogram_chart(of_right, of_wrong, alt, "ACT steps at halt")
-    numbers = html.table("Puzzles by steps at halt", ("steps", "right", "wrong"), rows)
+    numbers = html.table(f"{run.name}: puzzles by steps at halt", ("steps", "right", "wrong"), rows)
     return html.figure("When it halts by itself", chart, reading, numbers)
 
 
@@ -135,7 +135,9 @@ def _rates(
     )
     rows = [[r.label, f"{r.total:,}", f"{r.right:,}", with_interval(r)] for r in rates]
     header = (label, "puzzles", "solved", "share (95% interval)")
-    return html.figure(title, chart, reading, html.table(title, header, rows))
+    return html.figure(
+        title, chart, reading, html.table(f"{run.name}: {title.lower()}", header, rows)
+    )
 
 
 def _failures(solved: Solved) -> str:

@@ -6,6 +6,7 @@ scan has found; no path is made from what a client sends.
 
 import json
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from hrm.errors import UserError
 from hrm.inference.web.guard import Refused
 
 METRICS_FILE = "metrics.jsonl"
+SCAN_SECONDS = 1.0
 DEEPEST = 3  # folders between a root and what is found in it
 MOST_FOLDERS = 5000
 LARGEST_CHUNK = 1 << 20  # bytes of metrics in one answer
@@ -116,7 +118,7 @@ class Split:
 
 
 class Catalogue:
-    """Scans the folders at every question, so that what is trained or built meanwhile shows.
+    """What a scan finds, at most `SCAN_SECONDS` old, so that new runs and data sets show.
 
     Args:
         default: a checkpoint that is listed even if it lies outside of the root.
@@ -128,6 +130,7 @@ class Catalogue:
             data_root,
             default,
         )
+        self._scans: Cache[dict[str, Any]] = Cache(3)
         self._facts: Cache[Facts | None] = Cache(FACTS_CACHE)
         self._sizes: Cache[SplitSize | None] = Cache(FACTS_CACHE)
         self._splits: Cache[Split] = Cache(SPLIT_CACHE)
@@ -148,6 +151,9 @@ class Catalogue:
 
     def checkpoints(self) -> dict[str, Facts]:
         """Readable checkpoints by id, the newest of each run."""
+        return self._scans.get(("checkpoints", _tick()), self._scan_checkpoints)
+
+    def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
         for name, folder in _folders(self._checkpoints_root):
             if steps := saved_steps(folder):
@@ -165,6 +171,9 @@ class Catalogue:
 
     def datasets(self) -> dict[str, dict[str, Path]]:
         """Folders of splits by data set and split."""
+        return self._scans.get(("datasets", _tick()), self._scan_datasets)
+
+    def _scan_datasets(self) -> dict[str, dict[str, Path]]:
         found: dict[str, dict[str, Path]] = {}
         for name, folder in _folders(self._data_root):
             splits = {
@@ -221,6 +230,9 @@ class Catalogue:
 
     def runs(self) -> dict[str, Path]:
         """Files of metrics by run."""
+        return self._scans.get(("runs", _tick()), self._scan_runs)
+
+    def _scan_runs(self) -> dict[str, Path]:
         files = {name: folder / METRICS_FILE for name, folder in _folders(self._checkpoints_root)}
         return {
             name: path
@@ -269,6 +281,11 @@ class Catalogue:
             return Facts(path, int(step) if step.isdecimal() else None, config, metadata)
 
         return self._facts.get((path, changed), read)
+
+
+def _tick() -> int:
+    """A number that changes every `SCAN_SECONDS`."""
+    return int(time.monotonic() / SCAN_SECONDS)
 
 
 def _found(what: str, name: str, known: dict[str, Value]) -> Value:

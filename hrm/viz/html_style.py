@@ -40,6 +40,7 @@ nav ul {
   margin: 1rem 0 0;
 }
 nav .sample { display: none; }
+.figures + p { margin-top: 1.25rem; }
 .figures {
   display: grid; gap: 1.25rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr));

@@ -33,7 +33,7 @@ quickstart: .venv/installed
 	$(BIN)/python pretrain.py --config-name quickstart_$(SIZE) data_path=$(DATA) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
 	$(BIN)/python evaluate.py checkpoint=$(RUN)
-	$(BIN)/python report.py $(RUN)
+	$(BIN)/python report.py $(RUN) --limit 200
 	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace
 
 test: lint types unit

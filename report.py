@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hrm.config import ReportConfig, validate
 from hrm.errors import OneLineParser, UserError, run_command
-from hrm.inference.report import RunReport, read_runs
-from hrm.inference.report_page import page
 from hrm.records import Record, best_evaluation, last_of
+from hrm.report.page import page
+from hrm.report.runs import RunReport, read_runs
 from hrm.viz import plot_learning_curves
 
 CURVES_FILE = "learning_curves.png"

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hrm.data.sudoku_difficulty import MOST_GUESSES
-from hrm.inference import analysis
-from hrm.inference.analysis import Rate
-from hrm.inference.report import RunReport, Solved
+from hrm.report import analysis
+from hrm.report.analysis import Rate
+from hrm.report.runs import RunReport, Solved
 from hrm.viz import html
 from hrm.viz.report_charts import histogram_chart, rate_chart, reliability_chart
 from hrm.viz.svg_grid import svg_grid

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hrm.inference import analysis
-from hrm.inference.analysis import Rate
+from hrm.report import analysis
+from hrm.report.analysis import Rate
 
 # 3 puzzles of 4 cells, 2 steps; the last cell of the second answer is not known
 ANSWERS = np.array([[1, 2, 3, 4], [1, 2, 3, -100], [4, 3, 2, 1]])

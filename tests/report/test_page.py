@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm.inference.report import RunReport, Solved, differences, flatten
-from hrm.inference.report_page import page
+from hrm.report.page import page
+from hrm.report.runs import RunReport, Solved, differences, flatten
 from hrm.viz import GridLook
 
 HOSTILE = '"><script>alert(1)</script>&amp;\x1b[2J\x00$x^2$\ud800'

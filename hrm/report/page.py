@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from hrm.inference import analysis
-from hrm.inference.report import RunReport, differences
-from hrm.inference.report_puzzles import puzzles_section, with_interval
 from hrm.records import best_evaluation, last_of
+from hrm.report import analysis
+from hrm.report.puzzles import puzzles_section, with_interval
+from hrm.report.runs import RunReport, differences
 from hrm.viz import html
 from hrm.viz.report_charts import Series, line_chart
 

@@ -14,10 +14,11 @@ from hrm.checkpoint import CONFIG_FILE, STEP_NAME, find_checkpoint
 from hrm.config import ReportConfig, load_saved_config
 from hrm.data.sudoku_difficulty import count_guesses
 from hrm.errors import UserError
-from hrm.inference import analysis, tasks
+from hrm.inference import tasks
 from hrm.inference.solver import Solver
 from hrm.inference.tasks import Task
 from hrm.records import METRICS_FILE, Record, read_records
+from hrm.report import analysis
 from hrm.viz import GridLook
 
 CHUNK = 256  # puzzles whose traces are held at a time

@@ -35,6 +35,7 @@ quickstart: .venv/installed
 	$(BIN)/python evaluate.py checkpoint=$(RUN)
 	$(BIN)/python report.py $(RUN) --limit 200
 	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace
+	@echo "Puzzles of yours, in the browser: $(BIN)/python solve.py checkpoint=$(RUN) --serve"
 
 test: lint types unit
 

@@ -33,8 +33,8 @@ quickstart: .venv/installed
 	$(BIN)/python pretrain.py --config-name quickstart_$(SIZE) data_path=$(DATA) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
 	$(BIN)/python evaluate.py checkpoint=$(RUN)
-	$(BIN)/python report.py run=$(RUN)
-	$(BIN)/python solve.py checkpoint=$(RUN)
+	$(BIN)/python report.py $(RUN)
+	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace
 
 test: lint types unit
 
@@ -56,7 +56,9 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/techniques.py
 	$(BIN)/python evaluate.py checkpoint=$(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE) SEED=0
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_RUN)
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/solving.py $(BENCH_RUN)
+	$(BIN)/python benchmarks/serving.py $(BENCH_RUN)
+	$(BIN)/python benchmarks/startup.py --solve $(BENCH_RUN)
 	$(BIN)/python benchmarks/builder.py
 	$(BIN)/python benchmarks/loader.py
 

@@ -1,151 +1,209 @@
-"""Watch a model solve a puzzle: `python solve.py checkpoint=checkpoints/<project>/<run>`.
+"""Solve puzzles with a trained model, and watch it think.
 
-puzzle=53..7…        the puzzle, one character per cell, '.' for blank; or, of a data set,
-data_path, split, index   one of its puzzles (default: the first of the checkpoint's test split)
-halting=max_steps    take all ACT steps; `learned` lets the model decide when to halt
-weights=auto         the running average where there is one; or raw, ema
-device=auto          or cuda, mps, cpu
+    python solve.py checkpoint=checkpoints/<project>/<run> 53..7....6..195…    # as arguments
+    python solve.py checkpoint=… --file puzzles.txt --format csv     # one a line, or CSV
+    python solve.py checkpoint=… --index 3 --trace                   # of its own test split
+    python solve.py checkpoint=… --serve                             # as a web page
+
+Without puzzles, --file, --data or --index, puzzles are read from standard input as from a file. A
+CSV file begins with the line source,question,answer,rating.
+
+exit code: 0 all puzzles are solved, 1 some are not, 2 something is wrong with the input
 """
 
-import shutil
+import argparse
+import re
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from hrm.checkpoint import load_checkpoint
-from hrm.config import SolveConfig, load_solve_config
-from hrm.data.format import IGNORE_LABEL_ID, METADATA_FILE, has_split, read_split
-from hrm.device import pick_device
-from hrm.errors import UserError, run_command
-from hrm.inference.solver import (
-    Solution,
-    Solver,
-    contradiction,
-    is_valid_sudoku,
-    parse_puzzle,
-)
-from hrm.viz import GridLook, draw_grid, legend, side_by_side, wants_color, wrong_cells
+from hrm.config import SolveConfig, validate
+from hrm.errors import OneLineParser, UserError, run_command, write_output
+from hrm.inference import Solution, Solver, tasks
+from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line, pictures
+from hrm.inference.puzzles import refuse_contradictions
+from hrm.inference.tasks import Task
 
-
-@dataclass(frozen=True)
-class Task:
-    """A puzzle to solve, and what is known about it."""
-
-    name: str
-    inputs: np.ndarray  # T, int32
-    answer: np.ndarray | None = None  # T, int64, negative where unknown
-    identifier: int | None = None
+CHUNK = 4096  # puzzles between outputs
+ALIGNED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
 
 
 def main() -> None:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return
-    config = load_solve_config(sys.argv[1:])
-    device = pick_device(config.device)
-    checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
-    sure = checkpoint.config.eval_halt_probability
-    solver = Solver(checkpoint.model, checkpoint.metadata, device, sure)
-    if config.puzzle is not None:
-        task = Task("puzzle", parse_puzzle(config.puzzle, solver.metadata))
+    config = read_options(sys.argv[1:])
+    if config.serve:
+        serve(config)
     else:
-        task = read_task(config.data_path or checkpoint.config.data_path, config, solver)
-    identifiers = None if task.identifier is None else np.array([task.identifier])
-    [solution] = solver.solve(task.inputs[None], config.halting, identifiers)
-
-    print(f"{task.name}, {checkpoint.path}")
-    print(draw(solution, task, solver.look, wants_color(sys.stdout)))
-    print(verdict(solution, task, solver.look))
+        sys.exit(solve(config))
 
 
-def read_task(data_path: Path, config: SolveConfig, solver: Solver) -> Task:
-    """Puzzle number `index` of a split, counted over its sets in the metadata's order.
+def solve(config: SolveConfig) -> int:
+    """Solve, print, sum up on stderr; returns the exit code.
 
     Raises:
-        UserError: there is no such puzzle, or it does not fit the model.
+        UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
-    if not has_split(data_path, config.split):
-        raise UserError(
-            f"data_path={data_path}: no {config.split}/{METADATA_FILE}; name a data set with "
-            "data_path=… or a puzzle with puzzle=…"
+    solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
+    found = read_tasks(config, solver)
+    look = solver.look
+    refuse_contradictions([t.inputs for t in found], look, [t.place for t in found])
+    drawn = config.gif or config.png
+    if drawn and len(found) > 1:
+        raise UserError(f"--gif and --png draw one puzzle, not {len(found)}; name it with --index")
+    if config.format == "csv":
+        write_output(csv_line(CSV_FIELDS))
+    summary = Summary()
+    for start in range(0, len(found), CHUNK):
+        chunk = found[start : start + CHUNK]
+        began = time.perf_counter()
+        solutions = solve_chunk(config, solver, chunk, trace=config.trace or bool(drawn))
+        summary.add(chunk, solutions, time.perf_counter() - began)
+        texts = (
+            as_text(task, solution, config.format, look, config.trace)
+            for task, solution in zip(chunk, solutions, strict=True)
         )
-    metadata, sets = read_split(data_path / config.split)
-    for key in ("vocab_size", "seq_len"):
-        theirs, ours = getattr(metadata, key), getattr(solver.metadata, key)
-        if theirs != ours:
-            raise UserError(f"data_path={data_path}: {key} is {theirs}, the checkpoint's {ours}")
-    index = config.index
-    total = sum(len(arrays.inputs) for arrays in sets.values())
-    for arrays in sets.values():
-        if index < len(arrays.inputs):
-            break
-        index -= len(arrays.inputs)
-    else:
-        raise UserError(f"index={config.index}: {data_path / config.split} has {total} puzzles")
-    answer = arrays.labels[index].astype(np.int64)
-    if metadata.ignore_label_id is not None:
-        answer[answer == metadata.ignore_label_id] = IGNORE_LABEL_ID
-    puzzle = arrays.puzzle_indices.searchsorted(index, "right") - 1
-    identifier = int(arrays.puzzle_identifiers[puzzle])
-    if identifier >= solver.metadata.num_puzzle_identifiers:
-        identifier = solver.unseen_identifier
-    name = f"puzzle {config.index} of {total:,} in {data_path / config.split}"
-    return Task(name, arrays.inputs[index].astype(np.int32), answer, identifier)
+        write_output("".join(texts))
+    if drawn:
+        draw(config, solver, found[0], solutions[0])
+    print(summary, file=sys.stderr)
+    return 1 if summary.unsolved else 0
 
 
-def draw(solution: Solution, task: Task, look: GridLook, color: bool) -> str:
-    """The puzzle, then the answer of every ACT step; steps that change nothing share a grid."""
-    givens = int(look.givens(task.inputs).sum())
-    title = f"puzzle, {givens} givens" if look.is_sudoku else "puzzle"
-    blocks = [draw_grid(task.inputs, look, inputs=task.inputs, color=color, title=title)]
-    starts = [
-        s
-        for s in range(solution.halted_at)
-        if s == 0 or (solution.steps[s] != solution.steps[s - 1]).any()
-    ]
-    for start, end in zip(starts, [*starts[1:], solution.halted_at], strict=True):
-        blocks.append(
-            draw_grid(
-                solution.steps[start],
-                look,
-                inputs=task.inputs,
-                previous=solution.steps[start - 1] if start else None,
-                answer=task.answer,
-                color=color,
-                title=step_title(start, end, solution.halt_confidence),
-            )
-        )
-    width = shutil.get_terminal_size((100, 24)).columns
-    return f"\n{side_by_side(blocks, width)}\n\n{legend(color)}\n"
+def solve_chunk(
+    config: SolveConfig, solver: Solver, chunk: Sequence[Task], trace: bool
+) -> list[Solution]:
+    """Solutions of some tasks, in their order."""
+    unseen = solver.unseen_identifier
+    identifiers = [unseen if task.identifier is None else task.identifier for task in chunk]
+    return solver.solve(
+        np.stack([task.inputs for task in chunk]),
+        halting=config.halting,
+        steps=config.steps,
+        votes=config.votes,
+        restarts=config.restarts,
+        trace=trace,
+        puzzle_identifiers=np.array(identifiers),
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
 
 
-def step_title(start: int, end: int, confidence: np.ndarray) -> str:
-    """Title of the grid that steps `start` to `end - 1` (counted from 0) answered alike."""
-    steps = f"step {end}" if end == start + 1 else f"steps {start + 1}-{end}"
-    return f"{steps}, halt {confidence[end - 1]:.1%}"
+def read_tasks(config: SolveConfig, solver: Solver) -> list[Task]:
+    """The puzzles that the options name.
+
+    Raises:
+        UserError: there is none, or one cannot be read.
+    """
+    metadata = solver.metadata
+    if config.puzzles:
+        return tasks.from_arguments(config.puzzles, metadata)
+    if config.file is not None:
+        return tasks.read_lines(config.file, metadata)
+    data = config.data or solver.data_path
+    if data is not None and (config.data is not None or config.index is not None):
+        return tasks.from_split(data, config.split, metadata, config.index)
+    if sys.stdin.isatty():
+        raise UserError("no puzzle; give some as arguments, or use --file, --index or --serve")
+    return tasks.read_stream(sys.stdin.buffer, "stdin", metadata)
 
 
-def verdict(solution: Solution, task: Task, look: GridLook) -> str:
-    """Whether the final answer is right, in one line."""
-    steps = f"{solution.halted_at} ACT step{'s' * (solution.halted_at > 1)}"
-    if task.answer is not None and (task.answer >= 0).any():
-        wrong = np.array(
-            [wrong_cells(look, s, task.inputs, task.answer).sum() for s in solution.steps]
-        )
-        if wrong[-1]:
-            cells = int((task.answer >= 0).sum())
-            return f"not solved: {wrong[-1]} of {cells} cells wrong after {steps}"
-        first = int(np.flatnonzero(wrong).max(initial=-1)) + 2
-        return f"solved exactly in {steps} (right from step {first} on)"
-    if not look.is_sudoku:
-        return f"answered in {steps}; the right answer is not known"
-    if is_valid_sudoku(solution.tokens, task.inputs, look):
-        return f"solved: a valid solution in {steps}"
-    reason = contradiction(task.inputs, look)
-    note = f"; it has no solution: {reason}" if reason else ""
-    return f"not solved: no valid solution after {steps}{note}"
+def draw(config: SolveConfig, solver: Solver, task: Task, solution: Solution) -> None:
+    """Write the pictures that were asked for.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    from hrm.viz.picture import save_gif, save_png, side_by_side_pictures
+
+    try:
+        if path := config.gif:
+            save_gif(pictures(task, solution, solver.look, every_step=True), path)
+        if path := config.png:
+            steps = pictures(task, solution, solver.look, every_step=False)
+            save_png(side_by_side_pictures(steps), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def serve(config: SolveConfig) -> None:
+    """Open the web page until Ctrl-C."""
+    from hrm.inference.web import serve as run_server
+
+    run_server(
+        checkpoint=config.checkpoint,
+        checkpoints_root=config.checkpoints_root,
+        data_root=config.data_root,
+        host=config.host,
+        port=config.port,
+        device=config.device,
+        weights=config.weights,
+    )
+
+
+def read_options(arguments: Sequence[str]) -> SolveConfig:
+    """`checkpoint=…`, flags, and puzzles.
+
+    Raises:
+        UserError: one of them is unknown or wrong.
+    """
+    values = vars(_parser().parse_intermixed_args(arguments))
+    words, puzzles = values.pop("puzzles"), []
+    for word in words:
+        key = ALIGNED.fullmatch(word)
+        if key and key[1] == "checkpoint":
+            values["checkpoint"] = key[2]
+        elif key:
+            raise UserError(f"{word}: only checkpoint= is given so; --help shows the flags")
+        else:
+            puzzles.append(word)
+    return validate(SolveConfig, values | {"puzzles": tuple(puzzles)}, "solve.py")
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="solve.py",
+        usage="python solve.py checkpoint=PATH [PUZZLE …] [flags]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+
+    def flag(group: Any, name: str, text: str, metavar: str | None = None) -> None:
+        field = SolveConfig.model_fields[name]
+        switch = {"action": "store_true"} if field.annotation is bool else {"metavar": metavar}
+        default = field.default
+        shown = "" if default is None or default is False else f" (default {default})"
+        group.add_argument(f"--{name.replace('_', '-')}", help=f"{text}{shown}", **switch)
+
+    parser.add_argument("puzzles", nargs="*", default=[], help=argparse.SUPPRESS)
+    puzzles = parser.add_argument_group("puzzles")
+    flag(puzzles, "file", "read puzzles from a file", "FILE")
+    flag(puzzles, "data", "take the puzzles of a data set", "DIR")
+    flag(puzzles, "split", "which part of the data set", "NAME")
+    flag(puzzles, "index", "one puzzle of --data, or of the data that it was trained on", "N")
+    thinking = parser.add_argument_group("thinking")
+    flag(thinking, "halting", "learned: as soon as the model is sure; max_steps: all", "WAY")
+    flag(thinking, "steps", "ACT steps at most; may be more than in training", "N")
+    flag(thinking, "votes", "solve up to K symmetric versions of what is not solved", "K")
+    flag(thinking, "restarts", "then try up to K other start states", "K")
+    flag(thinking, "seed", "of the symmetries and start states", "N")
+    flag(thinking, "batch_size", "puzzles side by side", "N")
+    flag(thinking, "weights", "auto: the running average where there is one; raw; ema", "WHICH")
+    flag(thinking, "device", "auto, cuda, mps or cpu", "NAME")
+    output = parser.add_argument_group("output")
+    flag(output, "format", "grid, line, json (one object a line) or csv", "NAME")
+    flag(output, "trace", "show the answer after every ACT step")
+    flag(output, "gif", "draw the thinking as an animation", "FILE")
+    flag(output, "png", "draw the thinking as a picture", "FILE")
+    page = parser.add_argument_group("web page")
+    flag(page, "serve", "open the web page instead of solving")
+    flag(page, "host", "address to listen at", "HOST")
+    flag(page, "port", "0 takes a free one", "PORT")
+    flag(page, "checkpoints_root", "where the page looks for checkpoints", "DIR")
+    flag(page, "data_root", "where the page looks for data sets", "DIR")
+    return parser
 
 
 if __name__ == "__main__":

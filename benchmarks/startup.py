@@ -1,10 +1,11 @@
 """How long a user waits before anything happens.
 
-    python benchmarks/startup.py [--rounds 3]
+    python benchmarks/startup.py [--rounds 3] [--solve CHECKPOINT…]
 
-Whole processes: `--help`, `import hrm`, and from the command to the first line of `metrics.jsonl`,
-which is written after the first step, with an empty compilation cache (cold) and with the one that
-this leaves behind (warm). The puzzles are generated; the published model trains at batch 32.
+Whole processes: `--help`, `import hrm`, one puzzle solved, and from the command to the first line
+of `metrics.jsonl`, which is written after the first step, with an empty compilation cache (cold)
+and with the one that this leaves behind (warm). The puzzles are generated; the published model
+trains at batch 32.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SOLVE = [sys.executable, str(ROOT / "solve.py"), "--index", "0"]
 PRETRAIN = [sys.executable, str(ROOT / "pretrain.py")]
 CASES = {
     "quickstart 4x4": ("2x2", ["--config-name", "quickstart_4x4"]),
@@ -64,13 +66,20 @@ def to_first_step(data_path: Path, run: Path, cache: Path, arguments: list[str])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = range(parser.parse_args().rounds)
+    parser.add_argument("--solve", nargs="*", default=[], help="checkpoints to solve a puzzle with")
+    options = parser.parse_args()
+    rounds = range(options.rounds)
 
     print(f"{'what':>40} {'seconds':>8}")
     for name, command in (
         ("python pretrain.py --help", [*PRETRAIN, "--help"]),
         ("python -c 'import hrm'", [sys.executable, "-c", "import hrm"]),
         ("import hrm; hrm.build_model", [sys.executable, "-c", "import hrm; hrm.build_model"]),
+        ("import hrm; hrm.Solver", [sys.executable, "-c", "import hrm; hrm.Solver"]),
+        *(
+            (f"solve.py, one puzzle of {run}", [*SOLVE, f"checkpoint={run}"])
+            for run in options.solve
+        ),
     ):
         seconds = statistics.median(whole_process(*command) for _ in rounds)
         print(f"{name:>40} {seconds:8.2f}", flush=True)

@@ -7,15 +7,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrm.inference import Solution, Solver
     from hrm.models import build_model, load_weights
 
 SUBMODULES = ("data", "inference", "models", "optim")
-__all__ = ["build_model", "load_weights", *SUBMODULES]
+HOMES = {
+    "Solution": "hrm.inference",
+    "Solver": "hrm.inference",
+    "build_model": "hrm.models",
+    "load_weights": "hrm.models",
+}
+__all__ = ["Solution", "Solver", "build_model", "load_weights", *SUBMODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in SUBMODULES:
         return import_module(f"hrm.{name}")
-    if name in __all__:
-        return getattr(import_module("hrm.models"), name)
+    if name in HOMES:
+        return getattr(import_module(HOMES[name]), name)
     raise AttributeError(f"module 'hrm' has no attribute {name!r}")

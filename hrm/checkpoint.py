@@ -19,7 +19,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write
 from hrm.errors import UserError
 from hrm.manifest import Damaged, listed_files, verify, write_manifest
 from hrm.models import build_model, check_weights, load_weights, read_weights, without_prefix
+from hrm.models.hrm_act_v1 import ForwardDtype
 from hrm.models.losses import ACTLossHead
 
 CONFIG_FILE = "all_config.yaml"
@@ -207,6 +208,14 @@ class Checkpoint:
     model: ACTLossHead
     config: PretrainConfig
     metadata: DatasetMetadata
+
+    def in_dtype(self, forward_dtype: ForwardDtype) -> "Checkpoint":
+        """The same weights in a model that computes in another dtype."""
+        arch = self.config.arch.model_copy(update={"forward_dtype": forward_dtype})
+        config = self.config.model_copy(update={"arch": arch})
+        model = build_for(config, self.metadata)
+        model.load_state_dict(self.model.state_dict())
+        return replace(self, model=model, config=config)
 
 
 def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:

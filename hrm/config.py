@@ -218,22 +218,46 @@ class EvaluateConfig(_Config):
 
 
 class SolveConfig(_Config):
-    """What `solve.py` reads."""
+    """What `solve.py` reads; described flag by flag in its help."""
 
     checkpoint: Path
-    puzzle: str | None = None
-    data_path: Path | None = None
+    puzzles: tuple[str, ...] = ()
+    file: Path | None = None
+    data: Path | None = None
     split: FileName = "test"
-    index: Annotated[int, Field(ge=0)] = 0
-    halting: Halting = "max_steps"
+    index: Annotated[int, Field(ge=0)] | None = None
+
+    halting: Halting = "learned"
+    steps: PositiveInt | None = None
+    votes: PositiveInt = 1
+    restarts: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    batch_size: PositiveInt = 64
     weights: WeightsName = "auto"
     device: DeviceName = "auto"
 
+    format: Literal["grid", "line", "json", "csv"] = "grid"
+    trace: bool = False
+    gif: Path | None = None
+    png: Path | None = None
+
+    serve: bool = False
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, lt=2**16)] = 8000
+    checkpoints_root: Path = Path("checkpoints")
+    data_root: Path = Path("data")
+
 
 class ReportConfig(_Config):
-    """What `report.py` reads."""
+    """What `report.py` reads; described flag by flag in its help."""
 
-    run: Path
+    runs: tuple[Path, ...]
+    output: Path | None = None
+    data: Path | None = None
+    split: FileName = "test"
+    limit: PositiveInt = 1000
+    device: DeviceName = "auto"
+    curves_only: bool = False
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -354,20 +378,6 @@ def _explain(error: Exception, config_dir: Path) -> str:
 def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     """Parse `key=value` arguments of `evaluate.py`."""
     return validate(EvaluateConfig, parse_arguments(arguments), "evaluate.py")
-
-
-def load_solve_config(arguments: Sequence[str]) -> SolveConfig:
-    """Parse `key=value` arguments of `solve.py`; `puzzle` is taken literally, digits or not."""
-    puzzles = [a.partition("=")[2] for a in arguments if a.startswith("puzzle=")]
-    values = parse_arguments([a for a in arguments if not a.startswith("puzzle=")])
-    if puzzles:
-        values["puzzle"] = puzzles[-1]
-    return validate(SolveConfig, values, "solve.py")
-
-
-def load_report_config(arguments: Sequence[str]) -> ReportConfig:
-    """Parse `key=value` arguments of `report.py`."""
-    return validate(ReportConfig, parse_arguments(arguments), "report.py")
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:

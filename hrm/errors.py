@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -57,6 +58,23 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help shows all options")
 
 
+def write_output(text: str) -> None:
+    """Write to standard output, at once.
+
+    Raises:
+        UserError: it cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise UserError(f"standard output: cannot be written ({error.strerror})") from None
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback."""
     try:
@@ -64,6 +82,8 @@ def run_command(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.stdout.flush()

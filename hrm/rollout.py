@@ -57,6 +57,7 @@ def rollout(
     batches: Iterable[Batch],
     halting: Halting = "max_steps",
     halt_probability: float = 0.0,
+    max_steps: int | None = None,
 ) -> Iterator[RolloutStep]:
     """Run a stream of puzzles, one item per ACT step, until every puzzle has halted.
 
@@ -74,17 +75,24 @@ def rollout(
             it may have any number of rows.
         halting: `max_steps` takes all steps, as the original does; `learned` halts a puzzle when
             the model's halting value says so (the rule of training, without exploration).
-        halt_probability: with `learned`, a puzzle halts before `halt_max_steps` only where
+        halt_probability: with `learned`, a puzzle halts before the last step only where
             sigmoid(q_halt), the model's probability of being right, is at least this.
+        max_steps: ACT steps after which a puzzle halts; None: the model's `halt_max_steps`. More
+            than in training is allowed.
     """
     assert not model.training
+    limit = max_steps or model.model.config.halt_max_steps
     waiting = _Waiting(batches)
     while waiting.pull():
-        yield from _run(model, waiting, halting, halt_probability)
+        yield from _run(model, waiting, halting, halt_probability, limit)
 
 
 def _run(
-    model: ACTLossHead, waiting: "_Waiting", halting: Halting, halt_probability: float
+    model: ACTLossHead,
+    waiting: "_Waiting",
+    halting: Halting,
+    halt_probability: float,
+    max_steps: int,
 ) -> Iterator[RolloutStep]:
     """From a fresh carry for the waiting puzzles until no slot is busy and none waits."""
     act = model.model
@@ -93,12 +101,12 @@ def _run(
     running = torch.ones(len(index), dtype=torch.bool)
     while True:
         carry, outputs = act(carry, offer)
-        done = carry.halted
+        done = carry.steps >= max_steps
         if halting == "learned":
             q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
             sure = torch.sigmoid(q_halt) >= halt_probability
             done = done | (act.wants_to_halt(q_halt, q_continue) & sure)
-            carry = replace(carry, halted=done)
+        carry = replace(carry, halted=done)
         ends = running & done.cpu()
         yield RolloutStep(index, running, ends, carry.steps, carry.current_data, outputs)
 

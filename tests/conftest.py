@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hrm.checkpoint import build_for, save_checkpoint
+from hrm.config import load_pretrain_config
+from hrm.data.format import read_metadata
 from hrm.data.sudoku_builder import BuildOptions, build
+from hrm.errors import run_command
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (
@@ -27,6 +31,7 @@ SMALL_MODEL = (
 )
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +47,27 @@ def data_4x4(tmp_path_factory) -> Path:
     return folder
 
 
+def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:
+    """A run's folder with one checkpoint, `step_7`, of fresh weights."""
+    names = (f"data_path={data_path}", f"run_name={folder.name}")
+    config = load_pretrain_config([*names, *SMALL_MODEL, *overrides])
+    metadata = read_metadata(data_path / "train")
+    torch.manual_seed(0)
+    save_checkpoint(folder, 7, config, metadata, build_for(config, metadata).state_dict())
+    return folder
+
+
 @pytest.fixture
 def run_script(tmp_path) -> Run:
     """Run one of the root scripts in `tmp_path`, alone or on several gloo ranks under torchrun."""
 
-    def run(script: str, *arguments: str, ranks: int = 1, env: dict[str, str] | None = None):
+    def run(
+        script: str,
+        *arguments: str,
+        ranks: int = 1,
+        env: dict[str, str] | None = None,
+        stdin: str = "",
+    ):
         command = [sys.executable]
         if ranks > 1:
             command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
@@ -54,9 +75,27 @@ def run_script(tmp_path) -> Run:
             [*command, str(ROOT / script), *arguments],
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **(env or {})},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Call:
+    """Run a script's `main` in this process: exit code, stdout, stderr."""
+
+    def run(main: Callable[[], None], *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        monkeypatch.setenv("COLUMNS", "100")
+        code = 0
+        try:
+            run_command(main)
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        return code, *capsys.readouterr()
 
     return run

@@ -40,6 +40,30 @@ def augment(
     """
     count, cells = questions.shape
     side = math.prod(box_shape)
+    place, digits = random_symmetries(rng, count, box_shape, keep)
+    place += np.arange(count)[:, None] * cells
+    # One gather moves both: a token above `side` is a given, its answer is that minus side + 1.
+    packed = answers + np.uint8(side + 1) * (questions != 0)
+    moved = packed.ravel().take(place)
+
+    table = np.concatenate([digits, digits], axis=1)
+    table_start = np.arange(count)[:, None] * (2 * side + 2)
+    new_answers = table.ravel().take(table_start + moved)
+    return new_answers * (moved > side), new_answers
+
+
+def random_symmetries(
+    rng: np.random.Generator, count: int, box_shape: BoxShape, keep: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` symmetries by lot: version[c] = digits[puzzle[place[c]]].
+
+    Args:
+        keep: [count] bool, make these the identity (they draw from `rng` all the same).
+
+    Returns:
+        place [count, cells] int64, digits [count, side + 1] uint8; blank stays blank.
+    """
+    side = math.prod(box_shape)
     digits = np.zeros((count, side + 1), np.uint8)
     digits[:, 1:] = _random_permutations(rng, count, side) + 1
     rows = _random_lines(rng, count, side // box_shape[0], box_shape[0])
@@ -54,16 +78,8 @@ def augment(
 
     row_stride = np.where(flipped, 1, side)[:, None]
     column_stride = np.where(flipped, side, 1)[:, None]
-    row_start = rows * row_stride + np.arange(count)[:, None] * cells
-    place = row_start[:, :, None] + (columns * column_stride)[:, None, :]
-    # One gather moves both: a token above `side` is a given, its answer is that minus side + 1.
-    packed = answers + np.uint8(side + 1) * (questions != 0)
-    moved = packed.ravel().take(place.reshape(count, cells))
-
-    table = np.concatenate([digits, digits], axis=1)
-    table_start = np.arange(count)[:, None] * (2 * side + 2)
-    new_answers = table.ravel().take(table_start + moved)
-    return new_answers * (moved > side), new_answers
+    place = (rows * row_stride)[:, :, None] + (columns * column_stride)[:, None, :]
+    return place.reshape(count, side * side), digits
 
 
 def canonical_hash(questions: np.ndarray, box_shape: BoxShape) -> np.ndarray:

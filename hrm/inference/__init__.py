@@ -1,5 +1,5 @@
 """Inference: load a checkpoint once, solve many puzzles."""
 
-from hrm.inference.solver import Solution, Solver
+from hrm.inference.solver import Solution, Solver, Trace
 
-__all__ = ["Solution", "Solver"]
+__all__ = ["Solution", "Solver", "Trace"]

@@ -1,11 +1,11 @@
-"""Load a checkpoint once, solve many puzzles, and keep what every ACT step answered.
+"""Load a checkpoint once, solve many puzzles.
 
-Shapes: N puzzles, T tokens per puzzle, S ACT steps.
+Shapes: N puzzles, T tokens per puzzle, S ACT steps, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,41 +13,50 @@ from torch import Tensor
 
 from hrm.checkpoint import WeightsName, load_checkpoint
 from hrm.data.format import DatasetMetadata
-from hrm.data.sudoku import is_valid_solution
-from hrm.device import DeviceName, pick_device
+from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
+from hrm.inference.attempts import Symmetry, other_start, symmetries
+from hrm.inference.puzzles import keeps_rules, puzzle_tokens
 from hrm.models.losses import ACTLossHead
 from hrm.rollout import Halting, rollout
-from hrm.viz import PAD_SYMBOL, GridLook
+from hrm.viz import GridLook
 
 
 @dataclass(frozen=True)
-class Solution:
-    """One puzzle's answer, and how it came about."""
+class Trace:
+    """What a model answered after every ACT step."""
 
-    inputs: np.ndarray  # T, int32
-    steps: np.ndarray  # S T, int32: the answer after every ACT step, until the puzzle halted
+    tokens: np.ndarray  # S T, int32
+    probabilities: np.ndarray  # S T V, float32: of every token in every cell
     q_halt: np.ndarray  # S, float32 logits
     q_continue: np.ndarray  # S, float32 logits
 
     @property
-    def tokens(self) -> np.ndarray:
-        """The final answer, [T] int32."""
-        return self.steps[-1]
+    def halt_probability(self) -> np.ndarray:
+        """sigmoid(q_halt), [S] float32: how sure the model is that all of its answer is right."""
+        return _sigmoid(self.q_halt)
 
-    @property
-    def halted_at(self) -> int:
-        """ACT steps taken."""
-        return len(self.steps)
 
-    @property
-    def halt_confidence(self) -> np.ndarray:
-        """sigmoid(q_halt) of every step, [S] float32: how sure the model is of being right."""
-        return torch.from_numpy(self.q_halt).sigmoid().numpy()
+@dataclass(frozen=True)
+class Solution:
+    """One puzzle's answer."""
+
+    inputs: np.ndarray = field(repr=False)  # T, int32
+    tokens: np.ndarray = field(repr=False)  # T, int32: the answer
+    answer: str  # the same, one character per cell as puzzles are written
+    valid: bool | None  # by the rules of the puzzle; None where they are not known
+    steps: int  # ACT steps that led to this answer
+    halt_probability: float  # sigmoid(q_halt) at the last step
+    confidence: np.ndarray = field(repr=False)  # T, float32: probability of each cell's token
+    total_steps: int  # ACT steps of all attempts
+    trace: Trace | None = field(default=None, repr=False)
 
 
 class Solver:
-    """A model in evaluation mode on its device, and what it knows about the puzzles."""
+    """A model in evaluation mode on its device, and what it knows about the puzzles.
+
+    For one thread at a time.
+    """
 
     def __init__(
         self,
@@ -55,12 +64,14 @@ class Solver:
         metadata: DatasetMetadata,
         device: torch.device,
         halt_probability: float = 0.0,
+        data_path: Path | None = None,
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
         self.look = GridLook.from_metadata(metadata)
         self.device = device
         self.halt_probability = halt_probability  # with learned halting; see `rollout`
+        self.data_path = data_path  # of the data set that the model was trained on
 
     @classmethod
     def from_checkpoint(
@@ -72,15 +83,20 @@ class Solver:
     ) -> "Solver":
         """Rebuild the model of a checkpoint (a `step_<n>`, or the newest of a run's folder).
 
-        The original's checkpoints take the sequence length from `data_path`.
+        It computes in the dtype it was trained in, but in float32 where the device would emulate
+        bfloat16. The original's checkpoints take the sequence length from `data_path`.
 
         Raises:
             UserError: as `load_checkpoint` and `pick_device`.
         """
         chosen = pick_device(device)
         checkpoint = load_checkpoint(Path(path), weights, data_path)
-        sure = checkpoint.config.eval_halt_probability
-        return cls(checkpoint.model, checkpoint.metadata, chosen, sure)
+        trained = checkpoint.config.arch.forward_dtype
+        if trained == "bfloat16" and not has_fast_bfloat16(chosen):
+            checkpoint = checkpoint.in_dtype("float32")
+        config = checkpoint.config
+        sure = config.eval_halt_probability
+        return cls(checkpoint.model, checkpoint.metadata, chosen, sure, config.data_path)
 
     @property
     def unseen_identifier(self) -> int:
@@ -88,129 +104,168 @@ class Solver:
         shared = self.metadata.num_puzzle_identifiers == 1
         return 0 if shared else self.metadata.blank_identifier_id
 
+    @property
+    def max_steps(self) -> int:
+        """ACT steps at most in training."""
+        return self.model.model.config.halt_max_steps
+
     def solve(
         self,
-        inputs: np.ndarray | Sequence[str],
-        halting: Halting = "max_steps",
+        puzzles: Any,
+        *,
+        halting: Halting = "learned",
+        steps: int | None = None,
+        votes: int = 1,
+        restarts: int = 0,
+        trace: bool = False,
         puzzle_identifiers: np.ndarray | None = None,
         batch_size: int = 64,
+        seed: int = 0,
     ) -> list[Solution]:
-        """Solve puzzles, at most `batch_size` side by side.
+        """Solve puzzles, at most `batch_size` side by side; the order is kept.
 
         Args:
-            inputs: [N, T] integer tokens, or N strings as `parse_puzzle` reads them.
-            halting: `max_steps` takes all steps; `learned` lets the model halt each puzzle.
+            puzzles: N of them, as `puzzle_tokens` reads them.
+            halting: `learned` lets the model halt each puzzle; `max_steps` takes all steps.
+            steps: ACT steps at most; None: as in training.
+            votes: versions to solve of each puzzle, the puzzle itself and symmetric ones. A puzzle
+                whose answer is valid needs no further version; of several answers the valid one
+                is given, else the one with the highest halting probability.
+            restarts: after these, attempts from other start states, likewise.
+            trace: keep what was answered after every step.
             puzzle_identifiers: [N] integers; None: all are unseen.
+            seed: of the symmetries and start states.
 
         Raises:
-            UserError: a puzzle does not fit the model.
+            UserError: a puzzle does not fit the model, or a number is out of range.
         """
-        tokens = self._tokens(inputs)
+        for name, value, least in (
+            *(("steps", self.max_steps if steps is None else steps, 1), ("votes", votes, 1)),
+            *(("restarts", restarts, 0), ("batch_size", batch_size, 1)),
+        ):
+            if value < least:
+                raise UserError(f"{name}={value}: must be at least {least}")
+        tokens = puzzle_tokens(puzzles, self.metadata)
         if puzzle_identifiers is None:
             puzzle_identifiers = np.full(len(tokens), self.unseen_identifier)
-        identifiers = torch.from_numpy(np.asarray(puzzle_identifiers, np.int32))
+        identifiers = np.asarray(puzzle_identifiers, np.int32)
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
-        return self._solve(tokens, identifiers, halting, batch_size) if len(tokens) else []
 
-    def _tokens(self, inputs: np.ndarray | Sequence[str]) -> np.ndarray:
-        if not isinstance(inputs, np.ndarray):
-            if isinstance(inputs, str):
-                raise UserError("inputs: give a list of puzzles, not one string")
-            inputs = np.array([parse_puzzle(text, self.metadata) for text in inputs], np.int32)
-            inputs = inputs.reshape(-1, self.metadata.seq_len)
-        vocab_size, seq_len = self.metadata.vocab_size, self.metadata.seq_len
-        if inputs.dtype.kind not in "iu" or inputs.ndim != 2 or inputs.shape[1] != seq_len:
-            raise UserError(
-                f"inputs: {inputs.dtype} of shape {list(inputs.shape)}, expected integers of "
-                f"shape [puzzles, {seq_len}]"
-            )
-        if inputs.size and not 0 <= inputs.min() <= inputs.max() < vocab_size:
-            raise UserError(f"inputs: tokens must be in 0..{vocab_size - 1}")
-        return inputs.astype(np.int32)
+        def run(rows: np.ndarray, puzzles: np.ndarray) -> list[Solution]:
+            parts = (torch.from_numpy(puzzles), torch.from_numpy(identifiers[rows]))
+            return self._run(*parts, halting, steps, trace, batch_size)
+
+        best = run(np.arange(len(tokens)), tokens)
+        versions = []
+        if votes > 1:
+            versions = symmetries(self.look, votes - 1, self.metadata.vocab_size, seed)
+        for symmetry in versions:
+            if len(open_rows := _without_valid_answer(best)):
+                answers = run(open_rows, symmetry.apply(tokens[open_rows]))
+                mapped = [self._undo(symmetry, answer) for answer in answers]
+                _keep_better(best, open_rows, mapped)
+        for restart in range(restarts):
+            if len(open_rows := _without_valid_answer(best)):
+                with other_start(self.model.model.inner, seed + restart):
+                    _keep_better(best, open_rows, run(open_rows, tokens[open_rows]))
+        return best
 
     @torch.inference_mode()
-    def _solve(
-        self, tokens: np.ndarray, identifiers: Tensor, halting: Halting, batch_size: int
+    def _run(
+        self,
+        inputs: Tensor,
+        identifiers: Tensor,
+        halting: Halting,
+        steps: int | None,
+        trace: bool,
+        batch_size: int,
     ) -> list[Solution]:
-        inputs = torch.from_numpy(tokens)
+        """One attempt at each puzzle."""
+        if not len(inputs):
+            return []
+        pairs = zip(inputs.split(batch_size), identifiers.split(batch_size), strict=True)
         batches = (
             {"inputs": rows.to(self.device), "puzzle_identifiers": names.to(self.device)}
-            for rows, names in zip(
-                inputs.split(batch_size), identifiers.split(batch_size), strict=True
+            for rows, names in pairs
+        )
+        index, records = [], []
+        for step in rollout(self.model, batches, halting, self.halt_probability, steps):
+            shown = step.running if trace else step.halting
+            if shown.any():
+                taken = step.select(shown)
+                index.append(taken.index)
+                records.append(_record(taken.outputs, taken.steps, trace))
+        puzzle_of, order = torch.cat(index).sort(stable=True)
+        columns = {
+            name: torch.cat([record[name] for record in records]).cpu()[order].numpy()
+            for name in records[0]
+        }
+        ends = torch.bincount(puzzle_of).cumsum(0).numpy()
+        traces: list[Trace | None] = [None] * len(inputs)
+        if trace:
+            names = ("tokens", "probabilities", "q_halt", "q_continue")
+            parts = (np.split(columns[name], ends[:-1]) for name in names)
+            traces = [Trace(*of_puzzle) for of_puzzle in zip(*parts, strict=True)]
+        last = {name: values[ends - 1] for name, values in columns.items()}
+        valid = keeps_rules(last["tokens"], inputs.numpy(), self.look)
+        return [
+            Solution(*fields)
+            for fields in zip(
+                inputs.numpy(),
+                last["tokens"],
+                map(self.look.text, last["tokens"]),
+                valid,
+                last["steps"].tolist(),
+                _sigmoid(last["q_halt"]).tolist(),
+                last["confidence"],
+                last["steps"].tolist(),
+                traces,
+                strict=True,
             )
+        ]
+
+    def _undo(self, symmetry: Symmetry, answer: Solution) -> Solution:
+        trace = answer.trace and replace(
+            answer.trace,
+            tokens=symmetry.undo(answer.trace.tokens),
+            probabilities=symmetry.undo_probabilities(answer.trace.probabilities),
         )
-        index, answers, q_halt, q_continue = [], [], [], []
-        for step in rollout(self.model, batches, halting, self.halt_probability):
-            taken = step.select(step.running)
-            index.append(taken.index)
-            answers.append(taken.outputs["logits"].argmax(-1).to(torch.int32))
-            q_halt.append(taken.outputs["q_halt_logits"])
-            q_continue.append(taken.outputs["q_continue_logits"])
-        puzzles, by_puzzle = torch.cat(index).sort(stable=True)
-        steps = torch.bincount(puzzles).tolist()
-        columns = (
-            [part.numpy() for part in torch.cat(values).cpu()[by_puzzle].split(steps)]
-            for values in (answers, q_halt, q_continue)
+        tokens = symmetry.undo(answer.tokens)
+        return replace(
+            answer,
+            inputs=symmetry.undo(answer.inputs),
+            tokens=tokens,
+            answer=self.look.text(tokens),
+            confidence=symmetry.undo_cells(answer.confidence),
+            trace=trace,
         )
-        return [Solution(*of_puzzle) for of_puzzle in zip(tokens, *columns, strict=True)]
 
 
-def parse_puzzle(text: str, metadata: DatasetMetadata) -> np.ndarray:
-    """One character per token, line breaks ignored; `.`, `0` and `_` are blank in a Sudoku.
-
-    Returns:
-        [T] int32.
-
-    Raises:
-        UserError: the wrong number of characters, or one that the data set does not have.
-    """
-    look = GridLook.from_metadata(metadata)
-    token_of = {symbol: token for token, symbol in enumerate(look.symbols)}
-    if look.is_sudoku:
-        token_of |= dict.fromkeys(f"0{PAD_SYMBOL}", token_of["."])
-    text = text.replace("\r", "").replace("\n", "")
-    if wrong := [c for c in text if c not in token_of]:
-        known = "".join(dict.fromkeys(look.symbols))
-        raise UserError(f"puzzle: character {wrong[0]!r} is not one of {known!r}")
-    if len(text) != metadata.seq_len:
-        rows, columns = look.shape
-        raise UserError(
-            f"puzzle: {len(text)} characters, expected {metadata.seq_len} ({rows}x{columns})"
-        )
-    return np.array([token_of[c] for c in text], np.int32)
+def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str, Tensor]:
+    probabilities = outputs["logits"].float().softmax(-1)
+    confidence, tokens = probabilities.max(-1)
+    record = {
+        "tokens": tokens.to(torch.int32),
+        "confidence": confidence,
+        "q_halt": outputs["q_halt_logits"],
+        "q_continue": outputs["q_continue_logits"],
+        "steps": steps,
+    }
+    return record | ({"probabilities": probabilities} if trace else {})
 
 
-def is_valid_sudoku(tokens: np.ndarray, inputs: np.ndarray, look: GridLook) -> bool:
-    """Whether the answer keeps the givens and has every digit once per row, column and box.
-
-    Args:
-        tokens, inputs: [T] integers; `look` is a Sudoku's.
-    """
-    assert look.box_shape is not None
-    digits = tokens.astype(np.int64) - look.symbols.index(".")
-    return (
-        bool(is_valid_solution(digits[None], look.box_shape)[0])
-        and not ((tokens != inputs) & look.givens(inputs)).any()
-    )
+def _without_valid_answer(solutions: list[Solution]) -> np.ndarray:
+    return np.array([n for n, s in enumerate(solutions) if not s.valid], np.int64)
 
 
-def contradiction(inputs: np.ndarray, look: GridLook) -> str | None:
-    """Which given a Sudoku has twice in a row, column or box, in words; None where there is none.
+def _keep_better(best: list[Solution], rows: np.ndarray, answers: list[Solution]) -> None:
+    """Replace what is worse, in place."""
+    for row, answer in zip(rows, answers, strict=True):
+        total = best[row].total_steps + answer.steps
+        better = max(best[row], answer, key=lambda s: (bool(s.valid), s.halt_probability))
+        best[row] = replace(better, total_steps=total)
 
-    Args:
-        inputs: [T] integers.
-    """
-    assert look.box_shape is not None
-    cells = np.arange(len(inputs))
-    rows, columns = np.divmod(cells, look.shape[1])
-    boxes_across = look.shape[1] // look.box_shape[1]
-    boxes = rows // look.box_shape[0] * boxes_across + columns // look.box_shape[1]
-    givens = look.givens(inputs)
-    for name, units in (("row", rows), ("column", columns), ("box", boxes)):
-        for unit in range(look.shape[0]):
-            tokens, counts = np.unique(inputs[givens & (units == unit)], return_counts=True)
-            if (counts > 1).any():
-                symbol = look.symbol(tokens[counts > 1][0])
-                return f"{symbol} is given {counts.max()} times in {name} {unit + 1}"
-    return None
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).sigmoid().numpy()

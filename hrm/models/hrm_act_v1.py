@@ -128,6 +128,15 @@ class Carry:
             current_data={name: tensor[index] for name, tensor in self.current_data.items()},
         )
 
+    def join(self, other: "Carry") -> "Carry":
+        """The rows of both."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "current_data"}
+        joined = {n: torch.cat([mine, getattr(other, n)]) for n, mine in tensors.items()}
+        data = {
+            n: torch.cat([mine, other.current_data[n]]) for n, mine in self.current_data.items()
+        }
+        return Carry(**joined, current_data=data)
+
 
 def uniform_hash(seed: int, tick: Tensor, row: Tensor, stream: int) -> Tensor:
     """Counter-based uniform numbers in [0, 1): float32 [B], a pure function of the arguments.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hrm.data import maze
 from hrm.data.format import DatasetMetadata
 from hrm.data.sudoku import SYMBOLS
 
 PAD_SYMBOL = "_"
-MAZE_SYMBOLS = "# SGo"
 TOKEN_SYMBOLS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 UNKNOWN_SYMBOL = "?"
 BLANK_SYMBOLS = ". "
@@ -52,6 +52,15 @@ class GridLook:
             and self.symbols.removeprefix(PAD_SYMBOL) == SYMBOLS[: self.shape[0] + 1]
         )
 
+    @property
+    def is_maze(self) -> bool:
+        """Whether a shortest path is to be found, in the original's symbols."""
+        return self.symbols.removeprefix(PAD_SYMBOL) == maze.SYMBOLS
+
+    def text(self, tokens: np.ndarray) -> str:
+        """One character per cell; `UNKNOWN_SYMBOL` for what is no token."""
+        return "".join(map(self.symbol, tokens.tolist()))
+
     def symbol(self, token: int) -> str:
         return self.symbols[token] if 0 <= token < len(self.symbols) else UNKNOWN_SYMBOL
 
@@ -69,7 +78,7 @@ def _infer_symbols(shape: tuple[int, int], vocab_size: int) -> str:
         for symbols in (digits, PAD_SYMBOL + digits):
             if len(symbols) == vocab_size:
                 return symbols
-    return PAD_SYMBOL + MAZE_SYMBOLS if vocab_size == 6 else TOKEN_SYMBOLS
+    return PAD_SYMBOL + maze.SYMBOLS if vocab_size == 6 else TOKEN_SYMBOLS
 
 
 def wrong_cells(

@@ -1,17 +1,21 @@
-"""The solver gives what a rollout by hand gives; puzzles are read and judged rightly."""
+"""The solver gives what the inner model gives step by step, whatever runs side by side."""
 
 import weakref
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 import torch
 
-from hrm.data.format import DatasetMetadata
+import hrm
+from hrm.checkpoint import load_checkpoint
+from hrm.data.format import DatasetMetadata, read_split
+from hrm.device import has_fast_bfloat16
 from hrm.errors import UserError
-from hrm.inference import Solver
-from hrm.inference.solver import contradiction, is_valid_sudoku, parse_puzzle
+from hrm.inference import Solution, Solver
 from hrm.models import build_model
-from hrm.viz import GridLook
+
+from ..conftest import saved_run
 
 ARCH = {
     "hidden_size": 32,
@@ -70,32 +74,47 @@ def puzzles() -> np.ndarray:
 
 
 @torch.inference_mode()
-def by_hand(solver: Solver, puzzles: np.ndarray, identifier: int) -> tuple[np.ndarray, ...]:
-    """Four ACT steps of the inner model: answers [S, N, T], q_halt and q_continue [S, N]."""
+def by_hand(
+    solver: Solver, puzzles: np.ndarray, identifier: int, steps: int = 4
+) -> tuple[np.ndarray, ...]:
+    """Some ACT steps of the inner model: answers [S, N, T], q_halt and q_continue [S, N]."""
     inner = solver.model.model.inner
     inputs = torch.from_numpy(puzzles).int()
     shape = (len(puzzles), ARCH["seq_len"] + 1, ARCH["hidden_size"])
     z_H, z_L = inner.H_init.expand(shape), inner.L_init.expand(shape)
     puzzle = inner.puzzle_emb(torch.full((len(puzzles),), identifier, dtype=torch.int32))
-    e, weights, steps = inner.embed(inputs, puzzle), inner.cast_weights(), []
-    for _ in range(4):
+    e, weights, taken = inner.embed(inputs, puzzle), inner.cast_weights(), []
+    for _ in range(steps):
         z_H, z_L, logits, q_halt, q_continue = inner(z_H, z_L, e, weights)
-        steps.append((logits.argmax(-1), q_halt, q_continue))
-    return tuple(torch.stack(values).numpy() for values in zip(*steps, strict=True))
+        taken.append((logits.argmax(-1), q_halt, q_continue))
+    return tuple(torch.stack(values).numpy() for values in zip(*taken, strict=True))
+
+
+def assert_traces_equal(solution: Solution, answers: np.ndarray, q_halt: np.ndarray) -> None:
+    """A solution's trace is what the inner model gave, [S, T] and [S]."""
+    trace = solution.trace
+    assert trace is not None
+    np.testing.assert_array_equal(trace.tokens, answers)
+    np.testing.assert_array_equal(solution.tokens, answers[-1])
+    np.testing.assert_array_equal(trace.probabilities.argmax(-1), answers)
+    np.testing.assert_allclose(trace.probabilities.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(solution.confidence, trace.probabilities[-1].max(-1))
+    np.testing.assert_allclose(trace.q_halt, q_halt, atol=1e-5)
+    sure = 1 / (1 + np.exp(-q_halt))
+    np.testing.assert_allclose(trace.halt_probability, sure, atol=1e-5)
+    assert solution.halt_probability == pytest.approx(sure[-1], abs=1e-5)
+    assert solution.steps == solution.total_steps == len(answers)
 
 
 def test_every_step_equals_the_inner_model(solver, puzzles):
     answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
-    solutions = solver.solve(puzzles, batch_size=3)
+    solutions = solver.solve(puzzles, halting="max_steps", batch_size=3, trace=True)
     assert len(solutions) == 7
     for row, solution in enumerate(solutions):
         np.testing.assert_array_equal(solution.inputs, puzzles[row])
-        np.testing.assert_array_equal(solution.steps, answers[:, row])
-        np.testing.assert_array_equal(solution.tokens, answers[-1, row])
-        np.testing.assert_allclose(solution.q_halt, q_halt[:, row], atol=1e-5)
-        np.testing.assert_allclose(solution.q_continue, q_continue[:, row], atol=1e-5)
-        confidence = 1 / (1 + np.exp(-q_halt[:, row]))
-        np.testing.assert_allclose(solution.halt_confidence, confidence, atol=1e-5)
+        assert_traces_equal(solution, answers[:, row], q_halt[:, row])
+        np.testing.assert_allclose(solution.trace.q_continue, q_continue[:, row], atol=1e-5)
+        assert solution.answer == "".join(".1234"[token] for token in answers[-1, row])
 
 
 def halting_solver(puzzles: np.ndarray) -> Solver:
@@ -114,19 +133,27 @@ def steps_taken(q_halt: np.ndarray, q_continue: np.ndarray) -> np.ndarray:
     return wants.argmax(axis=0) + 1
 
 
-def test_learned_halting_stops_each_puzzle_by_its_own_value(puzzles):
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_learned_halting_stops_each_puzzle_by_its_own_value(puzzles, steps):
     solver = halting_solver(puzzles)
-    answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
-    solutions = solver.solve(puzzles, halting="learned")
+    answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0, steps=steps)
+    solutions = solver.solve(puzzles, steps=steps, trace=True)
     expected = steps_taken(q_halt, q_continue)
-    assert [s.halted_at for s in solutions] == expected.tolist()
-    assert len(set(expected)) > 1
+    assert [s.steps for s in solutions] == expected.tolist()
     for row, solution in enumerate(solutions):
-        np.testing.assert_array_equal(solution.steps, answers[: expected[row], row])
+        assert_traces_equal(solution, answers[: expected[row], row], q_halt[: expected[row], row])
 
 
+def test_thinking_goes_on_beyond_the_steps_of_training(solver, puzzles):
+    answers, q_halt, _ = by_hand(solver, puzzles, identifier=0, steps=11)
+    solutions = solver.solve(puzzles, halting="max_steps", steps=11, trace=True, batch_size=2)
+    for row, solution in enumerate(solutions):
+        assert_traces_equal(solution, answers[:, row], q_halt[:, row])
+
+
+@pytest.mark.parametrize("trace", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 16, 30, 384])
-def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size):
+def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size, trace):
     puzzles = np.random.default_rng(1).integers(5, size=(90, 16))
     solver = halting_solver(puzzles)
     answers, q_halt, q_continue = by_hand(solver, puzzles, identifier=0)
@@ -140,12 +167,17 @@ def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size):
         assert sum(reference() is not None for reference in logits) <= 2
 
     solver.model.model.register_forward_hook(note)
-    solutions = solver.solve(puzzles, halting="learned", batch_size=batch_size)
+    solutions = solver.solve(puzzles, batch_size=batch_size, trace=trace)
     for row, (solution, taken) in enumerate(zip(solutions, expected, strict=True)):
         np.testing.assert_array_equal(solution.inputs, puzzles[row])
-        np.testing.assert_array_equal(solution.steps, answers[:taken, row])
-        np.testing.assert_allclose(solution.q_halt, q_halt[:taken, row], atol=1e-5)
-        np.testing.assert_allclose(solution.q_continue, q_continue[:taken, row], atol=1e-5)
+        np.testing.assert_array_equal(solution.tokens, answers[taken - 1, row])
+        assert solution.steps == taken
+        sure = 1 / (1 + np.exp(-q_halt[taken - 1, row]))
+        assert solution.halt_probability == pytest.approx(sure, abs=1e-5)
+        if trace:
+            assert_traces_equal(solution, answers[:taken, row], q_halt[:taken, row])
+        else:
+            assert solution.trace is None
     slots = min(batch_size, len(puzzles))
     assert max(rows) == slots
     assert sum(rows) <= expected.sum() + 4 * max(slots // 2, 16)
@@ -163,16 +195,48 @@ def test_identifiers_reach_the_model(puzzles):
     solver = make_solver(num_puzzle_identifiers=9)
     for identifiers, row in ((None, -1), (np.full(7, 3), 3)):
         _, q_halt, _ = by_hand(solver, puzzles, row)
-        solutions = solver.solve(puzzles, puzzle_identifiers=identifiers)
-        np.testing.assert_allclose([s.q_halt for s in solutions], q_halt.T, atol=1e-5)
+        solutions = solver.solve(
+            puzzles, halting="max_steps", trace=True, puzzle_identifiers=identifiers
+        )
+        np.testing.assert_allclose([s.trace.q_halt for s in solutions], q_halt.T, atol=1e-5)
 
 
-def test_strings_are_read_like_tokens(solver):
-    [from_text] = solver.solve(["1..4\n....\n....\n...1\n"])
-    tokens = np.array([[1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]])
-    [from_tokens] = solver.solve(tokens)
-    np.testing.assert_array_equal(from_text.steps, from_tokens.steps)
-    assert solver.solve([]) == []
+def test_a_solver_needs_the_checkpoint_alone(data_4x4, tmp_path):
+    folder = saved_run(data_4x4, tmp_path / "run", "arch.forward_dtype=bfloat16")
+    puzzles = read_split(data_4x4 / "test")[1]["test"].inputs[:5]
+    solver = hrm.Solver.from_checkpoint(folder)
+    assert solver.data_path == data_4x4
+    fast = has_fast_bfloat16(torch.device("cpu"))
+    assert solver.model.model.inner.dtype == (torch.bfloat16 if fast else torch.float32)
+    solutions = solver.solve(puzzles, trace=True)
+    assert [s.valid for s in solutions] == [False] * 5
+    assert "Solution(answer=" in repr(solutions[0]) and len(repr(solutions[0])) < 200
+    with pytest.raises(FrozenInstanceError):
+        solutions[0].steps = 3
+
+
+def test_bfloat16_is_not_emulated(data_4x4, tmp_path, monkeypatch):
+    folder = saved_run(data_4x4, tmp_path / "run", "arch.forward_dtype=bfloat16")
+    monkeypatch.setattr("hrm.inference.solver.has_fast_bfloat16", lambda device: False)
+    solver = Solver.from_checkpoint(folder)
+    assert solver.model.model.inner.dtype == torch.float32
+    for (name, ours), theirs in zip(
+        solver.model.state_dict().items(),
+        load_checkpoint(folder).model.state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def test_kinds_of_puzzles_are_read_alike(solver):
+    text = "1..4\n....\n....\n...1\n"
+    flat = [1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    nested = [flat[:4], flat[4:8], flat[8:12], flat[12:]]
+    array = np.array(flat, np.uint8)
+    solutions = solver.solve([text, flat, nested, array, array.reshape(4, 4), torch.tensor(flat)])
+    alone = solver.solve(np.stack([array.reshape(4, 4)]))
+    assert {s.answer for s in solutions} == {alone[0].answer}
+    assert solver.solve([]) == [] and solver.solve(np.zeros((0, 16), int)) == []
 
 
 @pytest.mark.parametrize(
@@ -182,8 +246,11 @@ def test_strings_are_read_like_tokens(solver):
         (np.zeros((1, 16)), "float64"),
         (np.full((1, 16), 5), r"0\.\.4"),
         (np.full((1, 16), -1), r"0\.\.4"),
+        ([[[1, 2], [3]]], "puzzle 0: its rows differ in length"),
+        ([SOLVED, [1, 2]], r"puzzle 1: int64 of shape \[1, 2\]"),
+        ([None], "puzzle 0: object of shape"),
         (["1234"], r"4 characters, expected 16 \(4x4\)"),
-        (["12345678........"], "character '5' is not one of '.1234'"),
+        (["12345678........"], "puzzle 0, column 5: character '5' is not one of '.1234'"),
         (SOLVED, "list of puzzles"),
     ],
 )
@@ -192,44 +259,14 @@ def test_what_does_not_fit_is_refused(solver, inputs, message):
         solver.solve(inputs)
 
 
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"votes": 0}, {"restarts": -1}, {"batch_size": 0}]
+)
+def test_numbers_out_of_range_are_refused(solver, options):
+    with pytest.raises(UserError, match=f"{next(iter(options))}=.*: must be at least"):
+        solver.solve([SOLVED], **options)
+
+
 def test_identifiers_must_match_the_puzzles(solver):
     with pytest.raises(UserError, match="1 puzzles, but 2 puzzle identifiers"):
         solver.solve([SOLVED], puzzle_identifiers=np.zeros(2, int))
-
-
-def test_blanks_of_a_sudoku_may_be_dots_zeros_or_underscores():
-    for data, blank in ((metadata(), 0), (metadata(vocab_size=6, blank_identifier_id=0), 1)):
-        parsed = parse_puzzle("1.0_" * 4, data)
-        np.testing.assert_array_equal(parsed, [1 + blank, blank, blank, blank] * 4)
-
-
-def test_mazes_are_read_by_their_characters():
-    parsed = parse_puzzle("# SGo#", metadata(vocab_size=6, seq_len=6))
-    np.testing.assert_array_equal(parsed, [1, 2, 3, 4, 5, 1])
-
-
-@pytest.mark.parametrize("symbols", [".1234", "_.1234"])
-def test_validity_needs_the_rules_and_the_givens(symbols):
-    look = GridLook((4, 4), (2, 2), symbols)
-    answer = np.array([symbols.index(c) for c in SOLVED])
-    blank = np.full(16, symbols.index("."))
-    given = blank.copy()
-    given[0] = symbols.index("2")
-    assert is_valid_sudoku(answer, blank, look)
-    assert not is_valid_sudoku(answer, given, look)
-    assert not is_valid_sudoku(np.full(16, answer[0]), blank, look)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (SOLVED, None),
-        ("." * 16, None),
-        ("1..1" + "." * 12, "1 is given 2 times in row 1"),
-        ("..3.......3....." + "", "3 is given 2 times in column 3"),
-        ("." * 10 + "4....4", "4 is given 2 times in box 4"),
-    ],
-)
-def test_contradicting_givens_are_named(text, expected):
-    look = GridLook((4, 4), (2, 2), ".1234")
-    assert contradiction(parse_puzzle(text, metadata()), look) == expected

@@ -1,0 +1,323 @@
+"""The addresses of the page's server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from hrm.checkpoint import saved_steps
+from hrm.inference.batcher import Batcher, Question, Step
+from hrm.inference.puzzles import PuzzleError, contradiction, keeps_rules, parse_puzzle
+from hrm.inference.solver import Solver
+from hrm.inference.web import schemas
+from hrm.inference.web.catalogue import Catalogue
+from hrm.inference.web.guard import LOOPBACK, Guard, Refused
+from hrm.inference.web.hosting import Models, think
+from hrm.viz import GridLook
+
+STATIC = Path(__file__).parent / "static"
+THINK_SECONDS = 60.0  # for one request
+DIGITS = 4  # of probabilities that are sent
+BLANKS = ". _"
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.Error} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503)
+}
+
+_NDJSON: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-ndjson": {}}, "description": "a `StepAnswer` a line"}
+}
+_Id = Annotated[str, Query(max_length=schemas.LONGEST_ID)]
+_Index = Annotated[int, Query(ge=0, le=schemas.LARGEST_NUMBER)]
+
+Result = TypeVar("Result")
+
+
+def create_app(
+    catalogue: Catalogue,
+    models: Models,
+    hosts: Sequence[str] | None = LOOPBACK,
+    think_seconds: float = THINK_SECONDS,
+) -> Guard:
+    """The application, guarded; models are closed when it shuts down.
+
+    Args:
+        hosts: names that it answers to; None allows any.
+        think_seconds: how long one request may think.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await models.close()
+
+    app = FastAPI(title="HRM", docs_url=None, redoc_url=None, lifespan=lifespan, responses=ERRORS)
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+
+    def deadline() -> float:
+        return asyncio.get_running_loop().time() + think_seconds
+
+    async def model_for(asked: schemas.Thinking) -> tuple[Batcher, int]:
+        """The model, and how many steps it is to take at most."""
+        facts = await asyncio.to_thread(catalogue.checkpoint, asked.checkpoint)
+        batcher = await models.get(asked.checkpoint, facts)
+        return batcher, asked.steps or batcher.solver.max_steps
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/health")
+    async def health() -> schemas.Health:
+        return schemas.Health(
+            status="ok", running=models.running, waiting=models.waiting, models=models.names
+        )
+
+    @app.get("/api/checkpoints")
+    def checkpoints() -> schemas.Checkpoints:
+        infos = []
+        for name, facts in catalogue.checkpoints().items():
+            look = GridLook.from_metadata(facts.metadata)
+            infos.append(
+                schemas.CheckpointInfo(
+                    id=name,
+                    task=_task_of(look),
+                    grid_shape=look.shape,
+                    box_shape=look.box_shape,
+                    symbols=look.symbols,
+                    blank=next((b for b in BLANKS if b in look.symbols), None),
+                    max_steps=facts.config.arch.halt_max_steps,
+                    data_path_id=catalogue.dataset_id(facts.config.data_path),
+                    step=facts.step,
+                )
+            )
+        return schemas.Checkpoints(checkpoints=infos, default=catalogue.default_id)
+
+    @app.post("/api/think", response_class=StreamingResponse, responses=_NDJSON)
+    async def think_aloud(asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
+        """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
+        batcher, steps = await model_for(asked)
+        solver = batcher.solver
+        inputs = _read_puzzle(asked.puzzle, solver)
+        question = Question(inputs, solver.unseen_identifier, steps, asked.halting, every_step=True)
+        stream = think(batcher, [question])
+        end = deadline()
+        first = await _while_here(request, end, anext(stream))
+
+        async def lines() -> AsyncIterator[str]:
+            async with aclosing(stream):
+                _, step = first
+                while True:
+                    answer = _step_answer(step, inputs, solver.look)
+                    yield answer.model_dump_json() + "\n"
+                    if step.halted:
+                        return
+                    try:
+                        _, step = await _within(end, anext(stream))
+                    except Refused as refused:
+                        yield json.dumps(refused.body) + "\n"
+                        return
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    @app.post("/api/solve")
+    async def solve(asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
+        batcher, steps = await model_for(asked)
+        solver = batcher.solver
+        inputs = [_read_puzzle(puzzle, solver) for puzzle in asked.puzzles]
+        unseen = solver.unseen_identifier
+        questions = [Question(tokens, unseen, steps, asked.halting) for tokens in inputs]
+        final = await _while_here(request, deadline(), _last_steps(batcher, questions))
+        valid = keeps_rules(np.stack([s.tokens for s in final]), np.stack(inputs), solver.look)
+        return schemas.Answers(
+            solutions=[
+                schemas.Answer(
+                    answer=solver.look.text(step.tokens),
+                    confidence=_rounded(step.confidence),
+                    halt_probability=round(step.halt_probability, DIGITS),
+                    valid=keeps,
+                    steps=step.number,
+                )
+                for step, keeps in zip(final, valid, strict=True)
+            ]
+        )
+
+    @app.get("/api/datasets")
+    def datasets() -> schemas.Datasets:
+        infos = []
+        for name, splits in catalogue.datasets().items():
+            sizes = {split: catalogue.size_of(folder) for split, folder in splits.items()}
+            known = {split: size for split, size in sizes.items() if size is not None}
+            if known:
+                look = GridLook.from_metadata(next(iter(known.values())).metadata)
+                infos.append(
+                    schemas.DatasetInfo(
+                        id=name,
+                        task=_task_of(look),
+                        grid_shape=look.shape,
+                        box_shape=look.box_shape,
+                        symbols=look.symbols,
+                        splits={
+                            split: schemas.SplitInfo(
+                                examples=size.examples, groups=size.metadata.total_groups
+                            )
+                            for split, size in known.items()
+                        },
+                    )
+                )
+        return schemas.Datasets(datasets=infos)
+
+    @app.get("/api/example")
+    def example(data: _Id, split: _Id, index: _Index = 0) -> schemas.Example:
+        opened = catalogue.split(data, split)
+        look = GridLook.from_metadata(opened.metadata)
+        inputs, labels, _ = opened.example(index)
+        group, first, last = opened.group(index)
+        return schemas.Example(
+            index=index,
+            examples=len(opened),
+            puzzle=look.text(inputs),
+            answer=look.text(labels),
+            group=group,
+            first=first,
+            last=last,
+        )
+
+    @app.post("/api/check")
+    async def check(asked: schemas.CheckRequest, request: Request) -> schemas.Checked:
+        """Which of some examples are answered wrongly."""
+        opened = await asyncio.to_thread(catalogue.split, asked.data, asked.split)
+        batcher, steps = await model_for(asked)
+        metadata = batcher.solver.metadata
+        if (opened.metadata.seq_len, opened.metadata.vocab_size) != (
+            metadata.seq_len,
+            metadata.vocab_size,
+        ):
+            raise Refused(422, "this checkpoint was trained on puzzles of another kind")
+        indices = range(asked.start, min(asked.start + asked.count, len(opened)))
+        examples = [opened.example(index) for index in indices]
+        unseen, known = batcher.solver.unseen_identifier, metadata.num_puzzle_identifiers
+        questions = [
+            Question(inputs, name if name < known else unseen, steps, asked.halting)
+            for inputs, _, name in examples
+        ]
+        final = await _while_here(request, deadline(), _last_steps(batcher, questions))
+        wrong = [
+            index
+            for index, step, (_, labels, _) in zip(indices, final, examples, strict=True)
+            if ((labels >= 0) & (step.tokens != labels)).any()
+        ]
+        return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
+
+    @app.get("/api/runs")
+    def runs() -> schemas.Runs:
+        infos = [
+            schemas.RunInfo(id=name, steps_done=max(saved_steps(path.parent), default=None))
+            for name, path in catalogue.runs().items()
+        ]
+        return schemas.Runs(runs=infos)
+
+    @app.get("/api/metrics")
+    def metrics(run: _Id, after: _Index = 0) -> schemas.Metrics:
+        """Lines of `metrics.jsonl` after a byte."""
+        records, end, reset = catalogue.metrics(run, after)
+        return schemas.Metrics(records=records, next=end, reset=reset)
+
+    app.mount("/static", StaticFiles(directory=STATIC))
+    return Guard(app, hosts)
+
+
+def _task_of(look: GridLook) -> str | None:
+    return "sudoku" if look.is_sudoku else "maze" if look.is_maze else None
+
+
+def _read_puzzle(text: str, solver: Solver) -> np.ndarray:
+    try:
+        inputs = parse_puzzle(text, solver.metadata)
+    except PuzzleError as error:
+        raise Refused(422, error.reason, error.cell) from None
+    if found := contradiction(inputs, solver.look):
+        raise Refused(422, f"the puzzle contradicts itself: {found.reason}", found.cell)
+    return inputs
+
+
+def _step_answer(step: Step, inputs: np.ndarray, look: GridLook) -> schemas.StepAnswer:
+    [valid] = keeps_rules(step.tokens[None], inputs[None], look)
+    return schemas.StepAnswer(
+        step=step.number,
+        answer=look.text(step.tokens),
+        confidence=_rounded(step.confidence),
+        halt_probability=round(step.halt_probability, DIGITS),
+        valid=valid,
+        halted=step.halted,
+    )
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, DIGITS) for value in values.tolist()]
+
+
+async def _last_steps(batcher: Batcher, questions: Sequence[Question]) -> list[Step]:
+    last: dict[int, Step] = {}
+    async with aclosing(think(batcher, questions)) as stream:
+        async for number, step in stream:
+            last[number] = step
+    return [last[number] for number in range(len(questions))]
+
+
+async def _within(deadline: float, work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError:
+        raise Refused(503, "the time for this puzzle is over; try fewer steps") from None
+
+
+async def _while_here(request: Request, deadline: float, work: Awaitable[Result]) -> Result:
+    """The result of some work, which is given up when the client leaves or the time is over."""
+    running = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        left = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait({running, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        raise Refused(503, "the time for this request is over; ask for less at once")
+    finally:
+        running.cancel()
+        gone.cancel()
+        await asyncio.gather(running, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _on_refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    told = {404: "there is nothing at this address", 405: "this address takes another method"}
+    message = told.get(error.status_code, str(error.detail))
+    return JSONResponse({"error": message}, error.status_code, error.headers)
+
+
+async def _on_invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"][1:]) or "request"
+    return JSONResponse({"error": f"{key[:100]}: {first['msg'][:300]}"}, 422)

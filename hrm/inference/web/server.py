@@ -1,0 +1,84 @@
+"""Runs the page's server until Ctrl-C."""
+
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from hrm.checkpoint import WeightsName, find_checkpoint
+from hrm.device import DeviceName
+from hrm.errors import UserError
+from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
+from hrm.inference.solver import Solver
+from hrm.inference.web.app import create_app
+from hrm.inference.web.catalogue import Catalogue
+from hrm.inference.web.guard import LOOPBACK
+from hrm.inference.web.hosting import Models
+
+MOST_CONNECTIONS = 4096
+SHUTDOWN_SECONDS = 2
+ANYWHERE = ("0.0.0.0", "::", "")
+
+
+def serve(
+    checkpoint: Path,
+    checkpoints_root: Path,
+    data_root: Path,
+    host: str,
+    port: int,
+    device: DeviceName = "auto",
+    weights: WeightsName = "auto",
+    max_batch: int = MAX_BATCH,
+) -> None:
+    """Run the server until Ctrl-C; `checkpoint` is loaded first, and is the page's first choice.
+
+    Raises:
+        UserError: the checkpoint cannot be served, or the address is taken.
+    """
+    catalogue = Catalogue(checkpoints_root, data_root, checkpoint)
+    find_checkpoint(checkpoint)
+    if catalogue.default_id not in catalogue.checkpoints():
+        raise UserError(
+            f"checkpoint={checkpoint}: cannot be served; it must be a step_<n> folder or a run's, "
+            "with its all_config.yaml and dataset.json"
+        )
+    load = partial(Solver.from_checkpoint, device=device, weights=weights)
+    load(checkpoint)
+    models = Models(load, max_batch=max_batch, max_waiting=MAX_WAITING)
+    hosts = None if host in ANYWHERE else [*LOOPBACK, host.lower(), f"[{host.lower()}]"]
+    _allow_connections()
+    try:
+        listener = socket.create_server((host, port), family=_family(host), backlog=1024)
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another"
+        ) from None
+    config = uvicorn.Config(
+        create_app(catalogue, models, hosts),
+        log_level="warning",
+        access_log=False,
+        http="h11",
+        ws="none",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    name = f"[{host}]" if ":" in host else host
+    print(f"http://{name}:{listener.getsockname()[1]}   (Ctrl-C ends it)", flush=True)
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _allow_connections() -> None:
+    """Let this process hold as many connections as the system allows it."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

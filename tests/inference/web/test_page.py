@@ -108,7 +108,7 @@ def test_a_contradiction_is_marked_at_once_and_refused(open_page, problems):
     expect(page.locator("#solve-grid [aria-invalid=true]")).to_have_count(2)
     page.get_by_role("button", name="Think").click()
     expect(message(page)).to_contain_text("2 is given 2 times in row 1")
-    expect(cell(page, 1, 1)).to_be_focused()
+    expect(cell(page, 1, 4)).to_be_focused()
     forgive(problems, "422")
     page.keyboard.press("Delete")
     expect(page.locator("#solve-grid [aria-invalid=true]")).to_have_count(0)

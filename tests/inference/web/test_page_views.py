@@ -122,6 +122,8 @@ def test_training_shows_curves_and_follows_the_run(open_page, runs):
     append_metrics(runs / "tests/eager", step=10, loss=1.5, fresh=True)
     append_metrics(runs / "tests/eager", step=20, loss=1.25)
     page = open_page("training")
+    names = page.get_by_label("Run").locator("option")
+    expect(names).to_have_text(["tests/begun", "tests/eager (7 steps)", "tests/patient (7 steps)"])
     page.get_by_label("Run").select_option("tests/eager")
     row = page.get_by_role("row", name=re.compile("^lm_loss"))
     expect(row).to_have_text("lm_loss1.251.35")

@@ -6,9 +6,19 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from .page_actions import cell, choose, clear, forgive, message, needs_chromium, paste, shown, think
+from .page_actions import (
+    cell,
+    choose,
+    clear,
+    forgive,
+    message,
+    paste,
+    require_chromium,
+    shown,
+    think,
+)
 
-pytestmark = needs_chromium
+require_chromium()
 
 SPLIT_STEP = {
     "step": 1,

@@ -6,9 +6,19 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from .page_actions import cell, choose, clear, forgive, message, needs_chromium, paste, shown, think
+from .page_actions import (
+    cell,
+    choose,
+    clear,
+    forgive,
+    message,
+    paste,
+    require_chromium,
+    shown,
+    think,
+)
 
-pytestmark = needs_chromium
+require_chromium()
 
 SPLIT_STEP = {
     "step": 1,
@@ -41,6 +51,8 @@ def test_a_puzzle_is_typed_by_keyboard_and_thought_about(open_page):
     page.keyboard.press("3" if answer[5] != "3" else "1")
     expect(message(page)).to_contain_text("The puzzle has changed")
     assert shown(page).count(".") == 12
+    page.keyboard.press("Enter")
+    expect(message(page)).to_contain_text("Ended after 4 steps")
 
 
 def test_the_slider_goes_through_the_steps_by_keyboard(open_page):
@@ -106,7 +118,7 @@ def test_a_contradiction_is_marked_at_once_and_refused(open_page, problems):
     expect(page.locator("#solve-grid [aria-invalid=true]")).to_have_count(2)
     page.get_by_role("button", name="Think").click()
     expect(message(page)).to_contain_text("2 is given 2 times in row 1")
-    expect(cell(page, 1, 1)).to_be_focused()
+    expect(cell(page, 1, 4)).to_be_focused()
     forgive(problems, "422")
     page.keyboard.press("Delete")
     expect(page.locator("#solve-grid [aria-invalid=true]")).to_have_count(0)
@@ -163,6 +175,26 @@ def test_an_example_of_the_data_set_shows_which_cells_are_wrong(open_page):
     expect(message(page)).to_contain_text(f"{wrong} of 16 cells wrong")
     expect(page.locator("#solve-grid td.wrong")).to_have_count(wrong)
     expect(page.get_by_role("textbox", name=re.compile("% sure.*wrong"))).not_to_have_count(0)
+
+
+def test_a_right_answer_is_told(open_page):
+    page = open_page()
+    with page.expect_response("**/api/example*") as response:
+        page.get_by_role("button", name="Example from the data set").click()
+    answer = response.value.json()["answer"]
+    right = {**SPLIT_STEP, "answer": answer, "valid": True, "halted": True}
+    page.route("**/api/think", lambda route: route.fulfill(body=json.dumps(right) + "\n"))
+    expect(page.locator("#solve-origin")).to_contain_text(f"{response.value.json()['index']} of")
+    think(page)
+    expect(message(page)).to_contain_text("Halted after 1 step: solved exactly.")
+    expect(message(page)).to_have_attribute("data-kind", "success")
+    page.locator("#player-step").focus()
+    page.keyboard.press("Home")
+    cell(page, 1, 1).fill("." if shown(page)[0] != "." else answer[0])
+    expect(page.locator("#solve-origin")).to_be_empty()
+    think(page)
+    expect(message(page)).to_have_attribute("data-kind", "success")
+    expect(message(page)).to_contain_text("a valid solution")
 
 
 def test_a_busy_server_is_told_and_can_be_tried_again(open_page, problems):
@@ -239,6 +271,9 @@ def test_stop_keeps_the_steps_so_far(open_page):
     expect(message(page)).to_have_text("Thinking …")
     page.get_by_role("button", name="Stop").click()
     expect(message(page)).to_have_text("Stopped after 1 step.")
+    expect(page.get_by_role("button", name="Continue for 8")).not_to_have_attribute(
+        "aria-disabled", "true"
+    )
     expect(page.get_by_role("button", name="Think")).to_be_focused()
     assert shown(page) == "1" * 16
 

@@ -42,7 +42,7 @@ export function onClick(button, action) {
   button.addEventListener("click", () => isEnabled(button) && action());
 }
 
-/** Say something in a role=status element, once; `kind` is "info" or "error". */
+/** Say something in a role=status element, once; `kind` is "info", "success" or "error". */
 export function say(element, text, kind = "info") {
   element.dataset.kind = kind;
   if (element.textContent !== text) element.textContent = text;

@@ -46,6 +46,10 @@ export function describeStep(record, previous, puzzle, answer, look) {
   };
 }
 
+/** Whether a step's answer is known to be right. */
+export const isSolved = (step, answer) =>
+  answer !== null ? step.wrong === 0 : step.valid === true;
+
 /** In words, whether a step's answer is right. */
 export function verdict(step, answer) {
   if (answer !== null)

@@ -5,7 +5,7 @@ import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
-import { describeStep, puzzleCells, verdict } from "./rollout.js";
+import { describeStep, isSolved, puzzleCells, verdict } from "./rollout.js";
 import { blankOf, cellCount, conflicts, isBlank, isSudoku, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
@@ -23,7 +23,6 @@ export class SolveView {
   #fault = null; // the cell that the server refused
   #steps = []; // as describeStep gives them
   #haltedAt = null;
-  #ended = false; // the rollout came to its end: it can be continued
   #follows = true; // the newest step is shown as it arrives
   #visible = false;
   #retryTimer = null;
@@ -153,19 +152,17 @@ export class SolveView {
   #setPuzzle(cells, answer, origin) {
     this.#loading.stop();
     this.#thinking.stop();
-    this.#setRunning(false);
     this.#puzzle = cells;
     this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
     this.#fault = null;
     this.#steps = [];
     this.#haltedAt = null;
-    this.#ended = false;
     byId("solve-origin").textContent = origin;
     this.#text.show(cells, this.#checkpoint);
     this.#player.clear();
     this.#showGrid();
     this.#tellPuzzle();
-    this.#showContinue();
+    this.#setRunning(false);
   }
 
   #edit(cell, symbol) {
@@ -194,6 +191,7 @@ export class SolveView {
     setEnabled(stop, running);
     if (!running && document.activeElement === stop) byId("solve-think").focus();
     byId("solve-grid").setAttribute("aria-busy", String(running));
+    this.#showContinue(running);
   }
 
   #stop() {
@@ -235,27 +233,21 @@ export class SolveView {
     const signal = this.#thinking.start();
     const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), steps, halting };
     this.#fault = null;
-    this.#ended = false;
     this.#setRunning(true);
-    this.#showContinue();
     this.#showGrid();
     say(this.#message, known ? "Thinking on …" : "Thinking …");
     try {
       for await (const record of think(body, signal)) this.#take(record);
       const last = this.#steps.at(-1);
       if (halting === "learned" && last.step < steps) this.#haltedAt = last.step;
-      this.#ended = true;
       const how = this.#haltedAt === last.step ? "Halted" : "Ended";
-      say(
-        this.#message,
-        `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`,
-      );
+      const told = `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`;
+      say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
     } catch (error) {
       if (isAbort(error)) return;
       this.#fail(error);
     }
     this.#setRunning(false);
-    this.#showContinue();
     this.#player.update(this.#steps, this.#player.position, this.#haltedAt);
   }
 
@@ -268,13 +260,13 @@ export class SolveView {
     this.#showGrid();
   }
 
-  #showContinue() {
+  #showContinue(running) {
     const more = Math.min(MORE_STEPS, MOST_STEPS - this.#steps.length);
     const button = byId("player-continue");
     const hadFocus = document.activeElement === button;
     button.hidden = !this.#steps.length || more === 0;
     button.textContent = `Continue for ${count(more, "more step")}`;
-    setEnabled(button, this.#ended);
+    setEnabled(button, !running);
     if (hadFocus && button.hidden) byId("solve-think").focus();
   }
 

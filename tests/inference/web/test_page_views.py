@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from .page_actions import ENDED, cell, clear, forgive, message, require_chromium, shown, think
@@ -249,7 +250,7 @@ def test_screenshots(browser, trained_url):
     folder = Path(os.environ["HRM_SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     for name, viewport, color_scheme in (
-        ("page_solve", {"width": 1200, "height": 900}, "light"),
+        ("page_solve", {"width": 1200, "height": 1040}, "light"),
         ("page_dark", {"width": 390, "height": 844}, "dark"),
     ):
         look = {"viewport": viewport, "color_scheme": color_scheme, "device_scale_factor": 2}
@@ -271,6 +272,10 @@ def test_screenshots(browser, trained_url):
             page.locator("#chart-accuracy .plot").hover()
             page.screenshot(path=folder / "page_training.png")
         page.close()
+    for path in folder.glob("page_*.png"):
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").quantize(256)
+        small.save(path, optimize=True)
 
 
 def choose_largest(page: Page, select: str) -> None:

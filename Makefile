@@ -33,8 +33,9 @@ quickstart: .venv/installed
 	$(BIN)/python pretrain.py --config-name quickstart_$(SIZE) data_path=$(DATA) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
 	$(BIN)/python evaluate.py checkpoint=$(RUN)
-	$(BIN)/python report.py $(RUN)
-	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace
+	$(BIN)/python report.py $(RUN) --limit 200
+	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace || test $$? = 1
+	@echo "Puzzles of yours, in the browser: $(BIN)/python solve.py checkpoint=$(RUN) --serve"
 
 test: lint types unit
 

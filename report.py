@@ -1,20 +1,27 @@
-"""Summarise a training run: `python report.py run=checkpoints/<project>/<run>`.
+"""Compare training runs: one HTML page with curves, accuracy, halting, calibration and failures.
 
-Writes <run>/learning_curves.png and prints the final metrics.
+    python report.py checkpoints/<project>/<run>                # writes <run>/report.html
+    python report.py checkpoints/<project>/* --output all.html  # several runs side by side
+
+Of one run, without --output, <run>/learning_curves.png is written as well. Each run's newest
+checkpoint solves puzzles of the data set that it was trained on, or of --data.
 """
 
-import json
-import math
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrm.config import load_report_config
-from hrm.errors import UserError, run_command
-from hrm.training.metrics import METRICS_FILE
+from hrm.config import ReportConfig, validate
+from hrm.errors import OneLineParser, UserError, run_command
+from hrm.records import Record, best_evaluation, last_of
+from hrm.report.page import page
+from hrm.report.runs import RunReport, read_runs
 from hrm.viz import plot_learning_curves
 
 CURVES_FILE = "learning_curves.png"
+REPORT_FILE = "report.html"
 ROWS = (
     ("exact accuracy", "exact_accuracy", ".1%"),
     ("token accuracy", "accuracy", ".1%"),
@@ -24,67 +31,64 @@ ROWS = (
     ("sequences", "count", ",.0f"),
 )
 
-BEYOND_ANY_METRIC = 1e100  # a finite number as large as this is damage, and cannot be drawn
-
-Record = dict[str, float]
-
 
 def main() -> None:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-        return
-    run = load_report_config(sys.argv[1:]).run
-    records = read_records(run / METRICS_FILE)
-    path = run / CURVES_FILE
-    try:
-        plot_learning_curves(records, path, title=run.resolve().name)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    print(summary(records))
-    print(f"learning curves: {path}")
+    config = read_options(sys.argv[1:])
+    if config.output is not None:
+        refuse_output(config.output)
+    runs = read_runs(config)
+    for run in runs:
+        print(summary(run.records) if len(runs) == 1 else f"{run.name}\n{summary(run.records)}\n")
+        for note in run.notes:
+            print(f"note: {run.name}: {note}", file=sys.stderr)
+    if len(runs) == 1 and config.output is None:
+        print(f"learning curves: {write_curves(runs[0])}")
+    path = config.output or (config.runs[0] if len(runs) == 1 else Path()) / REPORT_FILE
+    write_whole(path, page(runs))
+    print(f"report: {path}")
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read `metrics.jsonl`; a last line that was cut off is left out, with a note on stderr.
+def refuse_output(path: Path) -> None:
+    """Tell before the work that a page cannot be written.
 
     Raises:
-        UserError: it is missing, holds nothing, or a line is damaged.
+        UserError: it would be a folder, or its folder does not exist.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: not found; run= must name the folder of a run") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    records = []
-    for number, line in enumerate(lines, 1):
-        record = _parse(line)
-        if record is not None:
-            records.append(record)
-        elif line and number == len(lines):
-            print(f"note: {path}:{number}: cut off; left out", file=sys.stderr)
-        elif line.strip():
-            raise UserError(f"{path}:{number}: damaged; delete that line")
-    if not records:
-        raise UserError(f"{path}: holds no metrics yet")
-    return records
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}")
 
 
-def _parse(line: str) -> Record | None:
+def write_curves(run: RunReport) -> Path:
+    """Write the learning curves into the run's folder.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    path = run.path / CURVES_FILE
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict):
-        return None
-    numbers = {
-        name: value
-        for name, value in record.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    if any(BEYOND_ANY_METRIC <= abs(value) != math.inf for value in numbers.values()):
-        return None
-    return numbers if math.isfinite(numbers.get("step", math.nan)) else None
+        plot_learning_curves(run.records, path, title=run.path.resolve().name)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in UTF-8 so that it is either whole or as it was.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.parent / f".{path.name}-{os.getpid()}"
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def summary(records: Sequence[Record]) -> str:
@@ -105,16 +109,40 @@ def summary(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def last_of(records: Sequence[Record], split: str) -> Record:
-    """The newest record with metrics of a split, {} where there is none."""
-    found = (r for r in reversed(records) if any(name.startswith(f"{split}/") for name in r))
-    return next(found, {})
+def read_options(arguments: Sequence[str]) -> ReportConfig:
+    """Runs and flags.
+
+    Raises:
+        UserError: one of them is unknown or wrong.
+    """
+    values = vars(_parser().parse_args(arguments))
+    return validate(ReportConfig, values, "report.py")
 
 
-def best_evaluation(records: Sequence[Record]) -> Record | None:
-    """The first record with the highest exact accuracy, None without an evaluation."""
-    evaluated = [r for r in records if math.isfinite(r.get("eval/exact_accuracy", math.nan))]
-    return max(evaluated, key=lambda r: r["eval/exact_accuracy"], default=None)
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="report.py",
+        usage="python report.py RUN [RUN …] [flags]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    defaults = {name: field.default for name, field in ReportConfig.model_fields.items()}
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
+    for flag, metavar, text in (
+        (
+            "output",
+            "FILE",
+            f"the page (default {REPORT_FILE}, of one run <run>/{REPORT_FILE})",
+        ),
+        ("data", "DIR", "data set of the puzzles (default: each run's own)"),
+        ("split", "NAME", f"which part of the data set (default {defaults['split']})"),
+        ("limit", "N", f"puzzles at most, evenly spaced (default {defaults['limit']})"),
+        ("device", "NAME", f"auto, cuda, mps or cpu (default {defaults['device']})"),
+    ):
+        parser.add_argument(f"--{flag}", metavar=metavar, help=text)
+    parser.add_argument("--curves-only", action="store_true", help="solve no puzzles")
+    return parser
 
 
 if __name__ == "__main__":

@@ -249,9 +249,15 @@ class SolveConfig(_Config):
 
 
 class ReportConfig(_Config):
-    """What `report.py` reads."""
+    """What `report.py` reads; described flag by flag in its help."""
 
-    run: Path
+    runs: tuple[Path, ...]
+    output: Path | None = None
+    data: Path | None = None
+    split: FileName = "test"
+    limit: PositiveInt = 1000
+    device: DeviceName = "auto"
+    curves_only: bool = False
 
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -372,11 +378,6 @@ def _explain(error: Exception, config_dir: Path) -> str:
 def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
     """Parse `key=value` arguments of `evaluate.py`."""
     return validate(EvaluateConfig, parse_arguments(arguments), "evaluate.py")
-
-
-def load_report_config(arguments: Sequence[str]) -> ReportConfig:
-    """Parse `key=value` arguments of `report.py`."""
-    return validate(ReportConfig, parse_arguments(arguments), "report.py")
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:

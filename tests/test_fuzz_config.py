@@ -17,9 +17,9 @@ from hrm.config import (
     load_evaluate_config,
     load_pretrain_config,
     load_saved_config,
-    load_solve_config,
 )
 from hrm.errors import UserError
+from solve import read_options
 
 from .mutations import BYTE_MUTATIONS, NASTY_VALUES, Rng, assert_one_line, pick
 
@@ -262,7 +262,7 @@ def test_numbers_are_read_as_omegaconf_wrote_and_read_them(saved, tmp_path):
     assert load_saved_config(path).run_name == "1e5"
 
 
-@pytest.mark.parametrize("load", [load_pretrain_config, load_evaluate_config, load_solve_config])
+@pytest.mark.parametrize("load", [load_pretrain_config, load_evaluate_config, read_options])
 @pytest.mark.parametrize("value", [*SHORT_LINES, "a\nb", "${a.b", "[a,{b", "=", "'"])
 def test_nasty_arguments(load, value):
     for argument in (f"checkpoint={value}", f"data_path={value}", value, f"{value}={value}"):

@@ -1,9 +1,13 @@
 """Grids as exact strings; curves as a PNG of the promised size."""
 
 import io
+import resource
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
 from hrm.data.format import DatasetMetadata
 from hrm.viz import (
@@ -13,6 +17,20 @@ from hrm.viz import (
     plot_learning_curves,
     side_by_side,
     wants_color,
+)
+from hrm.viz.look import CHANGED, GIVEN, KEPT, WRONG
+from hrm.viz.picture import (
+    CELL_COLORS,
+    INK,
+    LARGEST_CELL,
+    LAST_FRAME_SECONDS,
+    MARGIN,
+    PAPER,
+    TITLE_HEIGHT,
+    draw_picture,
+    save_gif,
+    save_png,
+    side_by_side_pictures,
 )
 from hrm.viz.terminal import ANSI
 
@@ -177,3 +195,63 @@ def test_drawing_leaves_no_global_figure(tmp_path):
     plot_learning_curves(RUN, tmp_path / "curves.png")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_a_picture_shows_the_kind_of_each_cell():
+    previous, tokens = ANSWER.copy(), ANSWER.copy()
+    previous[1] = 4
+    tokens[5] = previous[5] = 3
+    picture = draw_picture(tokens, SMALL, inputs=PUZZLE, previous=previous, answer=ANSWER)
+    left, top, cell = MARGIN, MARGIN + TITLE_HEIGHT, LARGEST_CELL
+    assert picture.size == (2 * left + 4 * cell + 1, 2 * MARGIN + TITLE_HEIGHT + 4 * cell + 1)
+    for place, kind in ((0, GIVEN), (1, CHANGED), (2, KEPT), (5, WRONG)):
+        row, column = divmod(place, 4)
+        corner = (left + column * cell + 4, top + row * cell + 4)
+        assert picture.getpixel(corner) == ImageColor.getrgb(CELL_COLORS[kind][0])
+
+
+def test_walls_of_a_maze_are_dark_and_free_cells_light():
+    maze = GridLook((1, 4), None, "_# SGo")
+    picture = draw_picture(np.array([1, 2, 3, 4]), maze)
+    colors = [
+        picture.getpixel((MARGIN + column * LARGEST_CELL + 4, MARGIN + TITLE_HEIGHT + 4))
+        for column in range(4)
+    ]
+    assert [color == ImageColor.getrgb(INK) for color in colors] == [True, False, False, False]
+    assert colors[1] == ImageColor.getrgb(PAPER)
+
+
+def test_steps_become_frames(tmp_path):
+    steps = [draw_picture(np.roll(ANSWER, shift), SMALL) for shift in range(5)]
+    save_gif(steps, tmp_path / "steps.gif")
+    with Image.open(tmp_path / "steps.gif") as frames:
+        assert frames.n_frames == 5 and frames.size == steps[0].size
+        frames.seek(4)
+        assert frames.info["duration"] == 1000 * LAST_FRAME_SECONDS
+    sheet = side_by_side_pictures(steps, columns=2)
+    assert sheet.size == (2 * steps[0].width, 3 * steps[0].height)
+    save_png(sheet, tmp_path / "steps.png")
+    with Image.open(tmp_path / "steps.png") as saved:
+        assert saved.size == sheet.size
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError), limited_file_size(100):
+        save_png(draw_picture(ANSWER, SMALL), path)
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+@contextmanager
+def limited_file_size(size: int):
+    """While inside, files cannot grow beyond a number of bytes, as on a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -129,13 +129,18 @@ def read_stream(file: Iterable[bytes], name: str, metadata: DatasetMetadata) -> 
 
 
 def from_split(
-    data_path: Path, split: str, metadata: DatasetMetadata, index: int | None = None
+    data_path: Path,
+    split: str,
+    metadata: DatasetMetadata,
+    index: int | None = None,
+    limit: int | None = None,
 ) -> list[Task]:
     """Puzzles of a data set, counted over its sets in the metadata's order.
 
     Args:
         metadata: the model's.
         index: which one; None: all.
+        limit: at most so many of all, evenly spaced.
 
     Raises:
         UserError: there is no such puzzle, or it does not fit the model.
@@ -155,14 +160,17 @@ def from_split(
         raise UserError(f"--index {index}: {folder} has {total} puzzles, the first is 0")
     if total == 0:
         raise UserError(f"{folder}: holds no puzzle")
+    wanted = np.arange(total) if index is None else np.array([index])
+    if limit is not None and limit < len(wanted):
+        wanted = np.arange(limit) * len(wanted) // limit
     tasks: list[Task] = []
     start = 0
     for arrays in sets.values():
-        for row in range(len(arrays.inputs)):
-            if index is None or index == start + row:
-                place = f"{folder}[{start + row}]"
-                tasks.append(_example(arrays, row, place, theirs, metadata))
-        start += len(arrays.inputs)
+        end = start + len(arrays.inputs)
+        for row in wanted[(start <= wanted) & (wanted < end)].tolist():
+            place = f"{folder}[{row}]"
+            tasks.append(_example(arrays, row - start, place, theirs, metadata))
+        start = end
     return tasks
 
 

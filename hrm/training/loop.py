@@ -19,12 +19,12 @@ from hrm.data.format import fingerprint, has_split
 from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.manifest import MANIFEST_FILE
+from hrm.records import METRICS_FILE
 from hrm.training.checkpointing import Checkpoints
 from hrm.training.distributed import Ranks
 from hrm.training.evaluation import EvaluationResult, evaluate
 from hrm.training.interrupt import StopRequest
 from hrm.training.metrics import (
-    METRICS_FILE,
     TIMINGS_FILE,
     JsonLinesLogger,
     Logger,

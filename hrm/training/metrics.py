@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from hrm.training.distributed import Ranks
 
-METRICS_FILE = "metrics.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 
 

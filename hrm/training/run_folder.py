@@ -33,7 +33,7 @@ from hrm.config import PretrainConfig, dump_yaml, load_saved_config
 from hrm.errors import UserError
 from hrm.manifest import Damaged, listed_files, verify
 from hrm.models import read_weights
-from hrm.training.metrics import METRICS_FILE
+from hrm.records import METRICS_FILE
 from hrm.training.snapshot import Snapshot, check_values
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end

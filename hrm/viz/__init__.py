@@ -1,4 +1,5 @@
-"""The one place that draws: puzzle grids for a terminal or a log file, learning curves as a PNG."""
+"""The one place that draws: puzzle grids for a terminal or a log file, learning curves as a PNG,
+and the charts, grids and markup of an HTML report."""
 
 from hrm.viz.charts import plot_learning_curves
 from hrm.viz.look import PAD_SYMBOL, GridLook, cell_kinds, wrong_cells

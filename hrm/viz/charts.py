@@ -82,9 +82,15 @@ def _curve(
         return
     if len(points) == 1 or (len(points) <= FEW_POINTS and label.startswith("eval")):
         style |= {"marker": "o", "markersize": 3.5}
+    x, y = thinned(points)
+    axes.plot(x, y, label=label, color=color, linewidth=1.6, **style)
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of at most `MOST_POINTS` points: means of neighbouring ones, float64."""
     chunks = np.array_split(np.array(points, np.float64), min(len(points), MOST_POINTS))
     x, y = np.array([chunk.mean(axis=0) for chunk in chunks]).T
-    axes.plot(x, y, label=label, color=color, linewidth=1.6, **style)
+    return x, y
 
 
 def _finish(axes: "Axes") -> None:

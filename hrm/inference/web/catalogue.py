@@ -29,8 +29,8 @@ from hrm.data.format import (
 )
 from hrm.errors import UserError
 from hrm.inference.web.guard import Refused
+from hrm.records import METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
 SCAN_SECONDS = 1.0
 DEEPEST = 3  # folders between a root and what is found in it
 MOST_FOLDERS = 5000

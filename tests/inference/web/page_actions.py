@@ -9,11 +9,16 @@ from playwright.sync_api import Locator, Page, expect
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="no Chromium found: install the package chromium to run the page's tests",
-)
 ENDED = re.compile("^(Halted|Ended) after")
+
+
+def require_chromium() -> None:
+    """Skip the test module that is being imported where there is no browser."""
+    if CHROMIUM is None:
+        pytest.skip(
+            "no Chromium found: install the package chromium to run the page's tests",
+            allow_module_level=True,
+        )
 
 
 def forgive(problems: list[str], text: str) -> None:

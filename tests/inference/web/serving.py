@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,10 @@ import uvicorn
 from hrm.checkpoint import build_for, save_checkpoint
 from hrm.config import load_pretrain_config
 from hrm.data.format import read_metadata
+from hrm.inference.solver import Solver
+from hrm.inference.web.app import create_app
+from hrm.inference.web.catalogue import Catalogue
+from hrm.inference.web.hosting import Models
 
 from ...conftest import SMALL_MODEL
 
@@ -20,8 +25,11 @@ from ...conftest import SMALL_MODEL
 def save_runs(root: Path, data: Path) -> Path:
     """Two runs of fresh weights under `root`/tests, with metrics, on the data set in `data`.
 
-    `patient` never halts before its 4 steps are taken, `eager` after the first.
+    `patient` never halts before its 4 steps are taken, `eager` after the first. A third one,
+    `begun`, has metrics and no checkpoint yet.
     """
+    (root / "tests" / "begun").mkdir(parents=True)
+    append_metrics(root / "tests" / "begun", step=1, loss=3.0, fresh=True)
     metadata = read_metadata(data / "train")
     for name, q_halt in (("patient", -5.0), ("eager", 5.0)):
         config = load_pretrain_config([f"data_path={data}", f"run_name={name}", *SMALL_MODEL])
@@ -49,7 +57,8 @@ def append_metrics(folder: Path, step: int, loss: float, fresh: bool = False) ->
 @contextmanager
 def serve(checkpoints: Path, data: Path) -> Iterator[str]:
     """Run the server in a thread; yields its address, without a slash at the end."""
-    app = make_app(checkpoints, data)
+    load = partial(Solver.from_checkpoint, device="cpu")
+    app = create_app(Catalogue(checkpoints, data), Models(load))
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -63,15 +72,3 @@ def serve(checkpoints: Path, data: Path) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def make_app(checkpoints: Path, data: Path):
-    import os
-    import sys
-
-    os.environ["FAKE_CK"], os.environ["FAKE_DATA"] = str(checkpoints), str(data)
-    sys.path.insert(0, "/tmp/fake")
-    sys.modules.pop("fake", None)
-    import fake
-
-    return fake.app

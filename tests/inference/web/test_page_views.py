@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from .page_actions import ENDED, cell, clear, forgive, message, needs_chromium, shown, think
+from .page_actions import ENDED, cell, clear, forgive, message, require_chromium, shown, think
 from .serving import append_metrics, serve
 
-pytestmark = needs_chromium
+require_chromium()
 
 PHONE = {"width": 360, "height": 740}
 TABS = ("solve", "data", "training")
@@ -122,6 +123,8 @@ def test_training_shows_curves_and_follows_the_run(open_page, runs):
     append_metrics(runs / "tests/eager", step=10, loss=1.5, fresh=True)
     append_metrics(runs / "tests/eager", step=20, loss=1.25)
     page = open_page("training")
+    names = page.get_by_label("Run").locator("option")
+    expect(names).to_have_text(["tests/begun", "tests/eager (7 steps)", "tests/patient (7 steps)"])
     page.get_by_label("Run").select_option("tests/eager")
     row = page.get_by_role("row", name=re.compile("^lm_loss"))
     expect(row).to_have_text("lm_loss1.251.35")
@@ -247,10 +250,11 @@ def test_screenshots(browser, trained_url):
     folder = Path(os.environ["HRM_SCREENSHOTS"])
     folder.mkdir(parents=True, exist_ok=True)
     for name, viewport, color_scheme in (
-        ("page_solve", {"width": 1200, "height": 900}, "light"),
+        ("page_solve", {"width": 1200, "height": 1040}, "light"),
         ("page_dark", {"width": 390, "height": 844}, "dark"),
     ):
-        page = browser.new_page(viewport=viewport, color_scheme=color_scheme, device_scale_factor=2)
+        look = {"viewport": viewport, "color_scheme": color_scheme, "device_scale_factor": 2}
+        page = browser.new_page(**look, reduced_motion="reduce")
         page.goto(trained_url)
         choose_largest(page, "#solve-checkpoint")
         think_long(page)
@@ -268,6 +272,10 @@ def test_screenshots(browser, trained_url):
             page.locator("#chart-accuracy .plot").hover()
             page.screenshot(path=folder / "page_training.png")
         page.close()
+    for path in folder.glob("page_*.png"):
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").quantize(256)
+        small.save(path, optimize=True)
 
 
 def choose_largest(page: Page, select: str) -> None:

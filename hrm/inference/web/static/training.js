@@ -94,7 +94,7 @@ export class TrainingView {
     const { runs } = await getJson("/api/runs", {}, signal);
     const options = runs.map(({ id, steps_done: steps }) => ({
       value: id,
-      text: `${id} (${count(steps)})`,
+      text: steps === null ? id : `${id} (${count(steps)})`, // null: no checkpoint yet
     }));
     setOptions(byId("training-run"), options);
     this.#known = runs.length > 0;

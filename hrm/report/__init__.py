@@ -1,0 +1,1 @@
+"""The report that `report.py` writes: runs compared on one HTML page."""

@@ -1,0 +1,157 @@
+"""The page of a report: it is whole HTML, takes nothing from elsewhere, and escapes everything."""
+
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrm.report.page import page
+from hrm.report.runs import RunReport, Solved, differences, flatten
+from hrm.viz import GridLook
+
+HOSTILE = '"><script>alert(1)</script>&amp;\x1b[2J\x00$x^2$\ud800'
+LOOK = GridLook((4, 4), (2, 2), ".1234")
+RIGHT = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+RECORDS = [
+    {"step": step, f"{split}/lm_loss": 1 / step, f"{split}/exact_accuracy": 0.01 * step}
+    for step in range(1, 60)
+    for split in ("train", "eval")
+]
+
+
+class Checked(HTMLParser):
+    """Checks that tags are closed in order and ids are unique; collects what a test asks for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        assert len(set(self.ids)) == len(self.ids)
+        assert {link[1:] for link in self.links} <= set(self.ids)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on") and name not in ("src", "srcset", "action")
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href":
+                assert (value or "").startswith("#")
+                self.links.append(value or "")
+        if tag == "svg":
+            assert dict(attributes).get("aria-label") or dict(attributes).get("aria-hidden")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def solved(count: int = 20, failures: int = 7, look: GridLook = LOOK) -> Solved:
+    cells = look.shape[0] * look.shape[1]
+    rng = np.random.default_rng(0)
+    answers = np.tile(np.resize(RIGHT, cells), (count, 1))
+    inputs = np.where(rng.random(answers.shape) < 0.5, answers, 0)
+    tokens = answers.copy()
+    for n in range(failures):
+        tokens[n, : n + 1] = answers[n, : n + 1] % 4 + 1
+    wrong = np.stack([np.full(count, 5), (tokens != answers).sum(axis=1)], axis=1)
+    return Solved(
+        look,
+        [f"{HOSTILE}/test[{n}]" for n in range(count)],
+        inputs,
+        answers,
+        tokens,
+        wrong,
+        rng.random((count, 2)).astype(np.float32),
+        rng.integers(1, 3, size=count),
+        wrong[:, 1] == 0,
+        0.9,
+        np.arange(count) if look.is_sudoku else None,
+    )
+
+
+def report(name: str, **changes: object) -> RunReport:
+    run = RunReport(
+        name, Path("x"), RECORDS, {"lr": "0.1", "a.b": name}, None, None, None, None, []
+    )
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["night", HOSTILE])
+def test_page_is_whole_and_loads_nothing(name):
+    runs = [
+        report(name, solved=solved(), data=Path(name), notes=[name], weights=5),
+        report("bare", config=None, notes=["No model."]),
+        report("maze", solved=solved(look=GridLook((4, 5), None, "# SGo"))),
+        report("fine", solved=solved(failures=0)),
+    ]
+    text = page(runs)
+    text.encode()
+    parsed = Checked(text)
+    assert "script" not in parsed.tags and "link" not in parsed.tags and "img" not in parsed.tags
+    for elsewhere in ("http:", "https:", "//", "@import", "url(&", "url(h", "data:"):
+        assert elsewhere not in text
+    assert "#0101" not in text and "#0102" not in text  # every colour is one of the style sheet
+    assert "\x1b" not in text and "\x00" not in text
+    shown = "".join(parsed.words)
+    assert "4 runs compared" in shown and "No model." in shown
+    assert shown.count("Difficulty is the number of guesses") == 2  # not of the maze
+    assert "All 20 puzzles are solved" in shown and "7 of 20 puzzles" in shown
+    assert "<script>alert(1)</script>" in shown  # as text: places of puzzles are hostile too
+
+
+def test_page_is_the_same_for_the_same_runs():
+    assert page([report("a", solved=solved())]) == page([report("a", solved=solved())])
+
+
+def test_worst_failure_is_drawn_with_its_wrong_cells():
+    text = page([report("a", solved=solved(failures=1))])
+    assert text.count('<rect class="mistake"') == 1
+    assert "test[0]: most wrong cells" in text and "1 of 16 cells wrong" in text
+
+
+def test_every_chart_has_its_numbers_as_a_table():
+    text = page([report("a", solved=solved())])
+    assert text.count("<summary>The numbers</summary>") == text.count('<svg class="chart"')
+    assert '<th scope="row">16–31</th><td>4</td><td>4</td>' in text
+
+
+def test_what_is_not_known_is_a_dash():
+    text = page([report("a", records=[{"step": 3}])])
+    Checked(text)
+    assert '<th scope="row">weights</th><td>–</td>' in text
+
+
+def test_many_runs_have_lines_of_their_own():
+    from hrm.viz.html import run_style
+
+    assert len({run_style(n) for n in range(40)}) == 40
+
+
+def test_differences_of_configurations():
+    flat = flatten({"lr": 1.0, "arch": {"loss": {"name": "x"}, "layers": [1]}})
+    assert flat == {"lr": "1.0", "arch.loss.name": "x", "arch.layers": "[1]"}
+    other = flat | {"lr": "2.0", "new": "1"}
+    assert differences([flat, None, other]) == {
+        "lr": ["1.0", None, "2.0"],
+        "new": [None, None, "1"],
+    }
+    assert differences([flat, dict(flat)]) == {}

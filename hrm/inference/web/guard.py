@@ -88,7 +88,7 @@ class Guard:
             if not started:
                 await respond(send_guarded, refused)
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"][:200])
+            log.exception("%s %r failed", scope["method"], scope["path"][:200])
             if not started:
                 await respond(send_guarded, Refused(500, "internal error"))
 

@@ -28,12 +28,15 @@ class Gate:
     def __init__(self, solver: Solver):
         self.rows: list[int] = []
         self._passes, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
+        self._error: Exception | None = None
         self._hook = solver.model.model.register_forward_pre_hook(self._hold)
 
     def _hold(self, _module: torch.nn.Module, arguments: tuple) -> None:
         self.rows.append(len(arguments[0].steps))
         self._arrived.release()
         assert self._passes.acquire(timeout=PATIENCE)
+        if self._error is not None:
+            raise self._error
 
     def wait_for_step(self) -> int:
         """Rows of the ACT step that is about to run."""
@@ -43,7 +46,13 @@ class Gate:
     def let_through(self, steps: int = 1) -> None:
         self._passes.release(steps)
 
+    def fail(self, error: Exception) -> None:
+        """Let all steps through, but to an error."""
+        self._error = error
+        self.let_through(10_000)
+
     def open(self) -> None:
+        self._error = None
         self._hook.remove()
         self.let_through(10_000)
 

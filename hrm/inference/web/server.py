@@ -51,7 +51,7 @@ def serve(
     _allow_connections()
     try:
         listener = socket.create_server((host, port), family=_family(host), backlog=1024)
-    except (OSError, UnicodeError, TypeError) as error:  # the last two: no host's name
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no such host name"
         raise UserError(
             f"--host {host} --port {port}: cannot listen there ({reason}); choose another"

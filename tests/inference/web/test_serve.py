@@ -83,7 +83,7 @@ def test_a_taken_port_is_told_in_one_line(runs, call):
     assert told.startswith(f"error: --host 127.0.0.1 --port {port}: cannot listen there (Address")
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "a" * 70, "192.0.2.1", "\udc80"])
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "a" * 70, "192.0.2.1"])
 def test_an_impossible_host_is_told_in_one_line(runs, call, host):
     checkpoint = f"checkpoint={runs / 'tests/patient'}"
     code, out, told = call(main, checkpoint, "--serve", "--host", host, "--device", "cpu")

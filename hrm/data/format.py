@@ -266,7 +266,7 @@ def read_arrays(split_dir: Path, set_name: str, metadata: DatasetMetadata) -> Pu
         UserError: a file is missing or truncated, a shape, dtype or token is out of range, or
             indices are not strictly increasing; the message names the file.
     """
-    opened = {name: _open_array(array_path(split_dir, set_name, name)) for name in ARRAY_NAMES}
+    opened = {name: open_array(array_path(split_dir, set_name, name)) for name in ARRAY_NAMES}
     arrays = PuzzleArrays(
         **{name: a if name in TOKEN_ARRAYS else _signed(a) for name, a in opened.items()}
     )
@@ -338,7 +338,12 @@ def _missing_split(split_dir: Path) -> str:
     )
 
 
-def _open_array(path: Path) -> np.ndarray:
+def open_array(path: Path) -> np.ndarray:
+    """Memory-map an array of integers.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds something else.
+    """
     _require_file(path)
     try:
         with warnings.catch_warnings():

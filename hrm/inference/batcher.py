@@ -7,7 +7,6 @@ Shapes: T tokens per puzzle.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +18,7 @@ from hrm.inference.solver import Solver
 from hrm.models.hrm_act_v1 import Carry
 from hrm.rollout import Halting
 
-MAX_BATCH, MAX_WAITING = 64, 128  # puzzles
+MAX_BATCH, MAX_WAITING = 64, 256  # puzzles; one request may bring 256
 
 
 class QueueFull(Exception):
@@ -87,7 +86,7 @@ class Batcher:
     ) -> None:
         self.solver = solver
         self._max_batch, self._max_waiting = max_batch, max_waiting
-        self._waiting: deque[_Row] = deque()
+        self._waiting: list[_Row] = []
         self._running: list[_Row] = []
         self._closed = False
         self._changed = threading.Condition()
@@ -119,11 +118,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            self._waiting = deque(row for row in self._waiting if not row.ticket.cancelled)
-            room = self._max_waiting - len(self._waiting)
-            if not self._waiting:  # they start at the next step
-                room += max(0, self._max_batch - len(self._running))
-            if len(questions) > room:
+            staying = sum(not row.ticket.cancelled for row in [*self._running, *self._waiting])
+            if staying + len(questions) > self._max_batch + self._max_waiting:
                 raise QueueFull
             self._waiting += [_Row(n, question, ticket) for n, question in enumerate(questions)]
             self._changed.notify()
@@ -144,16 +140,13 @@ class Batcher:
                     self._changed.wait()
                 stays = [n for n, row in enumerate(self._running) if not row.ticket.cancelled]
                 kept = [self._running[n] for n in stays]
-                joining: list[_Row] = []
-                while self._waiting and len(kept) + len(joining) < self._max_batch:
-                    row = self._waiting.popleft()
-                    if not row.ticket.cancelled:
-                        joining.append(row)
+                waiting = [row for row in self._waiting if not row.ticket.cancelled]
+                free = self._max_batch - len(kept)
+                joining, self._waiting = waiting[:free], waiting[free:]
                 self._running = kept + joining
                 if self._closed:
-                    left = [*self._running, *self._waiting]
-                    self._running = []
-                    self._waiting.clear()
+                    left = self._running + self._waiting
+                    self._running, self._waiting = [], []
                     break
             if not self._running:
                 carry = None
@@ -186,9 +179,9 @@ class Batcher:
         carry, outputs = act(carry, carry.current_data)
         confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
         halts, sure = self._halting(outputs)
-        columns = [
-            values.cpu().numpy() for values in (tokens.int(), confidence, carry.steps, halts, sure)
-        ]
+        # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
+        told = (tokens.int(), confidence.nan_to_num(), carry.steps, halts, sure.nan_to_num())
+        columns = [values.cpu().numpy() for values in told]
         goes_on = []
         for place, row in enumerate(self._running):
             answer, confident, steps, wants, probability = (values[place] for values in columns)

@@ -59,7 +59,14 @@ def create_app(
         yield
         await models.close()
 
-    app = FastAPI(title="HRM", docs_url=None, redoc_url=None, lifespan=lifespan, responses=ERRORS)
+    app = FastAPI(
+        title="HRM",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses=ERRORS,
+    )
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

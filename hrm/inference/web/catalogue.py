@@ -24,6 +24,7 @@ from hrm.data.format import (
     DatasetMetadata,
     PuzzleArrays,
     array_path,
+    open_array,
     read_metadata,
     read_split,
 )
@@ -35,7 +36,7 @@ SCAN_SECONDS = 1.0
 DEEPEST = 3  # folders between a root and what is found in it
 MOST_FOLDERS = 5000
 LARGEST_CHUNK = 1 << 20  # bytes of metrics in one answer
-SPLIT_CACHE, FACTS_CACHE = 4, 256
+SPLIT_CACHE, FACTS_CACHE = 4, MOST_FOLDERS
 
 Value = TypeVar("Value")
 
@@ -156,9 +157,10 @@ class Catalogue:
     def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
         for name, folder in _folders(self._checkpoints_root):
-            if steps := saved_steps(folder):
-                found[name] = step_dir(folder, steps[-1])
-        if self._default is not None and self.default_id not in found:
+            paths = [step_dir(folder, step) for step in saved_steps(folder)]
+            if own := [p for p in paths if _holds_no_way_out(p, self._checkpoints_root)]:
+                found[name] = own[-1]
+        if self._default is not None:
             steps = saved_steps(self._default)
             path = step_dir(self._default, steps[-1]) if steps else self._default
             found[str(self.default_id)] = path
@@ -179,7 +181,7 @@ class Catalogue:
             splits = {
                 path.parent.name: path.parent
                 for path in sorted(folder.glob(f"*/{METADATA_FILE}"))
-                if _is_inside(path, self._data_root)
+                if _is_shown(path.parent.name) and _holds_no_way_out(path.parent, self._data_root)
             }
             if splits:
                 found[name] = splits
@@ -192,8 +194,8 @@ class Catalogue:
             try:
                 metadata = read_metadata(folder)
                 paths = [array_path(folder, name, "inputs") for name in metadata.sets]
-                rows = [len(np.load(path, mmap_mode="r")) for path in paths]
-            except (UserError, OSError, ValueError, TypeError):
+                rows = [len(open_array(path)) for path in paths]
+            except (UserError, TypeError):  # TypeError: an array without rows
                 return None
             return SplitSize(metadata, sum(rows))
 
@@ -203,11 +205,12 @@ class Catalogue:
             return None
 
     def dataset_id(self, data_path: Path) -> str | None:
-        """Id of the data set in a folder, None where it is not under the root."""
-        root, folder = self._data_root.resolve(), data_path.resolve()
-        if not folder.is_relative_to(root) or not folder.is_dir():
+        """Id of the data set in a folder, None where it is not listed."""
+        try:
+            name = data_path.resolve().relative_to(self._data_root.resolve()).as_posix()
+        except (OSError, ValueError, RuntimeError):  # outside of the root, or no path at all
             return None
-        return folder.relative_to(root).as_posix()
+        return name if name in self.datasets() else None
 
     def split(self, dataset: str, split: str) -> Split:
         """Open a split; damaged ones and unknown ids are refused.
@@ -304,7 +307,7 @@ def _folders(root: Path) -> Iterator[tuple[str, Path]]:
                 children = sorted(child for child in folder.iterdir() if child.is_dir())
             except OSError:
                 continue
-            inner += [c for c in children if c.name[0] != "." and _is_inside(c, root)]
+            inner += [c for c in children if _is_shown(c.name) and _is_inside(c, root)]
         seen += len(inner)
         if seen > MOST_FOLDERS:
             return
@@ -313,8 +316,18 @@ def _folders(root: Path) -> Iterator[tuple[str, Path]]:
         level = inner
 
 
+def _is_shown(name: str) -> bool:
+    """Whether a folder is not hidden, and its name can be sent."""
+    return name[0] != "." and name.isprintable()
+
+
 def _is_inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
+
+
+def _holds_no_way_out(folder: Path, root: Path) -> bool:
+    """Whether a folder and all its files lie under a root when links are followed."""
+    return all(_is_inside(path, root) for path in (folder, *folder.iterdir()))
 
 
 def _metrics_of(line: bytes) -> dict[str, float | None] | None:
@@ -327,7 +340,7 @@ def _metrics_of(line: bytes) -> dict[str, float | None] | None:
     return {
         name: _finite(value)
         for name, value in record.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if name.isprintable() and isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 

@@ -58,7 +58,8 @@ class Guard:
     - the `Host` must be one that the server is meant for (against DNS rebinding);
     - a body must be JSON, at most `LARGEST_BODY`, and arrive within `BODY_SECONDS`;
     - security headers stand on every answer, and answers of the API are not stored;
-    - an unexpected exception is logged, and answered without a word about it.
+    - an unexpected exception is logged, and answered without a word about it;
+    - a request that the server's end cuts off is told so.
 
     Args:
         hosts: names without port; None allows any.
@@ -87,8 +88,11 @@ class Guard:
         except Refused as refused:
             if not started:
                 await respond(send_guarded, refused)
+        except asyncio.CancelledError:  # only where the server ends
+            if not started:
+                await respond(send_guarded, Refused(503, "the server ends; try again later"))
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"][:200])
+            log.exception("%s %r failed", scope["method"], scope["path"][:200])
             if not started:
                 await respond(send_guarded, Refused(500, "internal error"))
 

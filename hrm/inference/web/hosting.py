@@ -1,6 +1,7 @@
 """Models that are loaded now, each with its batcher."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from hrm.inference.web.catalogue import Facts
 from hrm.inference.web.guard import Refused
 
 MOST_MODELS = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,6 +44,10 @@ class Models:
         Raises:
             Refused: the checkpoint is damaged, or all loaded models are busy.
         """
+        held = self._loaded.get(name)
+        if held is not None and held.path == facts.path:
+            self._loaded.move_to_end(name)
+            return held.batcher
         async with self._loading:
             held = self._loaded.get(name)
             if held is None or (held.path != facts.path and _is_idle(held.batcher)):
@@ -121,6 +128,7 @@ async def think(
             if isinstance(item, Closed):
                 raise Refused(503, "the model has just been closed; try again")
             if isinstance(item, Exception):
+                log.error("the model failed", exc_info=item)
                 raise Refused(500, "the model failed at this puzzle") from item
             left -= item.halted
             yield number, item

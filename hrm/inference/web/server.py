@@ -51,9 +51,10 @@ def serve(
     _allow_connections()
     try:
         listener = socket.create_server((host, port), family=_family(host), backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such host name"
         raise UserError(
-            f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another"
+            f"--host {host} --port {port}: cannot listen there ({reason}); choose another"
         ) from None
     config = uvicorn.Config(
         create_app(catalogue, models, hosts),
@@ -68,7 +69,19 @@ def serve(
     name = f"[{host}]" if ":" in host else host
     print(f"http://{name}:{listener.getsockname()[1]}   (Ctrl-C ends it)", flush=True)
     with listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, models).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Closes the models before it waits for open answers, so that each ends by a last line."""
+
+    def __init__(self, config: uvicorn.Config, models: Models) -> None:
+        super().__init__(config)
+        self._models = models
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._models.close()
+        await super().shutdown(sockets)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ from hrm.checkpoint import build_for, save_checkpoint
 from hrm.config import load_pretrain_config
 from hrm.data.format import read_metadata
 from hrm.inference.solver import Solver
-from hrm.inference.web.app import create_app
+from hrm.inference.web.app import THINK_SECONDS, create_app
 from hrm.inference.web.catalogue import Catalogue
 from hrm.inference.web.hosting import Models
 
 from ...conftest import SMALL_MODEL
+
+LOAD = partial(Solver.from_checkpoint, device="cpu")
 
 
 def save_runs(root: Path, data: Path) -> Path:
@@ -55,10 +57,20 @@ def append_metrics(folder: Path, step: int, loss: float, fresh: bool = False) ->
 
 
 @contextmanager
-def serve(checkpoints: Path, data: Path) -> Iterator[str]:
-    """Run the server in a thread; yields its address, without a slash at the end."""
-    load = partial(Solver.from_checkpoint, device="cpu")
-    app = create_app(Catalogue(checkpoints, data), Models(load))
+def serve(
+    checkpoints: Path,
+    data: Path,
+    load: Callable[[Path], Solver] = LOAD,
+    think_seconds: float = THINK_SECONDS,
+    **limits: int,
+) -> Iterator[str]:
+    """Run the server in a thread; yields its address, without a slash at the end.
+
+    Args:
+        limits: of each `Batcher`.
+    """
+    models = Models(load, **limits)
+    app = create_app(Catalogue(checkpoints, data), models, think_seconds=think_seconds)
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -15,11 +15,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from hrm.checkpoint import saved_steps
+from hrm.data.format import DatasetMetadata
 from hrm.inference.batcher import Batcher, Question, Step
 from hrm.inference.puzzles import PuzzleError, contradiction, keeps_rules, parse_puzzle
-from hrm.inference.solver import Solver
 from hrm.inference.web import schemas
-from hrm.inference.web.catalogue import Catalogue
+from hrm.inference.web.catalogue import Catalogue, Facts
 from hrm.inference.web.guard import LOOPBACK, Guard, Refused
 from hrm.inference.web.hosting import Models, think
 from hrm.viz import GridLook
@@ -74,9 +74,14 @@ def create_app(
     def deadline() -> float:
         return asyncio.get_running_loop().time() + think_seconds
 
-    async def model_for(asked: schemas.Thinking) -> tuple[Batcher, int]:
-        """The model, and how many steps it is to take at most."""
-        facts = await asyncio.to_thread(catalogue.checkpoint, asked.checkpoint)
+    async def facts_of(asked: schemas.Thinking) -> Facts:
+        return await asyncio.to_thread(catalogue.checkpoint, asked.checkpoint)
+
+    async def model_for(asked: schemas.Thinking, facts: Facts) -> tuple[Batcher, int]:
+        """The model, and how many steps it is to take at most.
+
+        It is to be used without waiting for anything else before: who waits may find it closed.
+        """
         batcher = await models.get(asked.checkpoint, facts)
         return batcher, asked.steps or batcher.solver.max_steps
 
@@ -113,9 +118,10 @@ def create_app(
     @app.post("/api/think", response_class=StreamingResponse, responses=_NDJSON)
     async def think_aloud(asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
         """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
-        batcher, steps = await model_for(asked)
+        facts = await facts_of(asked)
+        inputs = _read_puzzle(asked.puzzle, facts.metadata)
+        batcher, steps = await model_for(asked, facts)
         solver = batcher.solver
-        inputs = _read_puzzle(asked.puzzle, solver)
         question = Question(inputs, solver.unseen_identifier, steps, asked.halting, every_step=True)
         stream = think(batcher, [question])
         end = deadline()
@@ -139,13 +145,15 @@ def create_app(
 
     @app.post("/api/solve")
     async def solve(asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
-        batcher, steps = await model_for(asked)
+        facts = await facts_of(asked)
+        inputs = await asyncio.to_thread(_read_puzzles, asked.puzzles, facts.metadata)
+        batcher, steps = await model_for(asked, facts)
         solver = batcher.solver
-        inputs = [_read_puzzle(puzzle, solver) for puzzle in asked.puzzles]
         unseen = solver.unseen_identifier
         questions = [Question(tokens, unseen, steps, asked.halting) for tokens in inputs]
         final = await _while_here(request, deadline(), _last_steps(batcher, questions))
-        valid = keeps_rules(np.stack([s.tokens for s in final]), np.stack(inputs), solver.look)
+        answers = np.stack([step.tokens for step in final])
+        valid = await asyncio.to_thread(keeps_rules, answers, np.stack(inputs), solver.look)
         return schemas.Answers(
             solutions=[
                 schemas.Answer(
@@ -206,8 +214,8 @@ def create_app(
     async def check(asked: schemas.CheckRequest, request: Request) -> schemas.Checked:
         """Which of some examples are answered wrongly."""
         opened = await asyncio.to_thread(catalogue.split, asked.data, asked.split)
-        batcher, steps = await model_for(asked)
-        metadata = batcher.solver.metadata
+        facts = await facts_of(asked)
+        metadata = facts.metadata
         if (opened.metadata.seq_len, opened.metadata.vocab_size) != (
             metadata.seq_len,
             metadata.vocab_size,
@@ -215,6 +223,7 @@ def create_app(
             raise Refused(422, "this checkpoint was trained on puzzles of another kind")
         indices = range(asked.start, min(asked.start + asked.count, len(opened)))
         examples = [opened.example(index) for index in indices]
+        batcher, steps = await model_for(asked, facts)
         unseen, known = batcher.solver.unseen_identifier, metadata.num_puzzle_identifiers
         questions = [
             Question(
@@ -252,12 +261,16 @@ def _task_of(look: GridLook) -> str | None:
     return "sudoku" if look.is_sudoku else "maze" if look.is_maze else None
 
 
-def _read_puzzle(text: str, solver: Solver) -> np.ndarray:
+def _read_puzzles(texts: Sequence[str], metadata: DatasetMetadata) -> list[np.ndarray]:
+    return [_read_puzzle(text, metadata) for text in texts]
+
+
+def _read_puzzle(text: str, metadata: DatasetMetadata) -> np.ndarray:
     try:
-        inputs = parse_puzzle(text, solver.metadata)
+        inputs = parse_puzzle(text, metadata)
     except PuzzleError as error:
         raise Refused(422, error.reason, error.cell) from None
-    if found := contradiction(inputs, solver.look):
+    if found := contradiction(inputs, GridLook.from_metadata(metadata)):
         raise Refused(422, f"the puzzle contradicts itself: {found.reason}", found.cell)
     return inputs
 

@@ -31,6 +31,7 @@ SCAN_SECONDS = 1.0
 DEEPEST = 3  # folders between a root and what is found in it
 MOST_FOLDERS = 5000
 LARGEST_CHUNK = 1 << 20  # bytes of metrics in one answer
+LARGEST_VOCABULARY = 1 << 16  # symbols of all tokens are sent
 SPLIT_CACHE, FACTS_CACHE = 4, MOST_FOLDERS
 
 Value = TypeVar("Value")
@@ -110,9 +111,10 @@ class Catalogue:
     def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
         for name, folder in _folders(self._checkpoints_root):
-            paths = [step_dir(folder, step) for step in saved_steps(folder)]
-            if own := [p for p in paths if _holds_no_way_out(p, self._checkpoints_root)]:
-                found[name] = own[-1]
+            newest_first = (step_dir(folder, step) for step in reversed(saved_steps(folder)))
+            own = (p for p in newest_first if _holds_no_way_out(p, self._checkpoints_root))
+            if (newest := next(own, None)) is not None:
+                found[name] = newest
         if self._default is not None:
             steps = saved_steps(self._default)
             path = step_dir(self._default, steps[-1]) if steps else self._default
@@ -145,7 +147,7 @@ class Catalogue:
 
         def read() -> SplitSize | None:
             try:
-                metadata = read_metadata(folder)
+                metadata = _shown_metadata(folder)
                 paths = [array_path(folder, name, "inputs") for name in metadata.sets]
                 rows = [len(open_array(path)) for path in paths]
             except (UserError, TypeError):  # TypeError: an array without rows
@@ -173,9 +175,13 @@ class Catalogue:
         """
         folder = _found("split", split, _found("data set", dataset, self.datasets()))
 
+        def read() -> Split:
+            _shown_metadata(folder)
+            return Split.open(folder)
+
         try:
             changed = (folder / METADATA_FILE).stat().st_mtime_ns
-            return self._splits.get((folder, changed), lambda: Split.open(folder))
+            return self._splits.get((folder, changed), read)
         except (UserError, OSError):
             message = f"split {split!r} of {dataset!r} cannot be read; it may be damaged"
             raise Refused(422, message) from None
@@ -226,7 +232,7 @@ class Catalogue:
 
         def read() -> Facts | None:
             try:
-                config, metadata = load_saved_config(folder / CONFIG_FILE), read_metadata(folder)
+                config, metadata = load_saved_config(folder / CONFIG_FILE), _shown_metadata(folder)
             except UserError:
                 return None
             step = path.name.removeprefix("step_")
@@ -265,6 +271,14 @@ def _folders(root: Path) -> Iterator[tuple[str, Path]]:
         level = inner
 
 
+def _shown_metadata(folder: Path) -> DatasetMetadata:
+    """Raises `UserError` where the metadata are damaged, or too large to be sent."""
+    metadata = read_metadata(folder)
+    if metadata.vocab_size > LARGEST_VOCABULARY:
+        raise UserError(f"{folder}: vocab_size={metadata.vocab_size} is too large to be shown")
+    return metadata
+
+
 def _is_shown(name: str) -> bool:
     """Whether a folder is not hidden, and its name can be sent."""
     return name[0] != "." and name.isprintable()
@@ -276,7 +290,10 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 def _holds_no_way_out(folder: Path, root: Path) -> bool:
     """Whether a folder and all its files lie under a root when links are followed."""
-    return all(_is_inside(path, root) for path in (folder, *folder.iterdir()))
+    try:
+        return all(_is_inside(path, root) for path in (folder, *folder.iterdir()))
+    except OSError:  # it has just been deleted
+        return False
 
 
 def _metrics_of(line: bytes) -> dict[str, float | None] | None:

@@ -80,8 +80,7 @@ class Models:
 
     async def close(self) -> None:
         """End all threads."""
-        for name in self.names:
-            await self._close(name)
+        await asyncio.gather(*map(self._close, self.names))
 
     async def _make_room(self) -> None:
         while len(self._loaded) >= MOST_MODELS:

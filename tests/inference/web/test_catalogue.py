@@ -87,6 +87,23 @@ def test_odd_shapes_of_arrays_are_told(roots, catalogue):
     assert refusal(catalogue.split, "sudoku", "test").status == 422
 
 
+def test_a_checkpoint_that_vanishes_meanwhile_is_left_out(roots, catalogue, monkeypatch):
+    gone = [8, 9]
+    monkeypatch.setattr(module, "saved_steps", lambda folder: [7, *gone])
+    assert catalogue.checkpoint("tests/patient").step == 7
+
+
+def test_vocabularies_that_cannot_be_sent_are_left_out(roots, catalogue):
+    """All symbols of the largest one would take 2 GB."""
+    runs, data = roots
+    for folder in (runs / "tests/patient/step_7", data / "sudoku/test"):
+        metadata = read_metadata(folder).model_copy(update={"vocab_size": 2**31 - 1})
+        write_metadata(folder, metadata)
+    assert list(catalogue.checkpoints()) == ["tests/eager"]
+    assert catalogue.size_of(data / "sudoku/test") is None
+    assert refusal(catalogue.split, "sudoku", "test").status == 422
+
+
 def test_links_that_lead_out_are_neither_listed_nor_read(roots, catalogue, tmp_path):
     runs, data = roots
     outside = tmp_path / "outside"

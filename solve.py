@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from hrm.config import SolveConfig, validate
+from hrm.device import keep_memory
 from hrm.errors import OneLineParser, UserError, run_command, write_output
 from hrm.inference import Solution, Solver, tasks
 from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line, pictures
@@ -45,6 +46,7 @@ def solve(config: SolveConfig) -> int:
     Raises:
         UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
+    keep_memory()
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
     found = read_tasks(config, solver)
     look = solver.look

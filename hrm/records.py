@@ -28,7 +28,7 @@ def read_records(path: Path) -> list[Record]:
         raise UserError(f"{path}: cannot be read ({error})") from None
     records = []
     for number, line in enumerate(lines, 1):
-        record = _parse(line)
+        record = parse_record(line)
         if record is not None:
             records.append(record)
         elif line and number == len(lines):
@@ -40,7 +40,8 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def _parse(line: str) -> Record | None:
+def parse_record(line: str | bytes) -> Record | None:
+    """The numbers of a line, None where it is damaged."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm.data.format import (
-    IGNORE_LABEL_ID,
-    METADATA_FILE,
-    DatasetMetadata,
-    PuzzleArrays,
-    has_split,
-    read_split,
-)
+from hrm.data.format import METADATA_FILE, DatasetMetadata, has_split
+from hrm.data.split import Split
 from hrm.data.sudoku import CSV_HEADER
 from hrm.errors import UserError
 from hrm.inference.puzzles import PuzzleError, parse_puzzle
@@ -148,39 +142,25 @@ def from_split(
     folder = data_path / split
     if not has_split(data_path, split):
         raise UserError(f"{data_path}: no {split}/{METADATA_FILE}; name a data set with --data")
-    theirs, sets = read_split(folder)
+    opened = Split.open(folder)
+    theirs, total = opened.metadata, len(opened)
     for key in ("vocab_size", "seq_len"):
         if getattr(theirs, key) != getattr(metadata, key):
             raise UserError(
                 f"{data_path}: {key} is {getattr(theirs, key)}, "
                 f"the checkpoint's {getattr(metadata, key)}"
             )
-    total = sum(len(arrays.inputs) for arrays in sets.values())
     if index is not None and index >= total:
         raise UserError(f"--index {index}: {folder} has {total} puzzles, the first is 0")
     if total == 0:
         raise UserError(f"{folder}: holds no puzzle")
-    wanted = np.arange(total) if index is None else np.array([index])
+    wanted = range(total) if index is None else [index]
     if limit is not None and limit < len(wanted):
-        wanted = np.arange(limit) * len(wanted) // limit
-    tasks: list[Task] = []
-    start = 0
-    for arrays in sets.values():
-        end = start + len(arrays.inputs)
-        for row in wanted[(start <= wanted) & (wanted < end)].tolist():
-            place = f"{folder}[{row}]"
-            tasks.append(_example(arrays, row - start, place, theirs, metadata))
-        start = end
+        wanted = [n * len(wanted) // limit for n in range(limit)]
+    tasks = []
+    for number in wanted:
+        example = opened.example(number)
+        known = example.identifier < metadata.num_puzzle_identifiers
+        identifier = example.identifier if known else None
+        tasks.append(Task(f"{folder}[{number}]", example.inputs, example.labels, identifier))
     return tasks
-
-
-def _example(
-    arrays: PuzzleArrays, row: int, place: str, theirs: DatasetMetadata, metadata: DatasetMetadata
-) -> Task:
-    answer = arrays.labels[row].astype(np.int64)
-    if theirs.ignore_label_id is not None:
-        answer[answer == theirs.ignore_label_id] = IGNORE_LABEL_ID
-    puzzle = arrays.puzzle_indices.searchsorted(row, "right") - 1
-    identifier = int(arrays.puzzle_identifiers[puzzle])
-    known = identifier < metadata.num_puzzle_identifiers
-    return Task(place, arrays.inputs[row].astype(np.int32), answer, identifier if known else None)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.inference.puzzles import (
     PuzzleError,
@@ -14,9 +15,11 @@ from hrm.inference.puzzles import (
 )
 from hrm.viz import GridLook
 
+from ..conftest import ROOT
 from .test_solver import SOLVED, metadata
 
 LOOK = GridLook((4, 4), (2, 2), ".1234")
+MAZES = ROOT.parent / "shared" / "data" / "maze-30x30-hard-1k"
 
 
 def test_blanks_of_a_sudoku_may_be_dots_zeros_or_underscores():
@@ -85,6 +88,17 @@ def test_a_maze_needs_one_shortest_path(answer, expected):
         np.array([[look.symbols.index(c) for c in "".join(rows)]]) for rows in (answer, MAZE)
     )
     assert keeps_rules(tokens, inputs, look) == [expected]
+
+
+@pytest.mark.skipif(not MAZES.is_dir(), reason="the mazes are not there")
+def test_answers_of_real_mazes_are_shortest_paths():
+    split = Split.open(MAZES / "train")
+    examples = [split.example(index) for index in range(0, len(split), 10)]
+    look = GridLook.from_metadata(split.metadata)
+    inputs = np.stack([example.inputs for example in examples])
+    labels = np.stack([example.labels for example in examples])
+    assert keeps_rules(labels, inputs, look) == [True] * 100
+    assert keeps_rules(inputs, inputs, look) == [False] * 100
 
 
 def test_a_maze_without_a_way_has_no_answer():

@@ -196,16 +196,18 @@ def create_app(
     def example(data: _Id, split: _Id, index: _Index = 0) -> schemas.Example:
         opened = catalogue.split(data, split)
         look = GridLook.from_metadata(opened.metadata)
-        inputs, labels, _ = opened.example(index)
-        group, first, last = opened.group(index)
+        try:
+            found, group = opened.example(index), opened.group(index)
+        except IndexError as error:
+            raise Refused(404, str(error)) from None
         return schemas.Example(
             index=index,
             examples=len(opened),
-            puzzle=look.text(inputs),
-            answer=look.text(labels),
-            group=group,
-            first=first,
-            last=last,
+            puzzle=look.text(found.inputs),
+            answer=look.text(found.labels),
+            group=group.number,
+            first=group.first,
+            last=group.last,
         )
 
     @app.post("/api/check")
@@ -224,14 +226,16 @@ def create_app(
         batcher, steps = await model_for(asked, facts)
         unseen, known = batcher.solver.unseen_identifier, metadata.num_puzzle_identifiers
         questions = [
-            Question(inputs, name if name < known else unseen, steps, asked.halting)
-            for inputs, _, name in examples
+            Question(
+                e.inputs, e.identifier if e.identifier < known else unseen, steps, asked.halting
+            )
+            for e in examples
         ]
         final = await _while_here(request, deadline(), _last_steps(batcher, questions))
         wrong = [
             index
-            for index, step, (_, labels, _) in zip(indices, final, examples, strict=True)
-            if ((labels >= 0) & (step.tokens != labels)).any()
+            for index, step, example in zip(indices, final, examples, strict=True)
+            if ((example.labels >= 0) & (step.tokens != example.labels)).any()
         ]
         return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
 

@@ -4,7 +4,6 @@ Clients name things by an id, a path relative to its folder, which is only ever 
 scan has found; no path is made from what a client sends.
 """
 
-import json
 import math
 import time
 from collections import OrderedDict
@@ -14,23 +13,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from hrm.checkpoint import CONFIG_FILE, saved_steps, step_dir
 from hrm.config import PretrainConfig, load_saved_config
 from hrm.data.format import (
-    IGNORE_LABEL_ID,
     METADATA_FILE,
     DatasetMetadata,
-    PuzzleArrays,
     array_path,
     open_array,
     read_metadata,
-    read_split,
 )
+from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.inference.web.guard import Refused
-from hrm.records import METRICS_FILE
+from hrm.records import METRICS_FILE, parse_record
 
 SCAN_SECONDS = 1.0
 DEEPEST = 3  # folders between a root and what is found in it
@@ -75,48 +70,6 @@ class SplitSize:
 
     metadata: DatasetMetadata
     examples: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a data set, its sets one after the other."""
-
-    metadata: DatasetMetadata
-    sets: tuple[PuzzleArrays, ...]
-
-    def __len__(self) -> int:
-        return sum(len(arrays.inputs) for arrays in self.sets)
-
-    def locate(self, index: int) -> tuple[PuzzleArrays, int, int]:
-        """The set of an example, its row there, and the number of examples in the sets before.
-
-        Raises:
-            Refused: there is no such example.
-        """
-        before = 0
-        for arrays in self.sets:
-            if 0 <= index - before < len(arrays.inputs):
-                return arrays, index - before, before
-            before += len(arrays.inputs)
-        raise Refused(404, f"there are {len(self):,} examples; the first is 0")
-
-    def example(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Inputs [T] int32, labels [T] int64 (negative where unknown), and the identifier."""
-        arrays, row, _ = self.locate(index)
-        labels = arrays.labels[row].astype(np.int64)
-        if self.metadata.ignore_label_id is not None:
-            labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
-        puzzle = arrays.puzzle_indices.searchsorted(row, "right") - 1
-        identifier = int(arrays.puzzle_identifiers[puzzle])
-        return arrays.inputs[row].astype(np.int32), labels, identifier
-
-    def group(self, index: int) -> tuple[int, int, int]:
-        """Number of an example's group within its set, and the examples [first, last) of it."""
-        arrays, row, before = self.locate(index)
-        puzzle = arrays.puzzle_indices.searchsorted(row, "right") - 1
-        group = int(arrays.group_indices.searchsorted(puzzle, "right")) - 1
-        first, last = arrays.puzzle_indices[arrays.group_indices[group : group + 2]]
-        return group, int(first) + before, int(last) + before
 
 
 class Catalogue:
@@ -224,8 +177,7 @@ class Catalogue:
 
         def read() -> Split:
             _shown_metadata(folder)
-            metadata, sets = read_split(folder)
-            return Split(metadata, tuple(sets.values()))
+            return Split.open(folder)
 
         try:
             changed = (folder / METADATA_FILE).stat().st_mtime_ns
@@ -345,21 +297,11 @@ def _holds_no_way_out(folder: Path, root: Path) -> bool:
 
 
 def _metrics_of(line: bytes) -> dict[str, float | None] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict):
+    numbers = parse_record(line)
+    if numbers is None:
         return None
     return {
-        name: _finite(value)
-        for name, value in record.items()
-        if name.isprintable() and isinstance(value, int | float) and not isinstance(value, bool)
+        name: value if math.isfinite(value) else None
+        for name, value in numbers.items()
+        if name.isprintable()
     }
-
-
-def _finite(value: float) -> float | None:
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None

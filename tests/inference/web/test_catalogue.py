@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hrm.data.format import METADATA_FILE, PuzzleArrays, array_path, read_metadata, write_metadata
+from hrm.data.split import Group
 from hrm.inference.web import catalogue as module
 from hrm.inference.web.catalogue import LARGEST_CHUNK, Catalogue
 from hrm.inference.web.guard import Refused
@@ -204,13 +205,11 @@ def test_examples_of_several_sets_are_counted_through(roots, catalogue, identifi
     split = catalogue.split("two", "test")
     assert len(split) == catalogue.size_of(folder).examples == 6
     for index in range(6):
-        inputs, labels, identifier = split.example(index)
-        np.testing.assert_array_equal(inputs, tokens[index])
-        assert (labels == -100).all()  # 0 is ignored in a Sudoku
-        assert identifier == identifiers[(0, 1, 1, 2, 3, 3)[index]]
-        assert split.group(index) == (0, 0, 3) if index < 3 else (0, 3, 6)
-    for index in (-1, 6):
-        assert refusal(split.example, index).status == 404
+        example = split.example(index)
+        np.testing.assert_array_equal(example.inputs, tokens[index])
+        assert (example.labels == -100).all()  # 0 is ignored in a Sudoku
+        assert example.identifier == identifiers[(0, 1, 1, 2, 3, 3)[index]]
+        assert split.group(index) == (Group(0, 0, 3) if index < 3 else Group(0, 3, 6))
 
 
 def lines(*records: object) -> bytes:
@@ -236,19 +235,18 @@ def test_only_whole_lines_are_given(roots, catalogue):
 
 def test_damaged_lines_and_values_are_left_out(roots, catalogue):
     content = (
-        b'{"a": NaN, "b": Infinity, "c": -Infinity, "d": 1e999, "e": true, "f": "x", "g": [1]}\n'
-        b'{"a": 1' + b"0" * 400 + b', "b": 2}\n'
+        b'{"step": 1, "a": NaN, "b": Infinity, "c": -Infinity, "d": 1e999, "e": true, "f": "x"}\n'
+        b'{"step": 2, "a": 1' + b"0" * 400 + b', "b": 2}\n'
         b'\n{\n[1]\n3\nnull\n"x"\n\xff\xfe\n\0\0\0\n{"a": 1}}\n' + b"[" * 100_000 + b"\n"
         b'{"a": 9' + b"9" * 5000 + b"}\n"
-        b'{"\\ud800": 1, "x\\u0000": 2, "ok": 3}\r\n{"last": 4}\n'
+        b'{"step": 3, "\\ud800": 1, "x\\u0000": 2, "ok": 3}\r\n{"step": 4}\n'
     )
     (roots[0] / "tests/begun/metrics.jsonl").write_bytes(content)
     records, end, _ = catalogue.metrics("tests/begun", 0)
     assert records == [
-        {"a": None, "b": None, "c": None, "d": None},
-        {"a": None, "b": 2.0},
-        {"ok": 3.0},
-        {"last": 4.0},
+        {"step": 1, "a": None, "b": None, "c": None, "d": None},
+        {"step": 3, "ok": 3},
+        {"step": 4},
     ]
     assert end == len(content)
 

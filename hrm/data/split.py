@@ -1,0 +1,76 @@
+"""A split's examples by number, its sets one after the other in the metadata's order.
+
+Shapes: T tokens per example.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hrm.data.format import IGNORE_LABEL_ID, DatasetMetadata, PuzzleArrays, read_split
+
+
+@dataclass(frozen=True)
+class Example:
+    """One puzzle of a split with its answer."""
+
+    inputs: np.ndarray  # T, int32
+    labels: np.ndarray  # T, int64, negative where unknown
+    identifier: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A puzzle and all its augmented versions: the examples [first, last)."""
+
+    number: int  # within its set
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """What lies in a split's folder, memory-mapped."""
+
+    metadata: DatasetMetadata
+    sets: tuple[PuzzleArrays, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Split":
+        """Raises `UserError` where the folder is no split or is damaged."""
+        metadata, sets = read_split(folder)
+        return cls(metadata, tuple(sets.values()))
+
+    def __len__(self) -> int:
+        return sum(len(arrays.inputs) for arrays in self.sets)
+
+    def example(self, index: int) -> Example:
+        """Raises `IndexError` where there is none of that number."""
+        arrays, row, _ = self._locate(index)
+        labels = arrays.labels[row].astype(np.int64)
+        if self.metadata.ignore_label_id is not None:
+            labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
+        identifier = int(arrays.puzzle_identifiers[_puzzle_of(arrays, row)])
+        return Example(arrays.inputs[row].astype(np.int32), labels, identifier)
+
+    def group(self, index: int) -> Group:
+        """The group of an example; `IndexError` where there is none of that number."""
+        arrays, row, before = self._locate(index)
+        puzzle = _puzzle_of(arrays, row)
+        number = int(arrays.group_indices.searchsorted(puzzle, "right")) - 1
+        first, last = arrays.puzzle_indices[arrays.group_indices[number : number + 2]].tolist()
+        return Group(number, first + before, last + before)
+
+    def _locate(self, index: int) -> tuple[PuzzleArrays, int, int]:
+        """An example's set, its row there, and how many examples lie in the sets before."""
+        before = 0
+        for arrays in self.sets:
+            if 0 <= index - before < len(arrays.inputs):
+                return arrays, index - before, before
+            before += len(arrays.inputs)
+        raise IndexError(f"there are {len(self):,} examples, the first is 0")
+
+
+def _puzzle_of(arrays: PuzzleArrays, row: int) -> int:
+    return int(arrays.puzzle_indices.searchsorted(row, "right")) - 1

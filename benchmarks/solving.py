@@ -1,6 +1,6 @@
 """What more thinking buys, and whether the solver is as fast as evaluation.
 
-    python benchmarks/solving.py CHECKPOINT… [--rounds 5]
+    python benchmarks/solving.py CHECKPOINT… [--rounds 5] [--only accuracy|speed]
 
 First table: ways to better answers from the same weights, on each checkpoint's own test split:
 share solved exactly, and ACT steps of all attempts per puzzle (the cost).
@@ -44,22 +44,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="step_<n>, or runs' folders")
     parser.add_argument("--rounds", type=int, default=5, help="of the second table")
+    parser.add_argument("--only", choices=("accuracy", "speed"), help="one of the tables")
     arguments = parser.parse_args()
     keep_memory()
     solvers = [Solver.from_checkpoint(path) for path in arguments.checkpoints]
     columns = [path.name for path in arguments.checkpoints]
+    if arguments.only != "speed":
+        _print_accuracy(solvers, columns)
+    if arguments.only != "accuracy":
+        _print_speed(solvers, columns, arguments.rounds)
+
+
+def _print_accuracy(solvers: list[Solver], names: list[str]) -> None:
     print("solved exactly, ACT steps per puzzle")
-    print(f"{'':>26}" + "".join(f"{name:>18}" for name in columns) + f"{'mean':>18}")
+    print(f"{'':>26}" + "".join(f"{name:>18}" for name in names) + f"{'mean':>18}")
     for label, options in WAYS:
         cells = [_accuracy_and_cost(solver, options) for solver in solvers]
         cells.append(tuple(np.mean(cells, axis=0)))
         shown = "".join(f"{exact:>11.1%}{steps:>7.2f}" for exact, steps in cells)
         print(f"{label:>26}{shown}", flush=True)
 
-    print("\npuzzles/s with learned halting, medians of rounds in turns")
+
+def _print_speed(solvers: list[Solver], names: list[str], rounds: int) -> None:
+    print("puzzles/s with learned halting, medians of rounds in turns")
     print(f"{'':>26}{'Solver.solve':>14}{'evaluate':>14}{'ratio':>8}")
-    for name, solver in zip(columns, solvers, strict=True):
-        ours, theirs = _speeds(solver, arguments.rounds)
+    for name, solver in zip(names, solvers, strict=True):
+        ours, theirs = _speeds(solver, rounds)
         print(f"{name:>26}{ours:>14.1f}{theirs:>14.1f}{ours / theirs:>8.2f}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """How the web server holds under load, on this machine's loopback.
 
-    python benchmarks/serving.py [CHECKPOINT] [--seconds 60] [--clients 64]
+    python benchmarks/serving.py [CHECKPOINT] [--seconds 60] [--clients 64] [--rounds 12]
 
 The real server runs as a process of its own. Clients keep one connection each and send one puzzle
 of the checkpoint's test split after another to `/api/solve`, as fast as they are answered.
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?", default=default, help="a run's folder")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=12, help="of overload, 5 s each")
     arguments = parser.parse_args()
     run, puzzles = arguments.checkpoint, _puzzles(arguments.checkpoint)
 
@@ -67,7 +68,7 @@ def main() -> None:
         asyncio.run(_Load(port, run.name, puzzles).run(arguments.clients, 3.0))
         crowd = 10 * MAX_WAITING
         print(f"\noverload: {crowd} clients at once, {MAX_WAITING} puzzles may wait")
-        for _ in range(8):
+        for _ in range(arguments.rounds):
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(crowd, 5.0))
             print(f"  5 s: {_counted(load.statuses)}; {_Resources.of(process)}", flush=True)

@@ -46,7 +46,7 @@ def as_text(task: Task, solution: Solution, format: Format, look: GridLook, trac
     drawn = _draw_trace if trace else _draw_answer
     color = wants_color(sys.stdout)
     blocks = side_by_side(drawn(task, solution, look, color), _width())
-    explained = f"\n{legend(color)}\n" if trace else ""
+    explained = f"\n{legend(color)}\n\n" if trace else ""
     return f"{task.place}\n{blocks}\n{explained}{verdict(task, solution, look)}\n\n"
 
 

@@ -247,6 +247,15 @@ class SolveConfig(_Config):
     checkpoints_root: Path = Path("checkpoints")
     data_root: Path = Path("data")
 
+    @model_validator(mode="after")
+    def _check(self) -> "SolveConfig":
+        given = [bool(self.puzzles), self.file is not None, self.index is not None]
+        if sum(given) > 1:
+            raise ValueError("give puzzles as arguments, by --file or by --index, in one way only")
+        if self.serve and any(given):
+            raise ValueError("--serve takes no puzzles; type or paste them into the page")
+        return self
+
 
 class ReportConfig(_Config):
     """What `report.py` reads; described flag by flag in its help."""

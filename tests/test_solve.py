@@ -207,6 +207,8 @@ def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
         (["--gif", "x.gif", BLANK, BLANK], "--gif and --png draw one puzzle, not 2"),
         (["--png", "no/where.png", BLANK], "no/where.png: cannot be written"),
         (["--device", "abacus", BLANK], "solve.py: device: "),
+        (["--index", "0", BLANK], "solve.py: give puzzles as arguments, by --file or by --index"),
+        (["--serve", BLANK], "solve.py: --serve takes no puzzles"),
     ],
 )
 def test_mistakes_are_told_in_one_line(call: Call, run_dir, arguments, message):
@@ -277,8 +279,8 @@ def test_solve_needs_a_checkpoint():
 
 @pytest.mark.parametrize("puzzle", ["0012003400000000", "1e10", "# S ${x}", "{a: b}", ""])
 def test_puzzles_are_taken_literally(puzzle):
-    config = solve.read_options(["--index", "3", puzzle, "checkpoint=x"])
-    assert (config.puzzles, config.index) == ((puzzle,), 3)
+    config = solve.read_options(["--votes", "3", puzzle, "checkpoint=x"])
+    assert (config.puzzles, config.votes) == ((puzzle,), 3)
 
 
 def test_help(call: Call):

@@ -182,7 +182,8 @@ class Batcher:
         # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
         told = (tokens.int(), confidence.nan_to_num(), carry.steps, halts, sure.nan_to_num())
         columns = [values.cpu().numpy() for values in told]
-        goes_on = []
+        goes_on: list[int] = []
+        events: list[tuple[_Row, Step]] = []
         for place, row in enumerate(self._running):
             answer, confident, steps, wants, probability = (values[place] for values in columns)
             asked = row.question
@@ -190,10 +191,12 @@ class Batcher:
             halted = learned or int(steps) >= asked.steps
             if halted or asked.every_step:
                 step = Step(int(steps), answer, confident, float(probability), halted)
-                row.ticket.deliver(row.number, step)
+                events.append((row, step))
             if not halted:
                 goes_on.append(place)
         self._running = [self._running[place] for place in goes_on]
+        for row, step in events:
+            row.ticket.deliver(row.number, step)
         if not goes_on:
             return None
         carry = replace(carry, halted=torch.zeros_like(carry.halted))

@@ -8,7 +8,6 @@ checkpoint solves puzzles of the data set that it was trained on, or of --data.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from hrm.records import Record, best_evaluation, last_of
 from hrm.report.page import page
 from hrm.report.runs import RunReport, read_runs
 from hrm.viz import plot_learning_curves
+from hrm.whole_file import whole_file
 
 CURVES_FILE = "learning_curves.png"
 REPORT_FILE = "report.html"
@@ -80,13 +80,9 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.parent / f".{path.name}-{os.getpid()}"
     try:
-        try:
+        with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrm.whole_file import whole_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -49,12 +51,8 @@ def plot_learning_curves(
     for axes in (loss, accuracy, steps):
         _finish(axes)
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with whole_file(path) as temporary:
         figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _frame(axes: "Axes", label: str) -> None:

@@ -1,10 +1,9 @@
 """Puzzle grids as images: one picture, or the steps of a solution as a GIF."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +19,7 @@ from hrm.viz.look import (
     GridLook,
     cell_kinds,
 )
+from hrm.whole_file import whole_file
 
 WALL = "#"
 PAPER, INK, LINE, FAINT = "#ffffff", "#22262e", "#22262e", "#c3c9d1"
@@ -102,7 +102,8 @@ def save_png(picture: Image.Image, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    _save(path, lambda file: picture.save(file, "PNG"))
+    with whole_file(path) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def save_gif(pictures: Sequence[Image.Image], path: Path) -> None:
@@ -112,19 +113,17 @@ def save_gif(pictures: Sequence[Image.Image], path: Path) -> None:
         OSError: it cannot be written.
     """
     seconds = [FRAME_SECONDS] * (len(pictures) - 1) + [LAST_FRAME_SECONDS]
-    options = {"duration": [int(1000 * s) for s in seconds], "loop": 0, "disposal": 1}
     first, *rest = (picture.quantize(64) for picture in pictures)
-    _save(path, lambda file: first.save(file, "GIF", save_all=True, append_images=rest, **options))
-
-
-def _save(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        first.save(
+            temporary,
+            "GIF",
+            save_all=True,
+            append_images=rest,
+            duration=[int(1000 * s) for s in seconds],
+            loop=0,
+            disposal=1,
+        )
 
 
 @lru_cache

@@ -38,6 +38,10 @@ class Models:
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading = asyncio.Lock()
 
+    def add(self, name: str, path: Path, solver: Solver) -> None:
+        """Host a checkpoint that has been read already."""
+        self._loaded[name] = _Loaded(path, Batcher(solver, **self._limits))
+
     async def get(self, name: str, facts: Facts) -> Batcher:
         """The batcher of a checkpoint; a newer step than the loaded one replaces it.
 
@@ -59,8 +63,8 @@ class Models:
                 except UserError:
                     message = f"checkpoint {name!r} cannot be loaded; choose another one"
                     raise Refused(422, message) from None
-                held = _Loaded(facts.path, Batcher(solver, **self._limits))
-                self._loaded[name] = held
+                self.add(name, facts.path, solver)
+                held = self._loaded[name]
             self._loaded.move_to_end(name)
             return held.batcher
 

@@ -1,5 +1,6 @@
 """Runs the page's server until Ctrl-C."""
 
+import logging
 import socket
 import sys
 from functools import partial
@@ -39,13 +40,14 @@ def serve(
     """
     catalogue = Catalogue(checkpoints_root, data_root, checkpoint)
     find_checkpoint(checkpoint)
-    if catalogue.default_id not in catalogue.checkpoints():
+    first = str(catalogue.default_id)
+    if first not in catalogue.checkpoints():
         raise UserError(
             f"checkpoint={checkpoint}: cannot be served; it must be a step_<n> folder or a run's, "
             "with its all_config.yaml and dataset.json"
         )
     load = partial(Solver.from_checkpoint, device=device, weights=weights)
-    load(checkpoint)
+    solver = load(checkpoint)
     models = Models(load, max_batch=max_batch, max_waiting=MAX_WAITING)
     hosts = None if host in ANYWHERE else [*LOOPBACK, host.lower(), f"[{host.lower()}]"]
     _allow_connections()
@@ -56,6 +58,8 @@ def serve(
         raise UserError(
             f"--host {host} --port {port}: cannot listen there ({reason}); choose another"
         ) from None
+    models.add(first, catalogue.checkpoint(first).path, solver)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that leaves
     config = uvicorn.Config(
         create_app(catalogue, models, hosts),
         log_level="warning",

@@ -11,6 +11,15 @@ import numpy as np
 from hrm.data.format import IGNORE_LABEL_ID, DatasetMetadata, PuzzleArrays, read_split
 
 
+def differs(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Where an answer is not the right one, bool; not where that is unknown (negative).
+
+    Args:
+        tokens, labels: integers of shapes that broadcast.
+    """
+    return (labels >= 0) & (tokens != labels)
+
+
 @dataclass(frozen=True)
 class Example:
     """One puzzle of a split with its answer."""

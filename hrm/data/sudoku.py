@@ -56,6 +56,14 @@ def infer_box_shape(cells: int) -> BoxShape | None:
     return None
 
 
+def units_of_cells(box_shape: BoxShape) -> np.ndarray:
+    """Number of each cell's row, column and box, row by row: [3, cells] int64."""
+    box_rows, box_columns = box_shape
+    side = box_rows * box_columns
+    rows, columns = np.divmod(np.arange(side * side), side)
+    return np.stack([rows, columns, rows // box_rows * box_rows + columns // box_columns])
+
+
 def is_valid_solution(grids: np.ndarray, box_shape: BoxShape) -> np.ndarray:
     """Whether every row, column and box holds each digit once.
 

@@ -9,11 +9,12 @@ and the rules go on. All puzzles take their steps side by side.
 Shapes: N puzzles, M of them still running, U units (rows, columns, boxes) of `side` cells each.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
-from hrm.data.sudoku import BoxShape
+from hrm.data.sudoku import BoxShape, units_of_cells
 
 MOST_GUESSES = 1000
 
@@ -65,11 +66,8 @@ def count_guesses(
 @lru_cache
 def _units(box_shape: BoxShape) -> tuple[np.ndarray, np.ndarray]:
     """Cells of each unit, [U, side], and the units of each cell, [cells, 3]."""
-    box_rows, box_columns = box_shape
-    side = box_rows * box_columns
-    rows, columns = np.divmod(np.arange(side * side), side)
-    boxes = rows // box_rows * box_rows + columns // box_columns
-    units_of = np.stack([rows, side + columns, 2 * side + boxes], axis=1)
+    side = math.prod(box_shape)
+    units_of = units_of_cells(box_shape).T + side * np.arange(3)
     units = np.concatenate([np.argsort(of, kind="stable").reshape(side, side) for of in units_of.T])
     return units, units_of
 

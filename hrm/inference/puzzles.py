@@ -3,17 +3,22 @@
 Shapes: N puzzles, T tokens per puzzle.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hrm.data import maze
 from hrm.data.format import DatasetMetadata
-from hrm.data.sudoku import is_valid_solution
+from hrm.data.sudoku import is_valid_solution, units_of_cells
 from hrm.errors import UserError
 from hrm.viz import PAD_SYMBOL, GridLook
+
+UNITS = ("row", "column", "box")
+CHUNK = 4096  # puzzles checked at a time
 
 
 class PuzzleError(UserError):
@@ -49,11 +54,7 @@ def parse_puzzle(text: str, metadata: DatasetMetadata, place: str = "puzzle") ->
     Raises:
         PuzzleError: the wrong number of characters, or one that the data set does not have.
     """
-    look = GridLook.from_metadata(metadata)
-    token_of = {symbol: token for token, symbol in enumerate(look.symbols)}
-    if look.is_sudoku:
-        token_of |= {s.lower(): token for s, token in token_of.items()}
-        token_of |= dict.fromkeys(f"0{PAD_SYMBOL}", token_of["."])
+    look, token_of = _reading(metadata)
     text = text.replace("\r", "").replace("\n", "")
     for cell, character in enumerate(text):
         if character not in token_of:
@@ -65,6 +66,17 @@ def parse_puzzle(text: str, metadata: DatasetMetadata, place: str = "puzzle") ->
             f"{len(text)} characters, expected {metadata.seq_len} ({rows}x{columns})", place
         )
     return np.array([token_of[c] for c in text], np.int32)
+
+
+@lru_cache
+def _reading(metadata: DatasetMetadata) -> tuple[GridLook, dict[str, int]]:
+    """How a data set's puzzles look, and the token of each character that may be written."""
+    look = GridLook.from_metadata(metadata)
+    token_of = {symbol: token for token, symbol in enumerate(look.symbols)}
+    if look.is_sudoku:
+        token_of |= {s.lower(): token for s, token in token_of.items()}
+        token_of |= dict.fromkeys(f"0{PAD_SYMBOL}", token_of["."])
+    return look, token_of
 
 
 def puzzle_tokens(puzzles: Any, metadata: DatasetMetadata) -> np.ndarray:
@@ -151,28 +163,45 @@ def contradiction(inputs: np.ndarray, look: GridLook) -> Contradiction | None:
     """
     if not look.is_sudoku:
         return None
+    counts = _counts_in_units(inputs[None], look)[0]
+    if not len(found := np.argwhere(counts > 1)):
+        return None
     assert look.box_shape is not None
-    cells = np.arange(len(inputs))
-    rows, columns = np.divmod(cells, look.shape[1])
-    boxes_across = look.shape[1] // look.box_shape[1]
-    boxes = rows // look.box_shape[0] * boxes_across + columns // look.box_shape[1]
-    givens = look.givens(inputs)
-    for name, units in (("row", rows), ("column", columns), ("box", boxes)):
-        for unit in range(look.shape[0]):
-            own = np.flatnonzero(givens & (units == unit))
-            tokens, counts = np.unique(inputs[own], return_counts=True)
-            if (counts > 1).any():
-                token = tokens[counts > 1][0]
-                second = int(own[inputs[own] == token][1])
-                reason = f"{look.symbol(token)} is given {counts.max()} times in {name} {unit + 1}"
-                return Contradiction(reason, second)
-    return None
+    kind, unit, token = found[0]
+    own = (units_of_cells(look.box_shape)[kind] == unit) & (inputs == token)
+    times, name = counts[kind, unit, token], UNITS[kind]
+    reason = f"{look.symbol(token)} is given {times} times in {name} {unit + 1}"
+    return Contradiction(reason, int(np.flatnonzero(own)[1]))
+
+
+def _counts_in_units(puzzles: np.ndarray, look: GridLook) -> np.ndarray:
+    """How often each token is given in each row, column and box of Sudokus.
+
+    Args:
+        puzzles: [N, T] integers.
+
+    Returns:
+        [N, 3, side, V] int64.
+    """
+    assert look.box_shape is not None
+    shape = (len(puzzles), len(UNITS), look.shape[0], len(look.symbols))
+    number, cell = np.nonzero(look.givens(puzzles))
+    units = units_of_cells(look.box_shape)[:, cell]
+    kinds = np.arange(len(UNITS))[:, None]
+    places = np.ravel_multi_index((number, kinds, units, puzzles[number, cell]), shape)
+    return np.bincount(places.ravel(), minlength=math.prod(shape)).reshape(shape)
 
 
 def refuse_contradictions(
     puzzles: Sequence[np.ndarray], look: GridLook, places: Sequence[str]
 ) -> None:
     """Raise `PuzzleError` for the first of the puzzles, N of [T], that contradicts itself."""
-    for inputs, place in zip(puzzles, places, strict=True):
-        if found := contradiction(inputs, look):
-            raise PuzzleError(f"contradicts itself: {found.reason}", place, found.cell)
+    if not look.is_sudoku:
+        return
+    for start in range(0, len(puzzles), CHUNK):
+        counts = _counts_in_units(np.stack(puzzles[start : start + CHUNK]), look)
+        if (bad := (counts > 1).any(axis=(1, 2, 3))).any():
+            number = start + int(bad.argmax())
+            found = contradiction(puzzles[number], look)
+            assert found is not None
+            raise PuzzleError(f"contradicts itself: {found.reason}", places[number], found.cell)

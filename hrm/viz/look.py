@@ -10,6 +10,7 @@ import numpy as np
 
 from hrm.data import maze
 from hrm.data.format import DatasetMetadata
+from hrm.data.split import differs
 from hrm.data.sudoku import SYMBOLS
 
 PAD_SYMBOL = "_"
@@ -65,9 +66,13 @@ class GridLook:
         return self.symbols[token] if 0 <= token < len(self.symbols) else UNKNOWN_SYMBOL
 
     def givens(self, inputs: np.ndarray) -> np.ndarray:
-        """Cells that the answer must keep, [T] bool; none where no symbol stands for a blank."""
+        """Cells that the answer must keep, bool; none where no symbol stands for a blank.
+
+        Args:
+            inputs: [..., T] integers.
+        """
         if not set(self.symbols) & set(BLANK_SYMBOLS):
-            return np.zeros(len(inputs), bool)
+            return np.zeros(inputs.shape, bool)
         empty = [t for t, s in enumerate(self.symbols) if s in BLANK_SYMBOLS + PAD_SYMBOL]
         return ~np.isin(inputs, empty)
 
@@ -87,7 +92,7 @@ def wrong_cells(
     """Cells that differ from the answer where it is known (>= 0), else from a given: [T] bool."""
     if answer is None:
         return look.givens(inputs) & (tokens != inputs)
-    return (answer >= 0) & (tokens != answer)
+    return differs(tokens, answer)
 
 
 def cell_kinds(

@@ -27,6 +27,7 @@ from hrm.inference import Solution, Solver, tasks
 from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line, pictures
 from hrm.inference.puzzles import refuse_contradictions
 from hrm.inference.tasks import Task
+from hrm.viz.picture import save_gif, save_png, side_by_side_pictures
 
 CHUNK = 4096  # puzzles between outputs
 ALIGNED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
@@ -77,8 +78,6 @@ def solve_chunk(
     config: SolveConfig, solver: Solver, chunk: Sequence[Task], trace: bool
 ) -> list[Solution]:
     """Solutions of some tasks, in their order."""
-    unseen = solver.unseen_identifier
-    identifiers = [unseen if task.identifier is None else task.identifier for task in chunk]
     return solver.solve(
         np.stack([task.inputs for task in chunk]),
         halting=config.halting,
@@ -86,7 +85,7 @@ def solve_chunk(
         votes=config.votes,
         restarts=config.restarts,
         trace=trace,
-        puzzle_identifiers=np.array(identifiers),
+        puzzle_identifiers=np.array([solver.identifier_of(task.identifier) for task in chunk]),
         batch_size=config.batch_size,
         seed=config.seed,
     )
@@ -117,8 +116,6 @@ def draw(config: SolveConfig, solver: Solver, task: Task, solution: Solution) ->
     Raises:
         UserError: a file cannot be written.
     """
-    from hrm.viz.picture import save_gif, save_png, side_by_side_pictures
-
     try:
         if path := config.gif:
             save_gif(pictures(task, solution, solver.look, every_step=True), path)

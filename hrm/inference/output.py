@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from hrm.data.split import differs
 from hrm.inference.puzzles import contradiction
 from hrm.inference.solver import Solution, Trace
 from hrm.inference.tasks import Task
@@ -67,7 +68,7 @@ def _as_values(task: Task, solution: Solution, look: GridLook, trace: bool) -> d
         "steps": solution.steps,
         "total_steps": solution.total_steps,
         "halt_probability": round(solution.halt_probability, DIGITS),
-        "confidence": _rounded(solution.confidence),
+        "confidence": rounded(solution.confidence),
     }
     if trace:
         assert solution.trace is not None
@@ -75,7 +76,7 @@ def _as_values(task: Task, solution: Solution, look: GridLook, trace: bool) -> d
             {
                 "answer": look.text(tokens),
                 "halt_probability": round(float(sure), DIGITS),
-                "confidence": _rounded(probabilities.max(-1)),
+                "confidence": rounded(probabilities.max(-1)),
             }
             for tokens, sure, probabilities in zip(
                 solution.trace.tokens,
@@ -87,7 +88,8 @@ def _as_values(task: Task, solution: Solution, look: GridLook, trace: bool) -> d
     return values
 
 
-def _rounded(values: np.ndarray) -> list[float]:
+def rounded(values: np.ndarray) -> list[float]:
+    """Probabilities with as many digits as are of use to a reader."""
     return [round(value, DIGITS) for value in values.tolist()]
 
 
@@ -197,7 +199,7 @@ def _has_answer(task: Task) -> bool:
 
 def _wrong(task: Task, tokens: np.ndarray) -> np.ndarray:
     assert task.answer is not None
-    return (task.answer >= 0) & (tokens != task.answer)
+    return differs(tokens, task.answer)
 
 
 @dataclass

@@ -104,6 +104,12 @@ class Solver:
         shared = self.metadata.num_puzzle_identifiers == 1
         return 0 if shared else self.metadata.blank_identifier_id
 
+    def identifier_of(self, identifier: int | None) -> int:
+        """A data set's identifier where the model has a row for it, else that of unseen ones."""
+        if identifier is None or identifier >= self.metadata.num_puzzle_identifiers:
+            return self.unseen_identifier
+        return identifier
+
     @property
     def max_steps(self) -> int:
         """ACT steps at most in training."""

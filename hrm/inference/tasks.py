@@ -25,7 +25,7 @@ class Task:
     place: str  # where it stands, for messages
     inputs: np.ndarray  # T, int32
     answer: np.ndarray | None = None  # T, int64, negative where unknown
-    identifier: int | None = None  # None: unseen in training
+    identifier: int | None = None  # of its data set; None: unseen in training
 
 
 def from_arguments(puzzles: Iterable[str], metadata: DatasetMetadata) -> list[Task]:
@@ -160,7 +160,6 @@ def from_split(
     tasks = []
     for number in wanted:
         example = opened.example(number)
-        known = example.identifier < metadata.num_puzzle_identifiers
-        identifier = example.identifier if known else None
-        tasks.append(Task(f"{folder}[{number}]", example.inputs, example.labels, identifier))
+        place = f"{folder}[{number}]"
+        tasks.append(Task(place, example.inputs, example.labels, example.identifier))
     return tasks

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hrm.data.split import differs
+
 CONFIDENCE_95 = 1.959964  # standard deviations of a normal distribution
 CALIBRATION_BINS = 10
 MOST_GROUPS = 12
@@ -85,8 +87,7 @@ def wrong_by_step(tokens: np.ndarray, answers: np.ndarray) -> np.ndarray:
         tokens: [N, S, T] integers.
         answers: [N, T] integers, negative where unknown.
     """
-    wrong = (tokens != answers[:, None]) & (answers >= 0)[:, None]
-    counts: np.ndarray = wrong.sum(axis=2)
+    counts: np.ndarray = differs(tokens, answers[:, None]).sum(axis=2)
     return counts
 
 

@@ -124,8 +124,7 @@ def solve(solver: Solver, found: Sequence[Task]) -> Solved:
         raise UserError(f"{found[0].place}: its right answer is not known, nor any other")
     inputs = np.stack([t.inputs for t in known])
     answers = np.stack([t.answer for t in known if t.answer is not None])
-    unseen = solver.unseen_identifier
-    identifiers = np.array([unseen if t.identifier is None else t.identifier for t in known])
+    identifiers = np.array([solver.identifier_of(t.identifier) for t in known])
     parts: list[tuple[np.ndarray, ...]] = []
     for start in range(0, len(known), CHUNK):
         rows = slice(start, start + CHUNK)

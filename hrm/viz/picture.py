@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hrm.data.maze import WALL
 from hrm.viz.look import (
     BLANK_SYMBOLS,
     CHANGED,
@@ -21,7 +22,6 @@ from hrm.viz.look import (
 )
 from hrm.whole_file import whole_file
 
-WALL = "#"
 PAPER, INK, LINE, FAINT = "#ffffff", "#22262e", "#22262e", "#c3c9d1"
 CELL_COLORS = {  # background, symbol
     GIVEN: ("#eceff3", INK),

@@ -5,11 +5,11 @@ Shapes: T tokens per puzzle.
 
 import numpy as np
 
+from hrm.data.maze import WALL
 from hrm.viz.html import plain
 from hrm.viz.look import BLANK_SYMBOLS, GIVEN, KEPT, WRONG, GridLook, cell_kinds
 
 CELL = 20
-WALL = "#"
 CLASSES = {GIVEN: "given", KEPT: "answered", WRONG: "mistake"}
 
 

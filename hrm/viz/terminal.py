@@ -8,6 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
+from hrm.data.maze import WALL
 from hrm.viz.look import (
     BLANK_SYMBOLS,
     CHANGED,
@@ -20,7 +21,6 @@ from hrm.viz.look import (
     cell_kinds,
 )
 
-WALL = "#"
 WIDEST_SPACED_GRID = 16
 MARKS = " ·+!*"
 COLORS = {GIVEN: "1", KEPT: "36", CHANGED: "1;30;42", WRONG: "1;31", CHANGED_WRONG: "1;37;41"}

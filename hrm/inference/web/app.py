@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 
 from hrm.checkpoint import saved_steps
 from hrm.data.format import DatasetMetadata
+from hrm.data.split import differs
 from hrm.inference.batcher import Batcher, Question, Step
+from hrm.inference.output import DIGITS, rounded
 from hrm.inference.puzzles import PuzzleError, contradiction, keeps_rules, parse_puzzle
 from hrm.inference.web import schemas
 from hrm.inference.web.catalogue import Catalogue, Facts
@@ -26,7 +28,6 @@ from hrm.viz import GridLook
 
 STATIC = Path(__file__).parent / "static"
 THINK_SECONDS = 60.0  # for one request
-DIGITS = 4  # of probabilities that are sent
 BLANKS = ". _"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Error} for status in (400, 404, 408, 413, 415, 422, 429, 500, 503)
@@ -158,7 +159,7 @@ def create_app(
             solutions=[
                 schemas.Answer(
                     answer=solver.look.text(step.tokens),
-                    confidence=_rounded(step.confidence),
+                    confidence=rounded(step.confidence),
                     halt_probability=round(step.halt_probability, DIGITS),
                     valid=keeps,
                     steps=step.number,
@@ -224,18 +225,15 @@ def create_app(
         indices = range(asked.start, min(asked.start + asked.count, len(opened)))
         examples = [opened.example(index) for index in indices]
         batcher, steps = await model_for(asked, facts)
-        unseen, known = batcher.solver.unseen_identifier, metadata.num_puzzle_identifiers
+        identifier_of = batcher.solver.identifier_of
         questions = [
-            Question(
-                e.inputs, e.identifier if e.identifier < known else unseen, steps, asked.halting
-            )
-            for e in examples
+            Question(e.inputs, identifier_of(e.identifier), steps, asked.halting) for e in examples
         ]
         final = await _while_here(request, deadline(), _last_steps(batcher, questions))
         wrong = [
             index
             for index, step, example in zip(indices, final, examples, strict=True)
-            if ((example.labels >= 0) & (step.tokens != example.labels)).any()
+            if differs(step.tokens, example.labels).any()
         ]
         return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
 
@@ -280,15 +278,11 @@ def _step_answer(step: Step, inputs: np.ndarray, look: GridLook) -> schemas.Step
     return schemas.StepAnswer(
         step=step.number,
         answer=look.text(step.tokens),
-        confidence=_rounded(step.confidence),
+        confidence=rounded(step.confidence),
         halt_probability=round(step.halt_probability, DIGITS),
         valid=valid,
         halted=step.halted,
     )
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(value, DIGITS) for value in values.tolist()]
 
 
 async def _last_steps(batcher: Batcher, questions: Sequence[Question]) -> list[Step]:

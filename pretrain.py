@@ -1,35 +1,7 @@
-"""Train a model: `python pretrain.py data_path=… [--config-name NAME] [key=value …]`."""
+"""Train a model: `python pretrain.py data_path=… [key=value …]`. The same as `hrm train`."""
 
-import sys
-
-from hrm.config import CONFIG_NAME, load_pretrain_config
-from hrm.device import keep_memory, pick_device
-from hrm.errors import OneLineParser, run_command
-from hrm.training.distributed import Ranks
-from hrm.training.loop import train, with_run_name
-
-
-def main() -> None:
-    parser = OneLineParser(
-        description="Train a model. Keys and defaults: config/cfg_pretrain.yaml and config/arch/.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config-name", default=CONFIG_NAME, help="file in config/, without .yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
-
-    keep_memory()
-    ranks = Ranks.from_environment()
-    with ranks.connected():
-        config = ranks.agree(
-            lambda: with_run_name(load_pretrain_config(arguments.overrides, arguments.config_name))
-        )
-        device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
-        with ranks.answering_within(config.rank_timeout) as group:
-            run_dir = train(config, group, device)
-    if ranks.is_first:
-        print(f"saved in {run_dir}; next: python evaluate.py checkpoint={run_dir}", file=sys.stderr)
-
+from hrm.cli.train import main
+from hrm.errors import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hrm.config import load_pretrain_config
 from hrm.data.format import DatasetMetadata
-from hrm.training.checkpointing import Checkpoints
-from hrm.training.distributed import Ranks
-from hrm.training.metrics import TIMINGS_FILE, JsonLinesLogger
+from hrm.ranks import Ranks
+from hrm.training.config import load_pretrain_config
+from hrm.training.loggers import TIMINGS_FILE, JsonLinesLogger
+from hrm.training.saving import Checkpoints
 from hrm.training.state import TrainState
 
 METADATA = DatasetMetadata(

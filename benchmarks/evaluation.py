@@ -22,10 +22,10 @@ from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.puzzle_dataset import NamedBatch
 from hrm.device import CompileMode, DeviceName, compile_model, pick_device
 from hrm.errors import run_command
+from hrm.evaluation import evaluate
 from hrm.models.losses import ACTLossHead
+from hrm.ranks import Ranks
 from hrm.rollout import Halting
-from hrm.training.distributed import Ranks
-from hrm.training.evaluation import evaluate
 
 ALONE = Ranks(0, 1, 0)
 SPEED_TARGET, ACCURACY_TARGET = 0.85, 0.005

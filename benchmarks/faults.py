@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hrm.checkpoint import saved_steps, step_dir
-from hrm.data.sudoku_builder import BuildOptions, build
+from hrm.checkpoint.manifest import verify
 from hrm.errors import UserError
-from hrm.manifest import verify
+from hrm.tasks.sudoku.builder import BuildOptions, build
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = (

@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from hrm.checkpoint import build_for
-from hrm.config import PretrainConfig, load_pretrain_config
 from hrm.data.format import DatasetMetadata
 from hrm.errors import run_command
-from hrm.training.distributed import Ranks
+from hrm.ranks import Ranks
+from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.state import TrainState, train_step
 
 METADATA = DatasetMetadata(

@@ -25,17 +25,17 @@ from pathlib import Path
 import numpy as np
 
 from hrm.checkpoint import find_checkpoint
-from hrm.config import load_saved_config
 from hrm.data.format import read_metadata, read_split
+from hrm.data.grid import Grid
 from hrm.errors import run_command
 from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
-from hrm.viz import GridLook
+from hrm.training.config import load_train_config
 
 ROOT = Path(__file__).parents[1]
 SERVER = """
 import sys
 from pathlib import Path
-from hrm.inference.web import serve
+from hrm.web import serve
 run, max_batch = Path(sys.argv[1]), int(sys.argv[2])
 serve(run, run.parent, Path("data"), "127.0.0.1", 0, max_batch=max_batch)
 """
@@ -84,8 +84,8 @@ def main() -> None:
 
 def _puzzles(run: Path) -> list[str]:
     checkpoint = find_checkpoint(run)
-    data_path = load_saved_config(checkpoint / "all_config.yaml").data_path
-    look = GridLook.from_metadata(read_metadata(checkpoint))
+    data_path = load_train_config(checkpoint / "all_config.yaml").data_path
+    look = Grid.from_metadata(read_metadata(checkpoint))
     _, sets = read_split(data_path / "test")
     return [look.text(row) for arrays in sets.values() for row in arrays.inputs]
 

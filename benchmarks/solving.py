@@ -20,9 +20,9 @@ from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import read_split
 from hrm.device import keep_memory
 from hrm.errors import run_command
+from hrm.evaluation import evaluate
 from hrm.inference import Solver
-from hrm.training.distributed import Ranks
-from hrm.training.evaluation import evaluate
+from hrm.ranks import Ranks
 
 BATCH_SIZE = 64
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm.config import PretrainConfig, load_pretrain_config
 from hrm.data.format import DatasetMetadata
 from hrm.device import keep_memory, pick_device
-from hrm.models.hrm_act_v1 import HRMConfig
-from hrm.training.distributed import Ranks
+from hrm.models.hrm import HRMConfig
+from hrm.ranks import Ranks
+from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.loop import for_device
 from hrm.training.state import TrainState, train_step
 

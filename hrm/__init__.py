@@ -7,15 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hrm.checkpoint import load_weights
     from hrm.inference import Solution, Solver
-    from hrm.models import build_model, load_weights
+    from hrm.models import build_model
 
 SUBMODULES = ("data", "inference", "models", "optim")
 HOMES = {
     "Solution": "hrm.inference",
     "Solver": "hrm.inference",
     "build_model": "hrm.models",
-    "load_weights": "hrm.models",
+    "load_weights": "hrm.checkpoint",
 }
 __all__ = ["Solution", "Solver", "build_model", "load_weights", *SUBMODULES]
 

@@ -4,17 +4,21 @@ import ctypes
 import shutil
 import sys
 import warnings
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from pydantic import BeforeValidator
+from torch import Tensor
 from torch.utils._triton import has_triton
 
 from hrm.errors import UserError
-from hrm.models.layers import Block
+from hrm.models.losses import ACTLossHead
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 CompileMode = Literal["auto", "true", "false"]
+Compile = Annotated[  # as a configuration writes it
+    CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
+]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # That one block is compiled for: training, and batches that shrink in evaluation. With torch's own
 # limit of 8 those beyond it would run uncompiled.
@@ -88,8 +92,8 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
-def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> bool:
-    """Compile the transformer blocks in place (names of weights stay); says whether it did.
+def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -> bool:
+    """Compile the core's blocks in place (names of weights stay); says whether it did.
 
     `auto` compiles where a compiler is found: on CUDA with Triton, on the CPU with a C++ compiler.
     Blocks, and not the whole model, so that all blocks share one short compilation.
@@ -108,9 +112,8 @@ def compile_model(model: nn.Module, mode: CompileMode, device: torch.device) -> 
         warnings.warn(f"{reason}; going on without", stacklevel=2)
         return False
     torch._dynamo.config.recompile_limit = MOST_SHAPES
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.compile(dynamic=False)
+    for block in model.model.inner.blocks():
+        block.compile(dynamic=False)
     return True
 
 

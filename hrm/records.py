@@ -64,7 +64,8 @@ def last_of(records: Sequence[Record], split: str) -> Record:
     return next(found, {})
 
 
-def best_evaluation(records: Sequence[Record]) -> Record | None:
-    """The first record with the highest exact accuracy, None without an evaluation."""
-    evaluated = [r for r in records if math.isfinite(r.get("eval/exact_accuracy", math.nan))]
-    return max(evaluated, key=lambda r: r["eval/exact_accuracy"], default=None)
+def best_evaluation(records: Sequence[Record], metric: str) -> Record | None:
+    """The first record with the highest `eval/<metric>`, None without an evaluation."""
+    name = f"eval/{metric}"
+    evaluated = [r for r in records if math.isfinite(r.get(name, math.nan))]
+    return max(evaluated, key=lambda r: r[name], default=None)

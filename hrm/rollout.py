@@ -1,4 +1,4 @@
-"""Runs a stream of puzzles until each halts; under both evaluation and solver.
+"""Runs puzzles until each halts: the one ACT scheduler, under evaluation, solver and server.
 
 Puzzles run side by side in slots, the rows of a carry. With learned halting a slot whose puzzle has
 halted takes the next one of the stream, so that a stream costs its mean number of ACT steps.
@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hrm.models.act import Carry
 from hrm.models.losses import ACTLossHead
 
 Halting = Literal["max_steps", "learned"]
@@ -32,7 +33,7 @@ class RolloutStep:
     halting: Tensor  # B, bool: puzzles whose answer is this step's; only running ones
     steps: Tensor  # B, int32: ACT steps that the puzzle has taken, this one included
     data: Batch  # the puzzle's own rows of the batches, [B, …]
-    outputs: dict[str, Tensor]  # as `HRMACTV1.forward` returns them
+    outputs: dict[str, Tensor]  # as `ACT.step` returns them
 
     def select(self, chosen: Tensor) -> "RolloutStep":
         """The step of some slots.
@@ -52,12 +53,140 @@ class RolloutStep:
         )
 
 
+class Slots:
+    """The ACT scheduler: puzzles side by side in B slots, each until it halts.
+
+    Whatever runs puzzles drives it: it admits some, takes a step, and reads which have halted.
+    """
+
+    def __init__(self, model: ACTLossHead, halt_probability: float = 0.0):
+        """
+        Args:
+            model: in evaluation mode.
+            halt_probability: with learned halting, a puzzle halts before its last step only where
+                sigmoid(q_halt), the model's probability of being right, is at least this.
+        """
+        assert not model.training
+        self._act, self._halt_probability = model.model, halt_probability
+        self.clear()
+
+    def clear(self) -> None:
+        """Give up all slots."""
+        self._carry: Carry | None = None
+        self.index = torch.arange(0)  # B, int64, on the host: the number of each slot's puzzle
+        self.running = torch.zeros(0, dtype=torch.bool)  # B, on the host: false where it is idle
+        self._limits = torch.zeros(0, dtype=torch.int32)  # B, on the device: ACT steps at most
+        self._learned = torch.zeros(0, dtype=torch.bool)  # B, on the device: may halt before
+
+    @property
+    def idle(self) -> int:
+        """Slots without a running puzzle."""
+        return len(self.running) - int(self.running.sum())
+
+    def admit(
+        self,
+        index: Tensor,
+        batch: Batch,
+        max_steps: int,
+        halting: Halting,
+        start_seed: int | None = None,
+    ) -> None:
+        """Let puzzles begin at the next step; they take idle slots first, then new ones.
+
+        Args:
+            index: [n] int64, on the host: a number for each puzzle, as `RolloutStep` gives it back.
+            batch: their rows, on the model's device.
+            max_steps, halting: as of `rollout`, for these puzzles.
+            start_seed: other start states, as of `Core.initial_states`.
+        """
+        fresh = self._act.initial_carry(batch)
+        start = self._act.inner.initial_states(start_seed)
+        fresh = replace(
+            fresh,
+            states={n: start[n].expand_as(blank).clone() for n, blank in fresh.states.items()},
+            halted=torch.zeros_like(fresh.halted),
+            current_data=batch,
+        )
+        limits = torch.full_like(fresh.steps, max_steps)
+        learned = torch.full_like(fresh.halted, halting == "learned")
+        if self._carry is None:
+            self.index, self._carry = index, fresh
+            self.running = torch.ones(len(index), dtype=torch.bool)
+            self._limits, self._learned = limits, learned
+            return
+        places = (~self.running).nonzero().flatten()[: len(index)]
+        taken = len(places)
+        if taken:
+            slots = places.to(limits.device)
+            held, new = self._carry.named(), fresh.named()
+            rows = {n: t.index_copy(0, slots, new[n][:taken]) for n, t in held.items()}
+            self._carry = Carry.of(rows)
+            self._limits = self._limits.index_copy(0, slots, limits[:taken])
+            self._learned = self._learned.index_copy(0, slots, learned[:taken])
+            self.index = self.index.index_copy(0, places, index[:taken])
+            self.running = self.running.index_fill(0, places, True)
+        if taken < len(index):
+            self._carry = self._carry.join(fresh.select(slice(taken, None)))
+            self._limits = torch.cat([self._limits, limits[taken:]])
+            self._learned = torch.cat([self._learned, learned[taken:]])
+            self.index = torch.cat([self.index, index[taken:]])
+            added = torch.ones(len(index) - taken, dtype=torch.bool)
+            self.running = torch.cat([self.running, added])
+
+    def step(self) -> RolloutStep:
+        """One ACT step; the slots of those that halt are idle afterwards.
+
+        The device is asked once which puzzles halt.
+        """
+        assert self._carry is not None
+        carry, outputs = self._act.step(self._carry)
+        q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
+        sure = torch.sigmoid(q_halt) >= self._halt_probability
+        wants = self._learned & self._act.wants_to_halt(q_halt, q_continue) & sure
+        done = (carry.steps >= self._limits) | wants
+        ends = self.running & done.cpu()
+        taken = RolloutStep(
+            self.index, self.running, ends, carry.steps, carry.current_data, outputs
+        )
+        self._carry, self.running = carry, self.running & ~ends
+        return taken
+
+    def drop(self, index: Iterable[int]) -> None:
+        """Puzzles that are given up; their slots are idle."""
+        self.running = self.running & ~torch.isin(self.index, torch.tensor(list(index)))
+
+    def halve(self) -> None:
+        """Give up half of the slots where the other half holds what runs, as often as possible."""
+        size, busy = len(self.running), int(self.running.sum())
+        while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
+            size //= 2
+        self._keep(size)
+
+    def compact(self) -> None:
+        """Give up all idle slots."""
+        self._keep(int(self.running.sum()))
+
+    def _keep(self, size: int) -> None:
+        """So many slots, the running ones first."""
+        if size == len(self.running) or self._carry is None:
+            return
+        if size == 0:
+            self.clear()
+            return
+        kept = self.running.sort(descending=True, stable=True).indices[:size]
+        slots = kept.to(self._limits.device)
+        self.index, self.running = self.index[kept], self.running[kept]
+        self._carry = self._carry.select(slots)
+        self._limits, self._learned = self._limits[slots], self._learned[slots]
+
+
 def rollout(
     model: ACTLossHead,
     batches: Iterable[Batch],
     halting: Halting = "max_steps",
     halt_probability: float = 0.0,
     max_steps: int | None = None,
+    start_seed: int | None = None,
 ) -> Iterator[RolloutStep]:
     """Run a stream of puzzles, one item per ACT step, until every puzzle has halted.
 
@@ -66,8 +195,6 @@ def rollout(
     for every batch. Free slots at the end of the stream stay idle, and half of the slots is given
     up when the other half can hold what still runs.
 
-    The device is asked once per step which puzzles halt.
-
     Args:
         model: in evaluation mode.
         batches: on the model's device: `inputs` [B, T], `puzzle_identifiers` [B], and `labels`
@@ -75,65 +202,23 @@ def rollout(
             it may have any number of rows.
         halting: `max_steps` takes all steps, as the original does; `learned` halts a puzzle when
             the model's halting value says so (the rule of training, without exploration).
-        halt_probability: with `learned`, a puzzle halts before the last step only where
-            sigmoid(q_halt), the model's probability of being right, is at least this.
+        halt_probability: as of `Slots`.
         max_steps: ACT steps after which a puzzle halts; None: the model's `halt_max_steps`. More
             than in training is allowed.
+        start_seed: other start states, as of `Core.initial_states`.
     """
-    assert not model.training
     limit = max_steps or model.model.config.halt_max_steps
-    waiting = _Waiting(batches)
+    slots, waiting = Slots(model, halt_probability), _Waiting(batches)
     while waiting.pull():
-        yield from _run(model, waiting, halting, halt_probability, limit)
-
-
-def _run(
-    model: ACTLossHead,
-    waiting: "_Waiting",
-    halting: Halting,
-    halt_probability: float,
-    max_steps: int,
-) -> Iterator[RolloutStep]:
-    """From a fresh carry for the waiting puzzles until no slot is busy and none waits."""
-    act = model.model
-    index, offer = waiting.take(len(waiting))
-    carry = model.initial_carry(offer)
-    running = torch.ones(len(index), dtype=torch.bool)
-    while True:
-        carry, outputs = act(carry, offer)
-        done = carry.steps >= max_steps
-        if halting == "learned":
-            q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
-            sure = torch.sigmoid(q_halt) >= halt_probability
-            done = done | (act.wants_to_halt(q_halt, q_continue) & sure)
-        carry = replace(carry, halted=done)
-        ends = running & done.cpu()
-        yield RolloutStep(index, running, ends, carry.steps, carry.current_data, outputs)
-
-        running = running & ~ends
-        if not running.any() and not waiting:
-            return
-        offer = carry.current_data
-        while not running.all() and (waiting or waiting.pull()):
-            free = (~running).nonzero().flatten()
-            numbers, rows = waiting.take(len(free))
-            free = free[: len(numbers)]
-            index = index.index_copy(0, free, numbers)
-            running = running.index_fill(0, free, True)
-            slots = free.to(done.device)
-            offer = {n: held.index_copy(0, slots, rows[n]) for n, held in offer.items()}
-        if len(kept := _kept_slots(running)) < len(running):
-            index, running = index[kept], running[kept]
-            slots = kept.to(done.device)
-            carry, offer = carry.select(slots), {n: held[slots] for n, held in offer.items()}
-
-
-def _kept_slots(running: Tensor) -> Tensor:
-    """All slots, or as few of them as halving leaves with room for the running ones, int64."""
-    size, busy = len(running), int(running.sum())
-    while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
-        size //= 2
-    return running.sort(descending=True, stable=True).indices[:size]
+        slots.clear()
+        slots.admit(*waiting.take(len(waiting)), limit, halting, start_seed)
+        while True:
+            yield slots.step()
+            if not slots.running.any() and not waiting:
+                break
+            while slots.idle and (waiting or waiting.pull()):
+                slots.admit(*waiting.take(slots.idle), limit, halting, start_seed)
+            slots.halve()
 
 
 class _Waiting:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from hrm.checkpoint import build_for, save_checkpoint
-from hrm.config import load_pretrain_config
 from hrm.data.format import read_metadata
-from hrm.data.sudoku_builder import BuildOptions, build
 from hrm.errors import run_command
+from hrm.tasks.sudoku.builder import BuildOptions, build
+from hrm.training.config import load_pretrain_config
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (

@@ -5,8 +5,10 @@ import sys
 
 import torch
 
-from hrm.config import ArchConfig, EvaluateConfig, PretrainConfig, load_pretrain_config
+from hrm.cli.evaluate import EvaluateConfig
 from hrm.device import _has_compiler
+from hrm.models.registry import ArchConfig
+from hrm.training.config import PretrainConfig, load_pretrain_config
 
 PRETRAIN_KEYS = """arch data_path global_batch_size micro_batch_size epochs eval_interval seed lr
 lr_min_ratio lr_warmup_steps weight_decay beta1 beta2 puzzle_emb_lr puzzle_emb_weight_decay
@@ -48,7 +50,7 @@ def test_submodules_are_found_from_the_package_alone():
 
 
 def test_the_builder_needs_no_torch():
-    code = "import sys, hrm.data.sudoku_builder; assert 'torch' not in sys.modules"
+    code = "import sys, hrm.tasks.sudoku.builder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

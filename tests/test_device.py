@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm.config import load_pretrain_config
 from hrm.device import CPU_STATE, micro_batch_size
+from hrm.training.config import load_pretrain_config
 from hrm.training.loop import for_device
 
 CPU = torch.device("cpu")

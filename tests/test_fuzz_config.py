@@ -10,15 +10,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from hrm.config import (
-    CONFIG_DIR,
-    PretrainConfig,
-    dump_yaml,
-    load_evaluate_config,
-    load_pretrain_config,
-    load_saved_config,
-)
+from hrm.checkpoint import save_config
+from hrm.cli.evaluate import load_evaluate_config
+from hrm.config import RECIPES
 from hrm.errors import UserError
+from hrm.training.config import PretrainConfig, load_pretrain_config, load_train_config
 from solve import read_options
 
 from .mutations import BYTE_MUTATIONS, NASTY_VALUES, Rng, assert_one_line, pick
@@ -88,7 +84,7 @@ def saved(tmp_path_factory) -> list[bytes]:
     path = tmp_path_factory.mktemp("saved") / "all_config.yaml"
     texts = []
     for name in ("cfg_pretrain", "quickstart_9x9"):
-        dump_yaml(load_pretrain_config(["run_name=x"], name), path)
+        save_config(load_pretrain_config(["run_name=x"], name), path)
         texts.append(path.read_bytes())
     values = yaml.safe_load(texts[0])
     original = {key: values[key] for key in ("arch", "data_path", "lr", "epochs", "eval_interval")}
@@ -124,8 +120,8 @@ def assert_valid(config: PretrainConfig, folder: Path) -> None:
     for name in (config.run_name, config.project_name):
         assert name is None or Path(name).name == name
     path = folder / "again.yaml"
-    dump_yaml(config, path)
-    assert load_saved_config(path) == config
+    save_config(config, path)
+    assert load_train_config(path) == config
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -138,7 +134,7 @@ def test_damage_to_a_saved_configuration(saved, tmp_path, seed):
         path.write_bytes(text)
         begin = time.perf_counter()
         try:
-            assert_valid(load_saved_config(path), tmp_path)
+            assert_valid(load_train_config(path), tmp_path)
             valid += 1
         except UserError as error:
             assert_one_line(error)
@@ -147,7 +143,7 @@ def test_damage_to_a_saved_configuration(saved, tmp_path, seed):
 
 
 def test_damage_to_a_recipe(tmp_path):
-    recipes = shutil.copytree(CONFIG_DIR, tmp_path / "config")
+    recipes = shutil.copytree(RECIPES, tmp_path / "config")
     path_of = dict(enumerate(["cfg_pretrain.yaml", "quickstart_4x4.yaml", "arch/quickstart.yaml"]))
     rng = np.random.default_rng(3)
     refused = 0
@@ -167,7 +163,7 @@ def test_damage_to_a_recipe(tmp_path):
 def refused(path: Path, text: str | bytes) -> str:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as caught:
-        load_saved_config(path)
+        load_train_config(path)
     assert_one_line(caught.value, str(path))
     return str(caught.value)
 
@@ -205,7 +201,7 @@ def test_what_is_not_plain_yaml_is_refused(tmp_path, text, words):
 def test_a_folder_or_nothing_is_refused(tmp_path):
     for name, words in ((".", "not a file"), ("nowhere", "nowhere: not found")):
         with pytest.raises(UserError, match=words):
-            load_saved_config(tmp_path / name)
+            load_train_config(tmp_path / name)
 
 
 def changed(saved: list[bytes], **values: object) -> str:
@@ -250,16 +246,16 @@ def test_a_huge_number_is_refused(saved, tmp_path, key):
 def test_an_interpolation_is_only_text(saved, tmp_path):
     path = tmp_path / "all_config.yaml"
     path.write_text(changed(saved, data_path="${oc.env:HOME}/x"))
-    assert load_saved_config(path).data_path == Path("${oc.env:HOME}/x")
+    assert load_train_config(path).data_path == Path("${oc.env:HOME}/x")
 
 
 def test_numbers_are_read_as_omegaconf_wrote_and_read_them(saved, tmp_path):
     path = tmp_path / "all_config.yaml"
     path.write_text(changed(saved).replace("lr: 7.0e-05", "lr: 7e-5", 1))
     assert "lr: 7e-5" in path.read_text()
-    assert load_saved_config(path).lr == 7e-5
+    assert load_train_config(path).lr == 7e-5
     path.write_text(changed(saved, run_name="1e5"))
-    assert load_saved_config(path).run_name == "1e5"
+    assert load_train_config(path).run_name == "1e5"
 
 
 @pytest.mark.parametrize("load", [load_pretrain_config, load_evaluate_config, read_options])

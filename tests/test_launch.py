@@ -4,7 +4,7 @@ import subprocess
 
 import yaml
 
-from hrm.config import load_pretrain_config
+from hrm.training.config import load_pretrain_config
 from tests.conftest import ROOT
 
 

@@ -10,15 +10,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from hrm.data.format import DatasetMetadata
-from hrm.viz import (
-    GridLook,
-    draw_grid,
-    legend,
-    plot_learning_curves,
-    side_by_side,
-    wants_color,
-)
-from hrm.viz.look import CHANGED, GIVEN, KEPT, WRONG
+from hrm.data.grid import Grid
+from hrm.viz import draw_grid, legend, plot_learning_curves, side_by_side, wants_color
+from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG
 from hrm.viz.picture import (
     CELL_COLORS,
     INK,
@@ -34,7 +28,7 @@ from hrm.viz.picture import (
 )
 from hrm.viz.terminal import ANSI
 
-SMALL = GridLook((4, 4), (2, 2), ".1234")
+SMALL = Grid((4, 4), (2, 2), ".1234")
 PUZZLE = np.array([1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
 ANSWER = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
 
@@ -92,14 +86,14 @@ def test_colours_replace_marks():
 
 
 def test_boxes_need_not_be_square():
-    look = GridLook((6, 6), (2, 3), ".123456")
+    look = Grid((6, 6), (2, 3), ".123456")
     lines = draw_grid(np.zeros(36, int), look).split("\n")
     assert lines[0] == "┌─────────┬─────────┐"
     assert [i for i, line in enumerate(lines) if line.startswith("├")] == [3, 6]
 
 
 def test_maze_draws_walls_and_marks_the_path():
-    look = GridLook((1, 20), None, "_# SGo")
+    look = Grid((1, 20), None, "_# SGo")
     inputs = np.array([1] * 14 + [3, 2, 2, 2, 4, 1])
     tokens = np.array([1] * 14 + [3, 5, 5, 2, 4, 1])
     previous = np.where(np.arange(20) == 16, 2, tokens)
@@ -113,29 +107,29 @@ def test_maze_draws_walls_and_marks_the_path():
     ("changes", "expected"),
     [
         ({"symbols": ".1234", "vocab_size": 5, "seq_len": 16}, SMALL),
-        ({}, GridLook((9, 9), (3, 3), ".123456789")),
-        ({"vocab_size": 11}, GridLook((9, 9), (3, 3), "_.123456789")),
-        ({"vocab_size": 6, "seq_len": 900}, GridLook((30, 30), None, "_# SGo")),
-        ({"vocab_size": 6, "seq_len": 625}, GridLook((25, 25), None, "_# SGo")),
-        ({"vocab_size": 6, "seq_len": 16}, GridLook((4, 4), (2, 2), "_.1234")),
-        ({"vocab_size": 12, "seq_len": 900}, GridLook((30, 30), None, "0123456789AB")),
-        ({"vocab_size": 3, "seq_len": 5}, GridLook((1, 5), None, "012")),
-        ({"symbols": ".1", "vocab_size": 4, "seq_len": 4}, GridLook((2, 2), None, ".1??")),
+        ({}, Grid((9, 9), (3, 3), ".123456789")),
+        ({"vocab_size": 11}, Grid((9, 9), (3, 3), "_.123456789")),
+        ({"vocab_size": 6, "seq_len": 900}, Grid((30, 30), None, "_# SGo")),
+        ({"vocab_size": 6, "seq_len": 625}, Grid((25, 25), None, "_# SGo")),
+        ({"vocab_size": 6, "seq_len": 16}, Grid((4, 4), (2, 2), "_.1234")),
+        ({"vocab_size": 12, "seq_len": 900}, Grid((30, 30), None, "0123456789AB")),
+        ({"vocab_size": 3, "seq_len": 5}, Grid((1, 5), None, "012")),
+        ({"symbols": ".1", "vocab_size": 4, "seq_len": 4}, Grid((2, 2), None, ".1??")),
     ],
 )
 def test_look_is_stated_or_inferred(changes, expected):
-    assert GridLook.from_metadata(metadata(**changes)) == expected
+    assert Grid.from_metadata(metadata(**changes)) == expected
 
 
 def test_sudoku_is_known_by_boxes_and_digits():
     assert SMALL.is_sudoku
-    assert GridLook((9, 9), (3, 3), "_.123456789").is_sudoku
-    assert not GridLook((30, 30), None, "_# SGo").is_sudoku
-    assert not GridLook((4, 4), (2, 2), ".abcd").is_sudoku
+    assert Grid((9, 9), (3, 3), "_.123456789").is_sudoku
+    assert not Grid((30, 30), None, "_# SGo").is_sudoku
+    assert not Grid((4, 4), (2, 2), ".abcd").is_sudoku
 
 
 def test_two_sudokus_fit_side_by_side_into_100_columns():
-    look = GridLook((9, 9), (3, 3), ".123456789")
+    look = Grid((9, 9), (3, 3), ".123456789")
     blocks = [draw_grid(np.zeros(81, int), look, title=f"step {i}") for i in range(3)]
     lines = side_by_side(blocks, 100).split("\n")
     assert "step 0" in lines[0] and "step 1" in lines[0] and max(map(len, lines)) <= 100
@@ -211,7 +205,7 @@ def test_a_picture_shows_the_kind_of_each_cell():
 
 
 def test_walls_of_a_maze_are_dark_and_free_cells_light():
-    maze = GridLook((1, 4), None, "_# SGo")
+    maze = Grid((1, 4), None, "_# SGo")
     picture = draw_picture(np.array([1, 2, 3, 4]), maze)
     colors = [
         picture.getpixel((MARGIN + column * LARGEST_CELL + 4, MARGIN + TITLE_HEIGHT + 4))

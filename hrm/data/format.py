@@ -26,8 +26,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
 from hrm.errors import UserError, first_mistake
-from hrm.manifest import file_digest
+from hrm.files import file_digest
 
 IGNORE_LABEL_ID = -100
 METADATA_FILE = "dataset.json"
@@ -37,23 +38,6 @@ METADATA_DIGEST_KEY = "metadata_sha256"
 LONGEST_SET_NAME = 200
 CHECK_CHUNK_ROWS = 65536
 INT32 = np.iinfo(np.int32)
-
-Side = Annotated[int, Field(gt=0)]
-Shape = tuple[Side, Side]  # rows, columns
-
-
-def infer_grid_shape(seq_len: int) -> Shape | None:
-    """The square that `seq_len` makes, else None."""
-    side = math.isqrt(seq_len)
-    return (side, side) if side * side == seq_len else None
-
-
-def infer_box_shape(grid_shape: Shape | None) -> Shape | None:
-    """The square box of a square grid, where there is one answer, else None."""
-    if grid_shape is None or grid_shape[0] != grid_shape[1]:
-        return None
-    side = math.isqrt(grid_shape[0])
-    return (side, side) if side > 1 and side * side == grid_shape[0] else None
 
 
 class DatasetMetadata(BaseModel):

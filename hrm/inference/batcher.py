@@ -8,15 +8,15 @@ Shapes: T tokens per puzzle.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hrm.inference.solver import Solver
-from hrm.models.hrm_act_v1 import Carry
-from hrm.rollout import Halting
+from hrm.rollout import Halting, Slots
 
 MAX_BATCH, MAX_WAITING = 64, 256  # puzzles; one request may bring 256
 
@@ -48,7 +48,8 @@ class Question:
     identifier: int
     steps: int  # at most
     halting: Halting = "learned"
-    every_step: bool = False  # tell every step, else only the last
+    every_step: bool = False  # report every step, else only the last
+    start_seed: int | None = None  # of other start states, see `hrm.inference.attempts`
 
 
 Deliver = Callable[[int, Step | Exception], None]
@@ -87,7 +88,7 @@ class Batcher:
         self.solver = solver
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._waiting: list[_Row] = []
-        self._running: list[_Row] = []
+        self._running: dict[int, _Row] = {}
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -118,7 +119,8 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            staying = sum(not row.ticket.cancelled for row in [*self._running, *self._waiting])
+            held = [*self._running.values(), *self._waiting]
+            staying = sum(not row.ticket.cancelled for row in held)
             if staying + len(questions) > self._max_batch + self._max_waiting:
                 raise QueueFull
             self._waiting += [_Row(n, question, ticket) for n, question in enumerate(questions)]
@@ -133,89 +135,77 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        carry: Carry | None = None
+        slots = Slots(self.solver.model, self.solver.halt_probability)
+        numbers = count()  # of the puzzles that have run
         while True:
             with self._changed:
                 while not (self._closed or self._waiting or self._running):
                     self._changed.wait()
-                stays = [n for n, row in enumerate(self._running) if not row.ticket.cancelled]
-                kept = [self._running[n] for n in stays]
+                gone = [n for n, row in self._running.items() if row.ticket.cancelled]
                 waiting = [row for row in self._waiting if not row.ticket.cancelled]
-                free = self._max_batch - len(kept)
-                joining, self._waiting = waiting[:free], waiting[free:]
-                self._running = kept + joining
+                free = self._max_batch - len(self._running) + len(gone)
+                joining = {next(numbers): row for row in waiting[:free]}
+                self._waiting = waiting[free:]
+                kept = {n: row for n, row in self._running.items() if n not in gone}
+                self._running = kept | joining
                 if self._closed:
-                    left = self._running + self._waiting
-                    self._running, self._waiting = [], []
+                    left = [*self._running.values(), *self._waiting]
+                    self._running, self._waiting = {}, []
                     break
-            if not self._running:
-                carry = None
-                continue
             try:
-                carry = self._step(carry, stays, joining)
+                self._step(slots, gone, joining)
             except Exception as error:
-                failed, self._running, carry = self._running, [], None
-                _tell(failed, error)
-        _tell(left, Closed())
+                failed, self._running = list(self._running.values()), {}
+                slots.clear()
+                _report_failure(failed, error)
+        _report_failure(left, Closed())
 
     @torch.inference_mode()
-    def _step(self, carry: Carry | None, stays: list[int], joining: list[_Row]) -> Carry | None:
+    def _step(self, slots: Slots, gone: list[int], joining: dict[int, _Row]) -> None:
         """One ACT step of all running puzzles.
 
         Args:
-            carry: of those that ran before; `stays` are its rows that go on.
-
-        Returns:
-            The carry of those that go on, None where there are none.
+            gone: numbers of those that were given up.
+            joining: those that begin with this step, by number.
         """
-        act, device = self.solver.model.model, self.solver.device
-        if carry is not None and len(stays) < len(carry.steps):
-            carry = carry.select(torch.tensor(stays, device=device)) if stays else None
-        if joining:
-            batch = self._batch(joining)
-            fresh = replace(act.initial_carry(batch), current_data=batch)
-            carry = fresh if carry is None else carry.join(fresh)
-        assert carry is not None
-        carry, outputs = act(carry, carry.current_data)
-        confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
-        halts, sure = self._halting(outputs)
-        # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
-        told = (tokens.int(), confidence.nan_to_num(), carry.steps, halts, sure.nan_to_num())
-        columns = [values.cpu().numpy() for values in told]
-        goes_on: list[int] = []
-        events: list[tuple[_Row, Step]] = []
-        for place, row in enumerate(self._running):
-            answer, confident, steps, wants, probability = (values[place] for values in columns)
+        slots.drop(gone)
+        slots.compact()
+        alike: dict[tuple[int, Halting, int | None], list[int]] = {}
+        for number, row in joining.items():
             asked = row.question
-            learned = asked.halting == "learned" and bool(wants)
-            halted = learned or int(steps) >= asked.steps
-            if halted or asked.every_step:
-                step = Step(int(steps), answer, confident, float(probability), halted)
-                events.append((row, step))
-            if not halted:
-                goes_on.append(place)
-        self._running = [self._running[place] for place in goes_on]
-        for row, step in events:
-            row.ticket.deliver(row.number, step)
-        if not goes_on:
-            return None
-        carry = replace(carry, halted=torch.zeros_like(carry.halted))
-        return carry.select(torch.tensor(goes_on, device=device))
+            alike.setdefault((asked.steps, asked.halting, asked.start_seed), []).append(number)
+        for limits, those in alike.items():
+            slots.admit(torch.tensor(those), self._batch([joining[n] for n in those]), *limits)
+        if not self._running:
+            return
+        step = slots.step()
+        slots.compact()
+        outputs = step.outputs
+        confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
+        sure = outputs["q_halt_logits"].sigmoid()
+        # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
+        reported = (tokens.int(), confidence.nan_to_num(), step.steps, sure.nan_to_num())
+        columns = [values.cpu().numpy() for values in reported]
+        events: list[tuple[_Row, Step]] = []
+        for place, number in enumerate(step.index.tolist()):
+            answer, confident, steps, probability = (values[place] for values in columns)
+            halted = bool(step.halting[place])
+            row = self._running[number]
+            if halted or row.question.every_step:
+                taken = Step(int(steps), answer, confident, float(probability), halted)
+                events.append((row, taken))
+        ended = set(step.index[step.halting].tolist())
+        self._running = {n: row for n, row in self._running.items() if n not in ended}
+        for row, taken in events:
+            row.ticket.deliver(row.number, taken)
 
     def _batch(self, rows: list[_Row]) -> dict[str, Tensor]:
         inputs = torch.from_numpy(np.stack([row.question.inputs for row in rows]))
         identifiers = torch.tensor([row.question.identifier for row in rows], dtype=torch.int32)
-        names = {"inputs": inputs, "puzzle_identifiers": identifiers}
-        return {name: tensor.to(self.solver.device) for name, tensor in names.items()}
-
-    def _halting(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Whether learned halting stops here, and sigmoid(q_halt)."""
-        q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
-        sure = q_halt.sigmoid()
-        wants = self.solver.model.model.wants_to_halt(q_halt, q_continue)
-        return wants & (sure >= self.solver.halt_probability), sure
+        named = {"inputs": inputs, "puzzle_identifiers": identifiers}
+        return {name: tensor.to(self.solver.device) for name, tensor in named.items()}
 
 
-def _tell(rows: Sequence[_Row], error: Exception) -> None:
+def _report_failure(rows: Sequence[_Row], error: Exception) -> None:
     for row in rows:
         row.ticket.deliver(row.number, error)

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from hrm.data.split import differs
-from hrm.inference.puzzles import contradiction
 from hrm.inference.solver import Solution, Trace
-from hrm.inference.tasks import Task
-from hrm.viz import GridLook, draw_grid, legend, side_by_side, wants_color
+from hrm.inference.sources import Puzzle
+from hrm.tasks import Task
+from hrm.viz import draw_grid, legend, side_by_side, wants_color
 from hrm.viz.picture import draw_picture
 
 Format = Literal["grid", "line", "json", "csv"]
@@ -24,14 +24,14 @@ CSV_FIELDS = ("puzzle", "answer", "solved", "valid", "steps", "halt_probability"
 DIGITS = 4  # of probabilities that are written
 
 
-def is_solved(task: Task, solution: Solution) -> bool | None:
+def is_solved(puzzle: Puzzle, solution: Solution) -> bool | None:
     """Whether the answer is the known one, else whether it keeps the rules; None: not known."""
-    if _has_answer(task):
-        return not _wrong(task, solution.tokens).any()
+    if _has_answer(puzzle):
+        return not _wrong(puzzle, solution.tokens).any()
     return solution.valid
 
 
-def as_text(task: Task, solution: Solution, format: Format, look: GridLook, trace: bool) -> str:
+def as_text(puzzle: Puzzle, solution: Solution, format: Format, task: Task, trace: bool) -> str:
     """One solution in a format, line breaks included.
 
     Args:
@@ -40,15 +40,15 @@ def as_text(task: Task, solution: Solution, format: Format, look: GridLook, trac
     if format == "line":
         return f"{solution.answer}\n"
     if format == "json":
-        return f"{json.dumps(_as_values(task, solution, look, trace))}\n"
+        return f"{json.dumps(_as_values(puzzle, solution, task, trace))}\n"
     if format == "csv":
-        values = _as_values(task, solution, look, trace=False)
+        values = _as_values(puzzle, solution, task, trace=False)
         return csv_line([values[name] for name in CSV_FIELDS])
     drawn = _draw_trace if trace else _draw_answer
     color = wants_color(sys.stdout)
-    blocks = side_by_side(drawn(task, solution, look, color), _width())
+    blocks = side_by_side(drawn(puzzle, solution, task, color), _width())
     explained = f"\n{legend(color)}\n\n" if trace else ""
-    return f"{task.place}\n{blocks}\n{explained}{verdict(task, solution, look)}\n\n"
+    return f"{puzzle.place}\n{blocks}\n{explained}{verdict(puzzle, solution, task)}\n\n"
 
 
 def csv_line(values: Sequence[object]) -> str:
@@ -58,12 +58,12 @@ def csv_line(values: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def _as_values(task: Task, solution: Solution, look: GridLook, trace: bool) -> dict[str, Any]:
+def _as_values(puzzle: Puzzle, solution: Solution, task: Task, trace: bool) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "place": task.place,
-        "puzzle": look.text(task.inputs),
+        "place": puzzle.place,
+        "puzzle": task.grid.text(puzzle.inputs),
         "answer": solution.answer,
-        "solved": is_solved(task, solution),
+        "solved": is_solved(puzzle, solution),
         "valid": solution.valid,
         "steps": solution.steps,
         "total_steps": solution.total_steps,
@@ -74,7 +74,7 @@ def _as_values(task: Task, solution: Solution, look: GridLook, trace: bool) -> d
         assert solution.trace is not None
         values["trace"] = [
             {
-                "answer": look.text(tokens),
+                "answer": task.grid.text(tokens),
                 "halt_probability": round(float(sure), DIGITS),
                 "confidence": rounded(probabilities.max(-1)),
             }
@@ -97,34 +97,32 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def _draw_answer(task: Task, solution: Solution, look: GridLook, color: bool) -> list[str]:
+def _draw_answer(puzzle: Puzzle, solution: Solution, task: Task, color: bool) -> list[str]:
     answer = draw_grid(
         solution.tokens,
-        look,
-        inputs=task.inputs,
-        answer=task.answer,
+        task.grid,
+        inputs=puzzle.inputs,
+        answer=puzzle.answer,
         color=color,
         title=f"answer, halt {solution.halt_probability:.1%}",
     )
-    return [_draw_puzzle(task, look, color), answer]
+    return [_draw_puzzle(puzzle, task, color), answer]
 
 
-def _draw_puzzle(task: Task, look: GridLook, color: bool) -> str:
+def _draw_puzzle(puzzle: Puzzle, task: Task, color: bool) -> str:
     return draw_grid(
-        task.inputs, look, inputs=task.inputs, color=color, title=_puzzle_title(task, look)
+        puzzle.inputs, task.grid, inputs=puzzle.inputs, color=color, title=task.title(puzzle.inputs)
     )
 
 
-def _puzzle_title(task: Task, look: GridLook) -> str:
-    return f"puzzle, {int(look.givens(task.inputs).sum())} givens" if look.is_sudoku else "puzzle"
-
-
-def _draw_trace(task: Task, solution: Solution, look: GridLook, color: bool) -> list[str]:
+def _draw_trace(puzzle: Puzzle, solution: Solution, task: Task, color: bool) -> list[str]:
     """The puzzle, then the answer of every ACT step; steps that change nothing share a grid."""
     trace = solution.trace
     assert trace is not None
-    return [_draw_puzzle(task, look, color)] + [
-        draw_grid(trace.tokens[start], look, color=color, **_seen_at(task, trace, start, end))
+    return [_draw_puzzle(puzzle, task, color)] + [
+        draw_grid(
+            trace.tokens[start], task.grid, color=color, **_seen_at(puzzle, trace, start, end)
+        )
         for start, end in _stretches(trace)
     ]
 
@@ -136,18 +134,18 @@ def _stretches(trace: Trace) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(trace.tokens)], strict=True))
 
 
-def _seen_at(task: Task, trace: Trace, start: int, end: int) -> dict[str, Any]:
+def _seen_at(puzzle: Puzzle, trace: Trace, start: int, end: int) -> dict[str, Any]:
     """What `draw_grid` and `draw_picture` need besides the answer of steps [start, end)."""
     steps = f"step {end}" if end == start + 1 else f"steps {start + 1}-{end}"
     return {
-        "inputs": task.inputs,
+        "inputs": puzzle.inputs,
         "previous": trace.tokens[start - 1] if start else None,
-        "answer": task.answer,
+        "answer": puzzle.answer,
         "title": f"{steps}, halt {trace.halt_probability[end - 1]:.1%}",
     }
 
 
-def pictures(task: Task, solution: Solution, look: GridLook, every_step: bool) -> list[Image.Image]:
+def pictures(puzzle: Puzzle, solution: Solution, task: Task, every_step: bool) -> list[Image.Image]:
     """The puzzle, then its answers, one image each.
 
     Args:
@@ -157,49 +155,51 @@ def pictures(task: Task, solution: Solution, look: GridLook, every_step: bool) -
     assert trace is not None
     steps = range(len(trace.tokens))
     stretches = [(step, step + 1) for step in steps] if every_step else _stretches(trace)
-    first = draw_picture(task.inputs, look, inputs=task.inputs, title=_puzzle_title(task, look))
+    first = draw_picture(
+        puzzle.inputs, task.grid, inputs=puzzle.inputs, title=task.title(puzzle.inputs)
+    )
     return [first] + [
-        draw_picture(trace.tokens[start], look, **_seen_at(task, trace, start, end))
+        draw_picture(trace.tokens[start], task.grid, **_seen_at(puzzle, trace, start, end))
         for start, end in stretches
     ]
 
 
-def verdict(task: Task, solution: Solution, look: GridLook) -> str:
+def verdict(puzzle: Puzzle, solution: Solution, task: Task) -> str:
     """Whether the answer is right, in one line."""
     steps = f"{solution.steps} ACT step{'s' * (solution.steps > 1)}"
     if solution.total_steps > solution.steps:
         steps += f" ({solution.total_steps} in all attempts)"
-    if _has_answer(task):
-        assert task.answer is not None
-        if wrong := int(_wrong(task, solution.tokens).sum()):
+    if _has_answer(puzzle):
+        assert puzzle.answer is not None
+        if wrong := int(_wrong(puzzle, solution.tokens).sum()):
             other = ", though it keeps the rules" if solution.valid else ""
-            cells = int((task.answer >= 0).sum())
+            cells = int((puzzle.answer >= 0).sum())
             return f"not solved: {wrong} of {cells} cells wrong after {steps}{other}"
-        return f"solved exactly in {steps}{_right_from(task, solution)}"
+        return f"solved exactly in {steps}{_right_from(puzzle, solution)}"
     if solution.valid is None:
         return f"answered in {steps}; the right answer is not known"
     if solution.valid:
         return f"solved: a valid solution in {steps}"
-    found = contradiction(task.inputs, look)
+    found = task.contradiction(puzzle.inputs)
     note = f"; it has no solution: {found.reason}" if found else ""
     return f"not solved: no valid solution after {steps}{note}"
 
 
-def _right_from(task: Task, solution: Solution) -> str:
+def _right_from(puzzle: Puzzle, solution: Solution) -> str:
     if solution.trace is None:
         return ""
-    wrong = [bool(_wrong(task, tokens).any()) for tokens in solution.trace.tokens]
+    wrong = [bool(_wrong(puzzle, tokens).any()) for tokens in solution.trace.tokens]
     first = int(np.flatnonzero(wrong).max(initial=-1)) + 2
     return f" (right from step {first} on)"
 
 
-def _has_answer(task: Task) -> bool:
-    return task.answer is not None and bool((task.answer >= 0).any())
+def _has_answer(puzzle: Puzzle) -> bool:
+    return puzzle.answer is not None and bool((puzzle.answer >= 0).any())
 
 
-def _wrong(task: Task, tokens: np.ndarray) -> np.ndarray:
-    assert task.answer is not None
-    return differs(tokens, task.answer)
+def _wrong(puzzle: Puzzle, tokens: np.ndarray) -> np.ndarray:
+    assert puzzle.answer is not None
+    return differs(tokens, puzzle.answer)
 
 
 @dataclass
@@ -213,8 +213,8 @@ class Summary:
     steps: int = 0  # of all attempts
     seconds: float = 0.0
 
-    def add(self, tasks: Sequence[Task], solutions: Sequence[Solution], seconds: float) -> None:
-        solved = [is_solved(*pair) for pair in zip(tasks, solutions, strict=True)]
+    def add(self, puzzles: Sequence[Puzzle], solutions: Sequence[Solution], seconds: float) -> None:
+        solved = [is_solved(*pair) for pair in zip(puzzles, solutions, strict=True)]
         self.puzzles += len(solved)
         self.solved += solved.count(True)
         self.unsolved += solved.count(False)

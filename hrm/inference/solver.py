@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import WeightsName, load_checkpoint
+from hrm.checkpoint import load_checkpoint
+from hrm.config import WeightsName
 from hrm.data.format import DatasetMetadata
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
-from hrm.inference.attempts import Symmetry, other_start, symmetries
-from hrm.inference.puzzles import keeps_rules, puzzle_tokens
+from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.models.losses import ACTLossHead
 from hrm.rollout import Halting, rollout
-from hrm.viz import GridLook
+from hrm.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Solver:
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
-        self.look = GridLook.from_metadata(metadata)
+        self.task = task_of(metadata)
+        self.grid = self.task.grid
         self.device = device
         self.halt_probability = halt_probability  # with learned halting; see `rollout`
         self.data_path = data_path  # of the data set that the model was trained on
@@ -131,7 +132,7 @@ class Solver:
         """Solve puzzles, at most `batch_size` side by side; the order is kept.
 
         Args:
-            puzzles: N of them, as `puzzle_tokens` reads them.
+            puzzles: N of them, as `Task.read_all` takes them.
             halting: `learned` lets the model halt each puzzle; `max_steps` takes all steps.
             steps: ACT steps at most; None: as in training.
             votes: versions to solve of each puzzle, the puzzle itself and symmetric ones. A puzzle
@@ -145,36 +146,30 @@ class Solver:
         Raises:
             UserError: a puzzle does not fit the model, or a number is out of range.
         """
-        for name, value, least in (
-            *(("steps", self.max_steps if steps is None else steps, 1), ("votes", votes, 1)),
-            *(("restarts", restarts, 0), ("batch_size", batch_size, 1)),
-        ):
-            if value < least:
-                raise UserError(f"{name}={value}: must be at least {least}")
-        tokens = puzzle_tokens(puzzles, self.metadata)
+        for name, value in (("steps", steps), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value}: must be at least 1")
+        first, *others = plan_attempts(self.task, votes, restarts, seed)
+        tokens = self.task.read_all(puzzles)
         if puzzle_identifiers is None:
             puzzle_identifiers = np.full(len(tokens), self.unseen_identifier)
         identifiers = np.asarray(puzzle_identifiers, np.int32)
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
 
-        def run(rows: np.ndarray, puzzles: np.ndarray) -> list[Solution]:
-            parts = (torch.from_numpy(puzzles), torch.from_numpy(identifiers[rows]))
-            return self._run(*parts, halting, steps, trace, batch_size)
+        def run(rows: np.ndarray, attempt: Attempt) -> list[Solution]:
+            asked = torch.from_numpy(attempt.apply(tokens[rows]))
+            given = torch.from_numpy(identifiers[rows])
+            return self._run(asked, given, attempt, halting, steps, trace, batch_size)
 
-        best = run(np.arange(len(tokens)), tokens)
-        versions = []
-        if votes > 1:
-            versions = symmetries(self.look, votes - 1, self.metadata.vocab_size, seed)
-        for symmetry in versions:
-            if len(open_rows := _without_valid_answer(best)):
-                answers = run(open_rows, symmetry.apply(tokens[open_rows]))
-                mapped = [self._undo(symmetry, answer) for answer in answers]
-                _keep_better(best, open_rows, mapped)
-        for restart in range(restarts):
-            if len(open_rows := _without_valid_answer(best)):
-                with other_start(self.model.model.inner, seed + restart):
-                    _keep_better(best, open_rows, run(open_rows, tokens[open_rows]))
+        best = run(np.arange(len(tokens)), first)
+        for attempt in others:
+            rows = np.array([n for n, found in enumerate(best) if not found.valid], np.int64)
+            if not len(rows):
+                break
+            for row, answer in zip(rows, run(rows, attempt), strict=True):
+                total = best[row].total_steps + answer.steps
+                best[row] = replace(best_of([best[row], answer]), total_steps=total)
         return best
 
     @torch.inference_mode()
@@ -182,12 +177,13 @@ class Solver:
         self,
         inputs: Tensor,
         identifiers: Tensor,
+        attempt: Attempt,
         halting: Halting,
         steps: int | None,
         trace: bool,
         batch_size: int,
     ) -> list[Solution]:
-        """One attempt at each puzzle."""
+        """One attempt at each puzzle; `inputs` are what it asks."""
         if not len(inputs):
             return []
         pairs = zip(inputs.split(batch_size), identifiers.split(batch_size), strict=True)
@@ -196,7 +192,8 @@ class Solver:
             for rows, names in pairs
         )
         index, records = [], []
-        for step in rollout(self.model, batches, halting, self.halt_probability, steps):
+        options = (halting, self.halt_probability, steps, attempt.start_seed)
+        for step in rollout(self.model, batches, *options):
             shown = step.running if trace else step.halting
             if shown.any():
                 taken = step.select(shown)
@@ -207,6 +204,11 @@ class Solver:
             name: torch.cat([record[name] for record in records]).cpu()[order].numpy()
             for name in records[0]
         }
+        columns["tokens"] = attempt.undo(columns["tokens"])
+        columns["confidence"] = attempt.undo_cells(columns["confidence"])
+        if trace:
+            columns["probabilities"] = attempt.undo_probabilities(columns["probabilities"])
+        asked = attempt.undo(inputs.numpy())
         ends = torch.bincount(puzzle_of).cumsum(0).numpy()
         traces: list[Trace | None] = [None] * len(inputs)
         if trace:
@@ -214,13 +216,13 @@ class Solver:
             parts = (np.split(columns[name], ends[:-1]) for name in names)
             traces = [Trace(*of_puzzle) for of_puzzle in zip(*parts, strict=True)]
         last = {name: values[ends - 1] for name, values in columns.items()}
-        valid = keeps_rules(last["tokens"], inputs.numpy(), self.look)
+        valid = self.task.are_valid(last["tokens"], asked)
         return [
             Solution(*fields)
             for fields in zip(
-                inputs.numpy(),
+                asked,
                 last["tokens"],
-                map(self.look.text, last["tokens"]),
+                map(self.task.grid.text, last["tokens"]),
                 valid,
                 last["steps"].tolist(),
                 _sigmoid(last["q_halt"]).tolist(),
@@ -230,22 +232,6 @@ class Solver:
                 strict=True,
             )
         ]
-
-    def _undo(self, symmetry: Symmetry, answer: Solution) -> Solution:
-        trace = answer.trace and replace(
-            answer.trace,
-            tokens=symmetry.undo(answer.trace.tokens),
-            probabilities=symmetry.undo_probabilities(answer.trace.probabilities),
-        )
-        tokens = symmetry.undo(answer.tokens)
-        return replace(
-            answer,
-            inputs=symmetry.undo(answer.inputs),
-            tokens=tokens,
-            answer=self.look.text(tokens),
-            confidence=symmetry.undo_cells(answer.confidence),
-            trace=trace,
-        )
 
 
 def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str, Tensor]:
@@ -259,18 +245,6 @@ def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str,
         "steps": steps,
     }
     return record | ({"probabilities": probabilities} if trace else {})
-
-
-def _without_valid_answer(solutions: list[Solution]) -> np.ndarray:
-    return np.array([n for n, s in enumerate(solutions) if not s.valid], np.int64)
-
-
-def _keep_better(best: list[Solution], rows: np.ndarray, answers: list[Solution]) -> None:
-    """Replace what is worse, in place."""
-    for row, answer in zip(rows, answers, strict=True):
-        total = best[row].total_steps + answer.steps
-        better = max(best[row], answer, key=lambda s: (bool(s.valid), s.halt_probability))
-        best[row] = replace(better, total_steps=total)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from hrm.data.format import IGNORE_LABEL_ID
-from hrm.models.hrm_act_v1 import HRMACTV1, Carry
+from hrm.models.act import ACT, Carry
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -22,11 +22,15 @@ class LossConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"]
-    lm_loss_weight: Weight = 1.0
-    q_halt_weight: Weight = 0.5
-    q_continue_weight: Weight = 0.5
-    q_continue_loss: Literal["bce", "mse"] = "bce"
+    loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = Field(
+        description="loss of the tokens"
+    )
+    lm_loss_weight: Weight = Field(1.0, description="weight of the tokens' loss")
+    q_halt_weight: Weight = Field(0.5, description="weight of the halting loss")
+    q_continue_weight: Weight = Field(0.5, description="weight of the loss of q_continue")
+    q_continue_loss: Literal["bce", "mse"] = Field(
+        "bce", description="binary cross-entropy, or squared error of the sigmoid"
+    )
 
 
 def log_stablemax(x: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ CONTINUE_LOSSES: dict[str, TokenLoss] = {"bce": bce_loss, "mse": mse_on_sigmoid}
 class ACTLossHead(nn.Module):
     """Wraps the ACT model; one call is one ACT step with its loss and metrics."""
 
-    def __init__(self, model: HRMACTV1, config: LossConfig):
+    def __init__(self, model: ACT, config: LossConfig):
         super().__init__()
         self.model = model
         self.config = config
@@ -90,7 +94,7 @@ class ACTLossHead(nn.Module):
         return [*parts, "q_continue_loss"] if self.model.has_continue_target else parts
 
     def initial_carry(self, batch: dict[str, Tensor], first_row: int = 0) -> Carry:
-        """See `HRMACTV1.initial_carry`."""
+        """See `ACT.initial_carry`."""
         return self.model.initial_carry(batch, first_row)
 
     def sequence_losses(self, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

@@ -30,3 +30,10 @@ class CastedSparseEmbedding(nn.Module):
             rows = rows.detach().requires_grad_()
             self.lookups.append((identifiers, rows))
         return rows.to(self.cast_to)
+
+
+def forget_lookups(model: nn.Module) -> None:
+    """Drop the lookups of all puzzle embeddings, as if there had been none."""
+    for module in model.modules():
+        if isinstance(module, CastedSparseEmbedding):
+            module.lookups.clear()

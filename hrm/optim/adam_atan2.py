@@ -14,7 +14,7 @@ class AdamATan2(Optimizer):
     m and v are the usual averages; the first bias correction stands outside the arctangent.
 
     Args:
-        params: parameters, any float dtype; all are decayed alike.
+        params: parameters, any float dtype, or groups of them; all are decayed alike.
         lr: learning rate; changed between steps through `param_groups`.
         betas: decay of m and of v, each in [0, 1).
         weight_decay: decoupled, times lr.
@@ -22,7 +22,7 @@ class AdamATan2(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
@@ -56,11 +56,7 @@ class AdamATan2(Optimizer):
     def _update(self, params: list[Tensor], group: dict[str, Any], only_if: Tensor | None) -> None:
         for p in params:
             if not self.state[p]:
-                self.state[p] = {
-                    "step": torch.zeros((), dtype=torch.float32),
-                    "exp_avg": torch.zeros_like(p),
-                    "exp_avg_sq": torch.zeros_like(p),
-                }
+                self.state[p] = self.blank_state(p)
         states = [self.state[p] for p in params]
         torch._foreach_add_([state["step"] for state in states], 1)
         if only_if is None:
@@ -70,6 +66,18 @@ class AdamATan2(Optimizer):
                 self._move(params, states, group)
         else:
             self._move_if(only_if, params, states, group)
+
+    def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What is kept of a parameter, before its first step: t on the host, m and v beside it."""
+        return {
+            "step": torch.zeros((), dtype=torch.float32),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+
+    def gradients(self) -> list[Tensor]:
+        """None but the parameters' own."""
+        return []
 
     @staticmethod
     def _is_on_host(only_if: Tensor) -> bool:

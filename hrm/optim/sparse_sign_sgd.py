@@ -86,6 +86,14 @@ class SparseSignSGD(Optimizer):
         lookups = self.embedding.lookups
         lookups[:] = [(ids, rows) for ids, rows in lookups if rows.grad is None]
 
+    def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Nothing is kept."""
+        return {}
+
+    def gradients(self) -> list[Tensor]:
+        """Of the rows that were looked up on this rank, [B, dim] each."""
+        return [rows.grad for _, rows in self.embedding.lookups if rows.grad is not None]
+
     def _gather(self, local: Tensor) -> Tensor:
         if not (dist.is_available() and dist.is_initialized()):
             return local

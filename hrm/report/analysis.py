@@ -13,7 +13,7 @@ from hrm.data.split import differs
 CONFIDENCE_95 = 1.959964  # standard deviations of a normal distribution
 CALIBRATION_BINS = 10
 MOST_GROUPS = 12
-GUESS_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # first number of guesses of each group
+DIFFICULTY_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # first of each group
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,20 @@ def by_givens(right: np.ndarray, givens: np.ndarray) -> list[Rate]:
     return by_group(right, givens, range(first, last + 1, width), last)
 
 
-def by_difficulty(right: np.ndarray, guesses: np.ndarray, most: int) -> list[Rate]:
-    """Exact accuracy by number of guesses, in ranges that double.
+def by_difficulty(right: np.ndarray, difficulty: np.ndarray, most: int) -> list[Rate]:
+    """Exact accuracy by difficulty, a whole number, in ranges that double.
 
     Args:
         right: [N] bool.
-        guesses: [N] integers; more than `most`: the search was given up; -1: without a solution.
+        difficulty: [N] integers, as of `hrm.tasks.Difficulty`.
     """
-    edges = [e for e in GUESS_EDGES if e <= most]
-    inside = (guesses >= 0) & (guesses <= most)
-    rates = by_group(right[inside], guesses[inside], edges, most)
-    for label, chosen in ((f"more than {most:,}", guesses > most), ("no solution", guesses < 0)):
+    edges = [e for e in DIFFICULTY_EDGES if e <= most]
+    inside = (difficulty >= 0) & (difficulty <= most)
+    rates = by_group(right[inside], difficulty[inside], edges, most)
+    for label, chosen in (
+        (f"more than {most:,}", difficulty > most),
+        ("no solution", difficulty < 0),
+    ):
         if chosen.any():
             rates.append(Rate(label, int(right[chosen].sum()), int(chosen.sum())))
     return rates

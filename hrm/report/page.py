@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from hrm.records import best_evaluation, last_of
+from hrm.records import last_of
 from hrm.report import analysis
-from hrm.report.puzzles import puzzles_section, with_interval
+from hrm.report.answers import puzzles_section, with_interval
 from hrm.report.runs import RunReport, differences
 from hrm.viz import html
 from hrm.viz.report_charts import Series, line_chart
@@ -63,6 +63,7 @@ def page(runs: Sequence[RunReport]) -> str:
 
 
 def _overview(runs: Sequence[RunReport]) -> str:
+    measured = {run.best_metric.replace("_", " ") for run in runs}
     columns = (
         "run",
         "checkpoint step",
@@ -75,13 +76,13 @@ def _overview(runs: Sequence[RunReport]) -> str:
         "evaluation: loss",
         "training: exact accuracy",
         "training: loss",
-        "best exact accuracy",
+        f"best {measured.pop()}" if len(measured) == 1 else "best evaluation",
         "best at step",
     )
     rows = []
     for number, run in enumerate(runs):
         newest, training = last_of(run.records, "eval"), last_of(run.records, "train")
-        best = best_evaluation(run.records) or {}
+        best = run.best or {}
         shown = [
             html.run_name(number, run.name),
             _shown(run.step, ",d"),
@@ -94,7 +95,7 @@ def _overview(runs: Sequence[RunReport]) -> str:
             _shown(newest.get("eval/lm_loss"), ".4g"),
             _shown(training.get("train/exact_accuracy"), ".1%"),
             _shown(training.get("train/lm_loss"), ".4g"),
-            _shown(best.get("eval/exact_accuracy"), ".1%"),
+            _shown(best.get(f"eval/{run.best_metric}"), ".1%"),
             _shown(best.get("step"), ",.0f"),
         ]
         rows.append(shown)
@@ -104,8 +105,8 @@ def _overview(runs: Sequence[RunReport]) -> str:
     )
     reading = html.paragraph(
         "One column per run. Evaluation is on puzzles that training has not seen; the newest "
-        "metrics of both are shown. “Best” is the first evaluation with the highest exact "
-        "accuracy. A dash: not known."
+        "metrics of both are shown. “Best” is the first evaluation with the highest "
+        "value. A dash: not known."
     )
     return notes + reading + html.table("The runs", turned[0], turned[1:], marked=True)
 

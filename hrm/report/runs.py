@@ -10,25 +10,39 @@ from typing import Any
 
 import numpy as np
 
-from hrm.checkpoint import CONFIG_FILE, STEP_NAME, find_checkpoint
-from hrm.config import ReportConfig, load_saved_config
-from hrm.data.sudoku_difficulty import count_guesses
+from hrm.checkpoint import find_checkpoint
+from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
+from hrm.config import Config, FileName, PositiveInt
+from hrm.data.grid import Grid
+from hrm.device import DeviceName
 from hrm.errors import UserError
-from hrm.inference import tasks
 from hrm.inference.solver import Solver
-from hrm.inference.tasks import Task
-from hrm.records import METRICS_FILE, Record, read_records
+from hrm.inference.sources import Puzzle, from_split
+from hrm.plain_yaml import read_yaml
+from hrm.records import METRICS_FILE, Record, best_evaluation, read_records
 from hrm.report import analysis
-from hrm.viz import GridLook
+from hrm.tasks import Difficulty, Task
 
 CHUNK = 256  # puzzles whose traces are held at a time
+
+
+class ReportConfig(Config):
+    """What a report is made of."""
+
+    runs: tuple[Path, ...]
+    output: Path | None = None
+    data: Path | None = None
+    split: FileName = "test"
+    limit: PositiveInt = 1000
+    device: DeviceName = "auto"
+    curves_only: bool = False
 
 
 @dataclass(frozen=True)
 class Solved:
     """Puzzles with known answers, solved with all ACT steps and under learned halting."""
 
-    look: GridLook
+    grid: Grid
     places: Sequence[str]  # N: where each stands, such as data/x/test[3]
     inputs: np.ndarray  # N T, int32
     answers: np.ndarray  # N T, int64, negative where unknown
@@ -38,7 +52,7 @@ class Solved:
     learned_steps: np.ndarray  # N, int64
     learned_right: np.ndarray  # N, bool
     learned_threshold: float  # halting probability that learned halting asks for
-    guesses: np.ndarray | None  # N, int32, as `count_guesses`; None: not a Sudoku
+    difficulty: Difficulty | None  # of N puzzles
 
     @property
     def right(self) -> np.ndarray:
@@ -49,7 +63,7 @@ class Solved:
     @property
     def givens(self) -> np.ndarray:
         """Cells that each puzzle gives, [N] int64."""
-        return np.array([int(self.look.givens(row).sum()) for row in self.inputs], np.int64)
+        return np.array([int(self.grid.givens(row).sum()) for row in self.inputs], np.int64)
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,13 @@ class RunReport:
     weights: int | None
     data: Path | None
     solved: Solved | None
+    best_metric: str = Task.best_metric
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def best(self) -> Record | None:
+        """The best evaluation, None without one."""
+        return best_evaluation(self.records, self.best_metric)
 
     @property
     def step(self) -> int | None:
@@ -96,24 +116,28 @@ def read_runs(config: ReportConfig) -> list[RunReport]:
 def _read_run(path: Path, name: str, records: Sequence[Record], config: ReportConfig) -> RunReport:
     notes: list[str] = []
     flat = checkpoint = weights = data = solved = None
+    best_metric = Task.best_metric
     try:
-        flat = flatten(load_saved_config(path / CONFIG_FILE).model_dump(mode="json"))
+        flat = flatten(read_yaml(path / CONFIG_FILE))
     except UserError as error:
         notes.append(f"Its configuration is left out: {error}.")
     try:
         checkpoint = find_checkpoint(path, "run")
         solver = Solver.from_checkpoint(checkpoint, config.device, data_path=config.data)
         weights = sum(t.numel() for t in solver.model.state_dict().values())
+        best_metric = solver.task.best_metric
         data = config.data or solver.data_path
         if not config.curves_only and data is not None:
-            found = tasks.from_split(data, config.split, solver.metadata, limit=config.limit)
+            found = from_split(data, config.split, solver.metadata, limit=config.limit)
             solved = solve(solver, found)
     except UserError as error:
         notes.append(f"What needs its model or its puzzles is left out: {error}.")
-    return RunReport(name, path, records, flat, checkpoint, weights, data, solved, notes)
+    return RunReport(
+        name, path, records, flat, checkpoint, weights, data, solved, best_metric, notes
+    )
 
 
-def solve(solver: Solver, found: Sequence[Task]) -> Solved:
+def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
     """Solve twice: with all steps, and halting when the model says so.
 
     Raises:
@@ -144,7 +168,7 @@ def solve(solver: Solver, found: Sequence[Task]) -> Solved:
         )
     tokens, wrong, halt_probability, steps, right = map(np.concatenate, zip(*parts, strict=True))
     return Solved(
-        solver.look,
+        solver.task.grid,
         [t.place for t in known],
         inputs,
         answers,
@@ -154,16 +178,8 @@ def solve(solver: Solver, found: Sequence[Task]) -> Solved:
         steps,
         right,
         solver.halt_probability,
-        _guesses(inputs, solver.look),
+        solver.task.difficulty(inputs),
     )
-
-
-def _guesses(inputs: np.ndarray, look: GridLook) -> np.ndarray | None:
-    if not look.is_sudoku:
-        return None
-    assert look.box_shape is not None
-    digits = np.maximum(inputs - look.symbols.index("."), 0)
-    return count_guesses(digits, look.box_shape)[0]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

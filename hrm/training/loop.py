@@ -12,27 +12,29 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import SOURCE_DIR, build_for, save_predictions, step_dir
-from hrm.config import PretrainConfig
+from hrm.checkpoint import build_for, save_predictions
+from hrm.checkpoint.layout import SOURCE_DIR, step_dir
+from hrm.checkpoint.manifest import MANIFEST_FILE
+from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import fingerprint, has_split
 from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
 from hrm.errors import TrainingDiverged, UserError
-from hrm.manifest import MANIFEST_FILE
+from hrm.evaluation import EvaluationResult, evaluate
+from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
-from hrm.training.checkpointing import Checkpoints
-from hrm.training.distributed import Ranks
-from hrm.training.evaluation import EvaluationResult, evaluate
+from hrm.training.config import PretrainConfig
 from hrm.training.interrupt import StopRequest
-from hrm.training.metrics import (
+from hrm.training.loggers import (
     TIMINGS_FILE,
     JsonLinesLogger,
     Logger,
-    Progress,
     WandbLogger,
     prefixed,
 )
-from hrm.training.run_folder import Start, last_good, load_snapshot, prepare
+from hrm.training.progress import Progress
+from hrm.training.run_folder import Start, last_good, prepare
+from hrm.training.saving import Checkpoints
 from hrm.training.snapshot import check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
@@ -116,7 +118,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
             if is_logged or ranks.size == 1:
                 signal, overdue = ranks.maximum(job.stop.signal, job.checkpoints.is_overdue())
             if signal:
-                leave(job, signal, keep=keeps_evaluated and state.batch == batches)
+                save_and_exit(job, signal, keep=keeps_evaluated and state.batch == batches)
             is_due = overdue or job.checkpoints.is_due(state.step)
             if is_due and state.batch < batches:
                 job.checkpoints.save(state)
@@ -124,15 +126,14 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         job.checkpoints.save(state, keep=keeps_evaluated)
         if job.test_set is not None:
             evaluated = evaluated or evaluate_state(job, job.test_set)
-            note(state, evaluated)
+            update_best(state, evaluated)
             if config.early_stop and state.evaluations_since_best >= config.early_stop:
                 progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
                 break
     job.checkpoints.save(state, wait=True)
     if state.best_step is not None:
-        progress.say(
-            f"best: step {state.best_step} with eval exact accuracy {state.best_exact_accuracy:.1%}"
-        )
+        metric = state.best_metric.replace("_", " ")
+        progress.say(f"best: step {state.best_step} with eval {metric} {state.best_value:.1%}")
 
 
 def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
@@ -296,7 +297,7 @@ def for_device(
     elif arch.forward_dtype == "bfloat16" and not fast:
         print("arch.forward_dtype=bfloat16 is very slow on this CPU; float32 or auto is not")
     if config.micro_batch_size == "auto":
-        numbers = (arch.prefix_len + seq_len) * arch.hidden_size
+        numbers = arch.state_numbers(seq_len)
         rows = config.local_micro_batch_size(ranks)
         updates["micro_batch_size"] = micro_batch_size(device, rows, numbers)
     return config.model_copy(update=updates)
@@ -331,7 +332,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
         )
     if result is None:
         (signal,) = job.ranks.maximum(job.stop.signal)
-        leave(job, signal)
+        save_and_exit(job, signal)
     assert result is not None
     if config.eval_save_outputs:
         job.ranks.agree(lambda: keep_predictions(job, result))
@@ -352,16 +353,16 @@ def keep_predictions(job: Job, result: EvaluationResult) -> None:
         job.progress.say(f"warning: {error}; training goes on")
 
 
-def note(state: TrainState, evaluated: dict[str, float]) -> None:
+def update_best(state: TrainState, evaluated: dict[str, float]) -> None:
     """Remember the best evaluation."""
-    exact, best = evaluated.get("eval/exact_accuracy"), state.best_exact_accuracy
+    value, best = evaluated.get(f"eval/{state.best_metric}"), state.best_value
     state.evaluations_since_best += 1
-    if exact is not None and (best is None or exact > best):
-        state.best_exact_accuracy, state.best_step = exact, state.step
+    if value is not None and (best is None or value > best):
+        state.best_value, state.best_step = value, state.step
         state.evaluations_since_best = 0
 
 
-def leave(job: Job, signal: int, keep: bool = False) -> NoReturn:
+def save_and_exit(job: Job, signal: int, keep: bool = False) -> NoReturn:
     """Save and exit, as a signal asked for."""
     job.checkpoints.save(job.state, wait=True, keep=keep)
     job.progress.say(f"stopped: step {job.state.step} saved in {job.config.run_dir}")

@@ -11,30 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrm.checkpoint import (
+from hrm.checkpoint.config import save_config
+from hrm.checkpoint.folder import copy_model_source
+from hrm.checkpoint.layout import (
     CONFIG_FILE,
-    EMA_FILE,
-    RECORD_FILE,
     SOURCE_DIR,
     STEP_NAME,
-    TRAINING_FILE,
-    WEIGHTS_FILE,
-    copy_model_source,
     delete_checkpoint,
     find_checkpoint,
-    read_record,
-    read_values,
     remove_leftovers,
     saved_steps,
     step_dir,
-    sync,
 )
-from hrm.config import PretrainConfig, dump_yaml, load_saved_config
+from hrm.checkpoint.manifest import Damaged
+from hrm.checkpoint.training import check_values, check_whole, newest_whole, read_values
 from hrm.errors import UserError
-from hrm.manifest import Damaged, listed_files, verify
-from hrm.models import read_weights
+from hrm.files import sync
 from hrm.records import METRICS_FILE
-from hrm.training.snapshot import Snapshot, check_values
+from hrm.training.config import PretrainConfig, load_train_config
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end
 FIXED = ("arch", "global_batch_size", "epochs_per_iteration", "seed", "ema", "puzzle_emb_dropout")
@@ -98,7 +92,7 @@ def last_good(config: PretrainConfig, say: Say) -> Start | None:
         for step in reversed(saved_steps(config.run_dir)):
             checkpoint = step_dir(config.run_dir, step)
             with suppress(Damaged):
-                _check_whole(checkpoint)
+                check_whole(checkpoint)
                 values = read_values(checkpoint)
                 check_values(values, checkpoint)
                 if values["is_sound"]:
@@ -121,7 +115,7 @@ def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | N
         checkpoint = find_checkpoint(config.resume, "resume")
         if checkpoint.is_file():
             raise UserError(f"resume={checkpoint}: holds weights only; no run can go on from it")
-        _check_whole(checkpoint)
+        check_whole(checkpoint)
     if checkpoint is None:
         _begin_again(config, say)
         return None
@@ -130,7 +124,7 @@ def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | N
     _check_same_run(config, checkpoint, values, data_digest, say)
     if checkpoint.parent.resolve() == run_dir.resolve():
         _refuse_newer(run_dir, values["step"])
-        dump_yaml(config, run_dir / CONFIG_FILE)
+        save_config(config, run_dir / CONFIG_FILE)
     else:
         _make(config)
     say(f"going on from {checkpoint}")
@@ -142,43 +136,6 @@ def _start_at(
 ) -> Start:
     source, target = checkpoint.parent / METRICS_FILE, config.run_dir / METRICS_FILE
     return Start(checkpoint, values, cut_metrics(source, target, values["step"], say))
-
-
-def newest_whole(run_dir: Path, say: Say) -> Path | None:
-    """The newest checkpoint whose files are as they were written.
-
-    Damaged ones are named and set aside as `step_<n>.damaged`.
-    """
-    for step in reversed(saved_steps(run_dir)):
-        checkpoint = step_dir(run_dir, step)
-        try:
-            _check_whole(checkpoint)
-            return checkpoint
-        except Damaged as error:
-            aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
-            say(f"warning: {error}; set aside as {aside.name}, the one before it is used")
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.rename(aside)
-    return None
-
-
-def _check_whole(checkpoint: Path) -> None:
-    """Raise `Damaged` unless all files of the step are there, as they were written."""
-    needed = {CONFIG_FILE, WEIGHTS_FILE, TRAINING_FILE, RECORD_FILE}
-    if missing := needed - listed_files(checkpoint):
-        raise Damaged(f"{checkpoint}: {min(missing)} is missing")
-    verify(checkpoint)
-    read_values(checkpoint)
-
-
-def load_snapshot(checkpoint: Path) -> Snapshot:
-    """Read a verified checkpoint whole."""
-    has_ema = EMA_FILE in listed_files(checkpoint)
-    return Snapshot(
-        weights=read_weights(checkpoint / WEIGHTS_FILE),
-        ema=read_weights(checkpoint / EMA_FILE) if has_ema else None,
-        record=read_record(checkpoint),
-    )
 
 
 def cut_metrics(source: Path, target: Path, step: int, say: Say) -> dict[str, float] | None:
@@ -291,7 +248,7 @@ def _begin_again(config: PretrainConfig, say: Say) -> None:
 
 
 def _describe(config: PretrainConfig, folder: Path) -> None:
-    dump_yaml(config, folder / CONFIG_FILE)
+    save_config(config, folder / CONFIG_FILE)
     shutil.rmtree(folder / SOURCE_DIR, ignore_errors=True)
     copy_model_source(folder / SOURCE_DIR)
 
@@ -307,7 +264,7 @@ def _refuse_newer(run_dir: Path, step: int) -> None:
 def _check_same_run(
     config: PretrainConfig, checkpoint: Path, values: Mapping[str, Any], data_digest: str, say: Say
 ) -> None:
-    saved = load_saved_config(checkpoint / CONFIG_FILE)
+    saved = load_train_config(checkpoint / CONFIG_FILE)
     for key in FIXED:
         if getattr(config, key) != getattr(saved, key):
             raise UserError(

@@ -1,83 +1,28 @@
 """All of a run's state as named tensors and plain values, and back.
 
-Nothing depends on how the global batch was shared out: carries are stored in the order of its rows,
-so that another number of ranks, or other micro-batches, can go on from them.
-
-    optimizer/<key>/<parameter>    moments and step counts
-    carry/<field>, carry/current_data/<name>    [global batch, …]
-    metrics/<rank>/<name>          sums since the last logged line
-    random/<rank>/<generator>      states of random generators
-    stability/<name>               unsound steps in a row, and the first of them
+The names are those of `hrm.checkpoint.training`.
 """
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from hrm.checkpoint import TrainingRecord
+from hrm.checkpoint.training import Counters, Snapshot, TrainingRecord, best_key, best_value
 from hrm.data.format import IGNORE_LABEL_ID
-from hrm.errors import UserError, first_mistake
-from hrm.models.hrm_act_v1 import Carry
-from hrm.optim import AdamATan2
-from hrm.training.distributed import Ranks
+from hrm.errors import UserError
+from hrm.models.act import Carry
+from hrm.optim.groups import GroupOptimizer
+from hrm.ranks import Ranks
 from hrm.training.state import TrainState
 
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-LARGEST_JOB = 2**20  # ranks
 ALIGNMENT = 64  # bytes
 SMALL_TENSORS = 2**20  # bytes, for step counts, metrics and random generators
-CARRY_FIELDS = tuple(f.name for f in fields(Carry) if f.name != "current_data")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state of a run at a step; tensors in host memory."""
-
-    weights: Mapping[str, Tensor]
-    ema: Mapping[str, Tensor] | None
-    record: TrainingRecord
-
-
-class Counters(BaseModel):
-    """Fields of `TrainState` that are plain numbers."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
-
-    step: Count
-    iteration: Count
-    batch: Count
-    since_log: Count
-    best_step: Count | None
-    best_exact_accuracy: Annotated[float, Field(ge=0, le=1)] | None
-    evaluations_since_best: Count
-
-
-class Values(Counters):
-    """What a record must hold besides tensors."""
-
-    ema_updates: Count
-    is_sound: bool
-    ranks: Annotated[int, Field(gt=0, le=LARGEST_JOB)]
-    data: str
-    wandb_run_id: str | None = None
-
-
-def check_values(values: object, source: Path) -> None:
-    """Raise `UserError` unless a run can go on from a record with these values."""
-    try:
-        Values.model_validate(values)
-    except ValidationError as error:
-        key, reason = first_mistake(error)
-        told = f"{source}: was not written to be gone on from ({key}: {reason})"
-        raise UserError(told) from None
 
 
 class Staging:
@@ -126,7 +71,7 @@ def _padded_bytes(tensor: Tensor) -> int:
 def expected_bytes(state: TrainState, batch_size: int) -> int:
     """Size of a snapshot, a little more than less."""
     weights = list(state.model.state_dict().values()) * (1 if state.ema is None else 2)
-    moments = [*state.model.parameters()] * 2
+    moments = list(_blank_optimizer_state(state).values())
     carry = list(_blank_carry(state, batch_size).values())
     return sum(map(_padded_bytes, [*weights, *moments, *carry])) + SMALL_TENSORS
 
@@ -149,10 +94,9 @@ def take(
     tensors = {f"weights/{name}": t for name, t in state.model.state_dict().items()}
     if state.ema is not None:
         tensors |= {f"ema/{name}": t for name, t in state.ema.state_dict().items()}
-    for name, parameter in state.model.named_parameters():
-        for optimizer in state.optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = value
+    for name, parameter, optimizer in _updated(state):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
     tensors |= {f"stability/{name}": t for name, t in state.stability.tensors().items()}
     tensors |= {
         name: parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -164,6 +108,7 @@ def take(
     copies = staging.copy(tensors)
 
     values = {name: getattr(state, name) for name in Counters.model_fields}
+    values[best_key(state.best_metric)] = state.best_value
     values["ema_updates"] = 0 if state.ema is None else state.ema.updates
     values["is_sound"] = _is_sound(state)
     values |= {"ranks": ranks.size, **more}
@@ -189,10 +134,7 @@ def check(state: TrainState, snapshot: Snapshot, batch_size: int, source: Path) 
     _compare(state.model.state_dict(), snapshot.weights, source)
     if state.ema is not None:
         _compare(state.ema.state_dict(), snapshot.ema or {}, source)
-    expected = {}
-    for name, parameter in state.model.named_parameters():
-        expected[f"optimizer/step/{name}"] = torch.empty((), device="meta")
-        expected[f"optimizer/exp_avg/{name}"] = expected[f"optimizer/exp_avg_sq/{name}"] = parameter
+    expected = _blank_optimizer_state(state)
     carry = {f"carry/{name}": t for name, t in _blank_carry(state, batch_size).items()}
     stability = {f"stability/{name}": t for name, t in state.stability.tensors().items()}
     _compare(expected | carry | stability, tensors, source)
@@ -224,15 +166,15 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
     for optimizer in state.optimizers:
         optimizer.state.clear()
         optimizer.zero_grad()
-    (dense,) = [o for o in state.optimizers if isinstance(o, AdamATan2)]
-    moments = _under("optimizer/", tensors)
-    for name, parameter in state.model.named_parameters():
-        dense.state[parameter] = {
-            key: moments[f"{key}/{name}"].to(device if key != "step" else "cpu", copy=True)
-            for key in ("step", "exp_avg", "exp_avg_sq")
+    for name, parameter, optimizer in _updated(state):
+        blank = optimizer.blank_state(parameter)
+        optimizer.state[parameter] = {
+            key: tensors[f"optimizer/{key}/{name}"].to(like.device, copy=True)
+            for key, like in blank.items()
         }
     for name in Counters.model_fields:
         setattr(state, name, values[name])
+    state.best_value = best_value(values)
 
     carry = _under("carry/", tensors)
     local = len(carry["row"]) // ranks.size
@@ -262,6 +204,24 @@ def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source
             )
 
 
+def _updated(state: TrainState) -> Iterator[tuple[str, Tensor, GroupOptimizer]]:
+    """Every parameter by name, with the optimizer that updates it."""
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    for optimizer in state.optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            if id(parameter) in names:  # not a puzzle table, of which nothing is kept
+                yield names[id(parameter)], parameter, optimizer
+
+
+def _blank_optimizer_state(state: TrainState) -> dict[str, Tensor]:
+    """Names, shapes and dtypes of what the optimizers keep."""
+    return {
+        f"optimizer/{key}/{name}": blank
+        for name, parameter, optimizer in _updated(state)
+        for key, blank in optimizer.blank_state(torch.empty_like(parameter, device="meta")).items()
+    }
+
+
 def _blank_carry(state: TrainState, batch_size: int) -> dict[str, Tensor]:
     """Shapes and dtypes of all ranks' carries."""
     tokens = torch.empty(
@@ -269,7 +229,7 @@ def _blank_carry(state: TrainState, batch_size: int) -> dict[str, Tensor]:
     )
     rows = torch.empty(batch_size, dtype=torch.int32, device="meta")
     batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": rows}
-    return _named(state.model.initial_carry(batch))
+    return state.model.initial_carry(batch).named()
 
 
 def _check_tokens(state: TrainState, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -301,21 +261,14 @@ def _is_sound(state: TrainState) -> bool:
 
 def _joined_carry(state: TrainState) -> dict[str, Tensor]:
     """This rank's carries as one, field by field."""
-    named = [_named(carry) for carry in state.carries]
+    named = [carry.named() for carry in state.carries]
     if len(named) == 1:
         return named[0]
     return {name: torch.cat([carry[name] for carry in named]) for name in named[0]}
 
 
-def _named(carry: Carry) -> dict[str, Tensor]:
-    tensors = {name: getattr(carry, name) for name in CARRY_FIELDS}
-    return tensors | {f"current_data/{name}": t for name, t in carry.current_data.items()}
-
-
 def _carry_of_rows(carry: Mapping[str, Tensor], rows: slice, device: torch.device) -> Carry:
-    copies = {name: t[rows].to(device, copy=True) for name, t in carry.items()}
-    data = _under("current_data/", copies)
-    return Carry(current_data=data, **{name: copies[name] for name in CARRY_FIELDS})
+    return Carry.of({name: t[rows].to(device, copy=True) for name, t in carry.items()})
 
 
 def _shared_sums(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrm.models.hrm_act_v1 import Carry
+from hrm.models.act import Carry
 from hrm.models.losses import ACTLossHead
-from hrm.training.distributed import Ranks
+from hrm.ranks import Ranks
 
 PUZZLE_ROWS = "puzzle_emb.weights (rows of the batch)"
 
@@ -90,8 +90,8 @@ class Stability:
 
 def sound_rows(carry: Carry) -> Tensor:
     """Which sequences have a finite state, bool [B]."""
-    sums = carry.z_H.sum((1, 2), dtype=torch.float32) + carry.z_L.sum((1, 2), dtype=torch.float32)
-    return sums.isfinite()
+    sums = [state.flatten(1).sum(1, dtype=torch.float32) for state in carry.states.values()]
+    return torch.stack(sums).sum(0).isfinite()
 
 
 def explain(

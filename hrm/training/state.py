@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hrm.checkpoint import build_for
-from hrm.config import PretrainConfig
 from hrm.data.format import DatasetMetadata
 from hrm.device import compile_model
-from hrm.models.hrm_act_v1 import Carry
+from hrm.metrics import MetricSums
+from hrm.models.act import Carry
 from hrm.models.losses import ACTLossHead
-from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
+from hrm.models.sparse_embedding import forget_lookups
 from hrm.optim.ema import EMA
+from hrm.optim.groups import GroupOptimizer, build_optimizers, set_learning_rates
 from hrm.optim.schedule import learning_rate, total_steps
-from hrm.training.distributed import Ranks
-from hrm.training.metrics import MetricSums
+from hrm.ranks import Ranks
+from hrm.tasks import Task, task_of
+from hrm.training.config import PretrainConfig
 from hrm.training.stability import Stability, sound_rows
 
 
@@ -29,7 +31,7 @@ class TrainState:
 
     model: ACTLossHead
     parallel: nn.Module  # the model; its backward pass sums gradients over the ranks
-    optimizers: list[AdamATan2 | SparseSignSGD]
+    optimizers: list[GroupOptimizer]
     ema: EMA | None
     total_steps: int
     stability: Stability
@@ -39,8 +41,9 @@ class TrainState:
     iteration: int = 0
     batch: int = 0  # batches taken of the iteration
     since_log: int = 0  # steps
+    best_metric: str = Task.best_metric  # by which evaluations are compared
     best_step: int | None = None
-    best_exact_accuracy: float | None = None
+    best_value: float | None = None
     evaluations_since_best: int = 0
 
     @staticmethod
@@ -63,10 +66,17 @@ class TrainState:
                 metadata.mean_puzzle_examples,
                 config.global_batch_size,
             ),
+            task_of(metadata).best_metric,
         )
 
     @staticmethod
-    def of(model: ACTLossHead, config: PretrainConfig, ranks: Ranks, steps: int) -> "TrainState":
+    def of(
+        model: ACTLossHead,
+        config: PretrainConfig,
+        ranks: Ranks,
+        steps: int,
+        best_metric: str = Task.best_metric,
+    ) -> "TrainState":
         """The state of a model before its first step."""
         parallel = ranks.parallel(model)
         if parallel is not model:
@@ -86,6 +96,7 @@ class TrainState:
             ema=EMA(model, config.ema_decay) if config.ema else None,
             total_steps=steps,
             stability=Stability.of(model),
+            best_metric=best_metric,
         )
 
 
@@ -103,8 +114,7 @@ def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:
     _, loss, *_ = parallel(carry=model.initial_carry(batch), batch=batch)
     loss.backward()
     model.zero_grad()
-    if model.model.inner.puzzle_emb is not None:
-        model.model.inner.puzzle_emb.lookups.clear()
+    forget_lookups(model)
 
 
 def train_step(
@@ -144,15 +154,13 @@ def train_step(
     grads = [_gradient(p) for p in state.model.parameters()]
     norms = torch._foreach_norm(grads)
     parts = [metrics[name] for name in state.model.loss_names]
-    parts += [torch.where(sound, 0.0, torch.nan), _puzzle_gradient(state)]
+    parts += [torch.where(sound, 0.0, torch.nan), _sum_of_gradients(state)]
     sound = state.stability.judge(state.step, parts, norms, ranks)
     if config.grad_clip is not None:
         total = torch.linalg.vector_norm(torch.stack(norms))
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.grad_clip, total)
+    set_learning_rates(state.optimizers, lambda base: scheduled_lr(base, state, config))
     for optimizer in state.optimizers:
-        base = config.puzzle_emb_lr if isinstance(optimizer, SparseSignSGD) else config.lr
-        for group in optimizer.param_groups:
-            group["lr"] = scheduled_lr(base, state, config)
         optimizer.step(only_if=sound)
         optimizer.zero_grad()
     if state.ema is not None:
@@ -176,12 +184,11 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def _puzzle_gradient(state: TrainState) -> Tensor:
-    """A scalar that is finite if the gradients of this rank's puzzle rows are."""
-    puzzle_emb = state.model.model.inner.puzzle_emb
-    grads = [] if puzzle_emb is None else [rows.grad for _, rows in puzzle_emb.lookups]
+def _sum_of_gradients(state: TrainState) -> Tensor:
+    """A scalar that is finite if this rank's gradients of looked-up puzzle rows are."""
+    grads = [grad for optimizer in state.optimizers for grad in optimizer.gradients()]
     device = state.stability.in_a_row.device
-    return sum((g.sum() for g in grads if g is not None), torch.zeros((), device=device))
+    return sum((grad.sum() for grad in grads), torch.zeros((), device=device))
 
 
 def scheduled_lr(base: float, state: TrainState, config: PretrainConfig) -> float:

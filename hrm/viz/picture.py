@@ -8,19 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hrm.data.maze import WALL
-from hrm.viz.look import (
-    BLANK_SYMBOLS,
-    CHANGED,
-    CHANGED_WRONG,
-    GIVEN,
-    KEPT,
-    PAD_SYMBOL,
-    WRONG,
-    GridLook,
-    cell_kinds,
-)
-from hrm.whole_file import whole_file
+from hrm.data.grid import BLANK_SYMBOLS, PAD_SYMBOL, Grid
+from hrm.files import atomic_write
+from hrm.viz.cells import CHANGED, CHANGED_WRONG, GIVEN, KEPT, WRONG, cell_kinds
 
 PAPER, INK, LINE, FAINT = "#ffffff", "#22262e", "#22262e", "#c3c9d1"
 CELL_COLORS = {  # background, symbol
@@ -37,7 +27,7 @@ FRAME_SECONDS, LAST_FRAME_SECONDS = 0.8, 3.0
 
 def draw_picture(
     tokens: np.ndarray,
-    look: GridLook,
+    grid: Grid,
     *,
     inputs: np.ndarray | None = None,
     previous: np.ndarray | None = None,
@@ -45,19 +35,19 @@ def draw_picture(
     title: str = "",
 ) -> Image.Image:
     """A grid as an RGB image; arguments as of `draw_grid`."""
-    rows, columns = look.shape
+    rows, columns = grid.shape
     cell = max(SMALLEST_CELL, min(LARGEST_CELL, WIDEST_GRID // max(rows, columns)))
     width = columns * cell + 2 * MARGIN + 1
     image = Image.new("RGB", (width, rows * cell + 2 * MARGIN + TITLE_HEIGHT + 1), PAPER)
     pen = ImageDraw.Draw(image)
     pen.text((MARGIN, MARGIN - 2), title, INK, _font(15))
     left, top = MARGIN, MARGIN + TITLE_HEIGHT
-    kinds = cell_kinds(tokens, look, inputs, previous, answer)
+    kinds = cell_kinds(tokens, grid, inputs, previous, answer)
     for place, (token, kind) in enumerate(zip(tokens.tolist(), kinds.tolist(), strict=True)):
         row, column = divmod(place, columns)
         x, y = left + column * cell, top + row * cell
-        _draw_cell(pen, x, y, cell, look.symbol(token), kind)
-    box_rows, box_columns = look.box_shape or look.shape
+        _draw_cell(pen, x, y, cell, grid, token, kind)
+    box_rows, box_columns = grid.box_shape or grid.shape
     for row in range(rows + 1):
         thick = 3 if row % box_rows == 0 else 1
         y = top + row * cell
@@ -72,14 +62,17 @@ def draw_picture(
     return image
 
 
-def _draw_cell(pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, symbol: str, kind: int) -> None:
+def _draw_cell(
+    pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, grid: Grid, token: int, kind: int
+) -> None:
     background, ink = CELL_COLORS[kind]
-    if symbol == WALL and kind in (GIVEN, KEPT):
+    symbol = grid.symbol(token)
+    if symbol == grid.wall and kind in (GIVEN, KEPT):
         background = INK
     elif symbol in BLANK_SYMBOLS and kind in (GIVEN, KEPT):
         background = PAPER
     pen.rectangle((x, y, x + cell, y + cell), background)
-    if symbol not in BLANK_SYMBOLS + WALL + PAD_SYMBOL:
+    if symbol not in (*BLANK_SYMBOLS, PAD_SYMBOL, grid.wall):
         middle = (x + cell / 2, y + cell / 2)
         pen.text(middle, symbol, ink, _font(int(cell * 0.56), kind == GIVEN), anchor="mm")
 
@@ -102,7 +95,7 @@ def save_png(picture: Image.Image, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         picture.save(temporary, "PNG")
 
 
@@ -114,7 +107,7 @@ def save_gif(pictures: Sequence[Image.Image], path: Path) -> None:
     """
     seconds = [FRAME_SECONDS] * (len(pictures) - 1) + [LAST_FRAME_SECONDS]
     first, *rest = (picture.quantize(64) for picture in pictures)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         first.save(
             temporary,
             "GIF",

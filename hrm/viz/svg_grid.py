@@ -5,9 +5,9 @@ Shapes: T tokens per puzzle.
 
 import numpy as np
 
-from hrm.data.maze import WALL
+from hrm.data.grid import BLANK_SYMBOLS, Grid
+from hrm.viz.cells import GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.html import plain
-from hrm.viz.look import BLANK_SYMBOLS, GIVEN, KEPT, WRONG, GridLook, cell_kinds
 
 CELL = 20
 CLASSES = {GIVEN: "given", KEPT: "answered", WRONG: "mistake"}
@@ -15,7 +15,7 @@ CLASSES = {GIVEN: "given", KEPT: "answered", WRONG: "mistake"}
 
 def svg_grid(
     tokens: np.ndarray,
-    look: GridLook,
+    grid: Grid,
     alt: str,
     inputs: np.ndarray,
     answer: np.ndarray | None = None,
@@ -27,8 +27,8 @@ def svg_grid(
         inputs: the puzzle, [T]; its given cells are bold.
         answer: the right answer, [T], negative where unknown; cells that differ are marked.
     """
-    rows, columns = look.shape
-    kinds = cell_kinds(tokens, look, inputs, None, answer)
+    rows, columns = grid.shape
+    kinds = cell_kinds(tokens, grid, inputs, None, answer)
     if answer is None:
         kinds = np.where(kinds == WRONG, KEPT, kinds)
     width, height = columns * CELL, rows * CELL
@@ -38,8 +38,8 @@ def svg_grid(
     ]
     for place, (token, kind) in enumerate(zip(tokens.tolist(), kinds.tolist(), strict=True)):
         y, x = (CELL * part for part in divmod(place, columns))
-        parts.append(_cell(look.symbol(token), CLASSES[kind], x, y))
-    box_rows, box_columns = look.box_shape or look.shape
+        parts.append(_cell(grid, token, CLASSES[kind], x, y))
+    box_rows, box_columns = grid.box_shape or grid.shape
     parts += [_line(0, y, width, y, y // CELL % box_rows == 0) for y in range(0, height + 1, CELL)]
     parts += [
         _line(x, 0, x, height, x // CELL % box_columns == 0) for x in range(0, width + 1, CELL)
@@ -47,9 +47,10 @@ def svg_grid(
     return "".join([*parts, "</svg>"])
 
 
-def _cell(symbol: str, kind: str, x: int, y: int) -> str:
+def _cell(grid: Grid, token: int, kind: str, x: int, y: int) -> str:
+    symbol = grid.symbol(token)
     square = f'x="{x}" y="{y}" width="{CELL}" height="{CELL}"'
-    if symbol == WALL and kind != "mistake":
+    if symbol == grid.wall and kind != "mistake":
         return f'<rect class="wall" {square}/>'
     back = ""
     if kind == "mistake":

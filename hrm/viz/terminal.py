@@ -8,18 +8,8 @@ from typing import TextIO
 
 import numpy as np
 
-from hrm.data.maze import WALL
-from hrm.viz.look import (
-    BLANK_SYMBOLS,
-    CHANGED,
-    CHANGED_WRONG,
-    GIVEN,
-    KEPT,
-    KINDS,
-    WRONG,
-    GridLook,
-    cell_kinds,
-)
+from hrm.data.grid import BLANK_SYMBOLS, Grid
+from hrm.viz.cells import CHANGED, CHANGED_WRONG, GIVEN, KEPT, KINDS, WRONG, cell_kinds
 
 WIDEST_SPACED_GRID = 16
 MARKS = " ·+!*"
@@ -35,7 +25,7 @@ def wants_color(stream: TextIO) -> bool:
 
 def draw_grid(
     tokens: np.ndarray,
-    look: GridLook,
+    grid: Grid,
     *,
     inputs: np.ndarray | None = None,
     previous: np.ndarray | None = None,
@@ -52,13 +42,13 @@ def draw_grid(
         answer: the right answer, [T], negative where unknown; cells that differ are marked.
         color: ANSI colours; else marks beside the cells, as `legend` explains them.
     """
-    rows, columns = look.shape
-    kinds = cell_kinds(tokens, look, inputs, previous, answer)
+    rows, columns = grid.shape
+    kinds = cell_kinds(tokens, grid, inputs, previous, answer)
     cells = [
-        _cell(look.symbol(t), int(k), color, narrow=columns > WIDEST_SPACED_GRID)
+        _cell(grid, int(t), int(k), color, narrow=columns > WIDEST_SPACED_GRID)
         for t, k in zip(tokens, kinds, strict=True)
     ]
-    box_rows, box_columns = look.box_shape or look.shape
+    box_rows, box_columns = grid.box_shape or grid.shape
     bands = [range(c, min(c + box_columns, columns)) for c in range(0, columns, box_columns)]
     pad = "" if columns > WIDEST_SPACED_GRID or not color else " "
     cell_width = len(ANSI.sub("", cells[0]))
@@ -99,9 +89,10 @@ def side_by_side(blocks: Sequence[str], width: int, gap: int = 3) -> str:
     )
 
 
-def _cell(symbol: str, kind: int, color: bool, narrow: bool) -> str:
+def _cell(grid: Grid, token: int, kind: int, color: bool, narrow: bool) -> str:
+    symbol = grid.symbol(token)
     calm = kind in (GIVEN, KEPT)
-    wall, blank = calm and symbol == WALL, calm and symbol in BLANK_SYMBOLS
+    wall, blank = calm and symbol == grid.wall, calm and symbol in BLANK_SYMBOLS
     if wall:
         symbol = "██"
     if color:

@@ -18,8 +18,8 @@ from hrm.data.format import (
     write_metadata,
 )
 from hrm.data.puzzle_dataset import PuzzleDataset, PuzzleDatasetConfig
-from hrm.data.sudoku_builder import BuildOptions, build
 from hrm.errors import UserError
+from hrm.tasks.sudoku.builder import BuildOptions, build
 
 from ..mutations import BYTE_MUTATIONS, NASTY_VALUES, assert_one_line, flipped, pick
 from .test_format import write_split

@@ -8,18 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrm.data.sudoku import is_valid_solution
+from hrm.data.grid import Grid
 from hrm.errors import UserError
 from hrm.inference.attempts import other_start, symmetries
 from hrm.inference.solver import _keep_better
-from hrm.viz import GridLook
+from hrm.tasks.sudoku.rules import is_valid_solution
 
 from .test_solver import SOLVED, by_hand, make_solver
 
-SUDOKU = GridLook((4, 4), (2, 2), ".1234")
-WIDE = GridLook((6, 6), (2, 3), ".123456")
-PADDED = GridLook((4, 4), (2, 2), "_.1234")
-MAZE = GridLook((5, 5), None, "_# SGo")
+SUDOKU = Grid((4, 4), (2, 2), ".1234")
+WIDE = Grid((6, 6), (2, 3), ".123456")
+PADDED = Grid((4, 4), (2, 2), "_.1234")
+MAZE = Grid((5, 5), None, "_# SGo")
 
 
 @given(look=st.sampled_from([SUDOKU, WIDE, PADDED, MAZE]), seed=st.integers(0, 2**32))
@@ -56,7 +56,7 @@ def test_versions_of_a_maze_are_the_seven_others():
 
 def test_other_tasks_have_no_known_symmetry():
     with pytest.raises(UserError, match="votes: .* Sudoku and square mazes only"):
-        symmetries(GridLook((1, 7), None, "0123"), 1, 4, 0)
+        symmetries(Grid((1, 7), None, "0123"), 1, 4, 0)
 
 
 def test_another_start_state_is_used_and_put_back():

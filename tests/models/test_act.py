@@ -5,7 +5,7 @@ import torch
 
 import hrm
 from hrm.models import hrm_act_v1
-from hrm.models.hrm_act_v1 import uniform_hash
+from hrm.models.act import uniform_hash
 
 LOSS = {"loss_type": "softmax_cross_entropy"}
 ARCH = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrm.data.grid import Grid
 from hrm.report.page import page
 from hrm.report.runs import RunReport, Solved, differences, flatten
-from hrm.viz import GridLook
 
 HOSTILE = '"><script>alert(1)</script>&amp;\x1b[2J\x00$x^2$\ud800'
-LOOK = GridLook((4, 4), (2, 2), ".1234")
+LOOK = Grid((4, 4), (2, 2), ".1234")
 RIGHT = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 RECORDS = [
@@ -64,7 +64,7 @@ class Checked(HTMLParser):
         self.words.append(data)
 
 
-def solved(count: int = 20, failures: int = 7, look: GridLook = LOOK) -> Solved:
+def solved(count: int = 20, failures: int = 7, look: Grid = LOOK) -> Solved:
     cells = look.shape[0] * look.shape[1]
     rng = np.random.default_rng(0)
     answers = np.tile(np.resize(RIGHT, cells), (count, 1))
@@ -100,7 +100,7 @@ def test_page_is_whole_and_loads_nothing(name):
     runs = [
         report(name, solved=solved(), data=Path(name), notes=[name], weights=5),
         report("bare", config=None, notes=["No model."]),
-        report("maze", solved=solved(look=GridLook((4, 5), None, "# SGo"))),
+        report("maze", solved=solved(look=Grid((4, 5), None, "# SGo"))),
         report("fine", solved=solved(failures=0)),
     ]
     text = page(runs)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from hrm.config import load_pretrain_config
-from hrm.training.distributed import Ranks
+from hrm.ranks import Ranks
+from hrm.training.config import load_pretrain_config
 from hrm.training.state import TrainState, train_step
 from tests.models.test_golden import Golden
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hrm.checkpoint import saved_steps, step_dir
-from hrm.config import load_pretrain_config
-from hrm.training.distributed import Ranks
+from hrm.ranks import Ranks
+from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train
 from tests.conftest import SMALL_MODEL
 

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 
 import evaluate as evaluate_script
 from hrm.checkpoint import find_checkpoint, load_checkpoint
-from hrm.config import EvaluateConfig, load_pretrain_config
+from hrm.checkpoint.manifest import write_manifest
+from hrm.cli.evaluate import EvaluateConfig
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.evaluation import evaluate
 from hrm.inference.solver import Solver
-from hrm.manifest import write_manifest
+from hrm.ranks import Ranks
 from hrm.training import loop
-from hrm.training.distributed import Ranks
-from hrm.training.evaluation import evaluate
+from hrm.training.config import load_pretrain_config
 from hrm.training.loop import for_device
 from tests.conftest import ROOT, SMALL_MODEL
 
@@ -281,7 +282,7 @@ def test_evaluate_mistakes(run_script, arguments, words):
 
 
 def test_evaluate_on_other_data(trained, tmp_path, run_script):
-    from hrm.data.sudoku_builder import BuildOptions, build
+    from hrm.tasks.sudoku.builder import BuildOptions, build
 
     build(BuildOptions(tmp_path / "6x6", generate=(2, 3), num_train=5, num_test=5))
     arguments = (f"checkpoint={trained}", f"data_path={tmp_path / '6x6'}", *EVAL_SHORT)

@@ -12,10 +12,10 @@ SCRIPT = """
 import json, os, sys
 sys.path.insert(0, {root!r})
 import torch
-from hrm.config import load_pretrain_config
+from hrm.training.config import load_pretrain_config
 from hrm.device import keep_memory
-from hrm.training.distributed import Ranks
-from hrm.training.evaluation import evaluate
+from hrm.ranks import Ranks
+from hrm.evaluation import evaluate
 from hrm.training.loop import open_data
 from hrm.training.state import TrainState, train_step
 

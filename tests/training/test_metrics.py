@@ -3,7 +3,7 @@
 import json
 from threading import Thread
 
-from hrm.training.metrics import JsonLinesLogger
+from hrm.training.loggers import JsonLinesLogger
 
 
 def test_two_threads_lose_and_repeat_nothing(tmp_path):

@@ -36,8 +36,8 @@ def arguments(data: Path, *more: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def single(data_4x4, tmp_path_factory) -> Path:
     """A run of one process without micro-batches."""
-    from hrm.config import load_pretrain_config
-    from hrm.training.distributed import Ranks
+    from hrm.ranks import Ranks
+    from hrm.training.config import load_pretrain_config
     from hrm.training.loop import train
 
     torch.set_num_threads(1)

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from hrm.checkpoint import saved_steps, step_dir
-from hrm.config import load_pretrain_config
 from hrm.errors import UserError
-from hrm.training.distributed import Ranks
+from hrm.ranks import Ranks
+from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
 from hrm.training.run_folder import cut_metrics
 from hrm.training.snapshot import Staging, _generators, _restore_generators
@@ -232,7 +232,7 @@ def test_newer_checkpoints_are_not_overwritten(whole, data_4x4, tmp_path):
 
 
 def test_other_data_are_noticed(whole, data_4x4, tmp_path):
-    from hrm.data.sudoku_builder import BuildOptions, build
+    from hrm.tasks.sudoku.builder import BuildOptions, build
 
     options = {"generate": (2, 2), "num_train": 100, "num_test": 40, "num_aug": 10}
     build(BuildOptions(tmp_path / "other", seed=1, **options))

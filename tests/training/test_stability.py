@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from hrm.checkpoint import saved_steps
-from hrm.config import load_pretrain_config
 from hrm.errors import TrainingDiverged
 from hrm.models.losses import ACTLossHead
 from hrm.optim import AdamATan2
+from hrm.ranks import Ranks
 from hrm.training import loop
-from hrm.training.distributed import Ranks
+from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
 from hrm.training.state import TrainState, train_step
 from tests.conftest import ROOT, SMALL_MODEL

@@ -1,0 +1,28 @@
+"""Checkpoints: the one owner of what a run leaves on disk."""
+
+from hrm.checkpoint.config import RunConfig, load_config, save_config
+from hrm.checkpoint.folder import (
+    Checkpoint,
+    build_for,
+    load_checkpoint,
+    save_checkpoint,
+    save_predictions,
+)
+from hrm.checkpoint.layout import find_checkpoint, saved_steps, step_dir
+from hrm.checkpoint.weights import load_weights, read_weights
+
+__all__ = [
+    "Checkpoint",
+    "RunConfig",
+    "build_for",
+    "find_checkpoint",
+    "load_checkpoint",
+    "load_config",
+    "load_weights",
+    "read_weights",
+    "save_checkpoint",
+    "save_config",
+    "save_predictions",
+    "saved_steps",
+    "step_dir",
+]

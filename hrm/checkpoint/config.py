@@ -1,0 +1,37 @@
+"""What a checkpoint's configuration must say for its model to be rebuilt and used."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hrm.config import Config, Fraction, PositiveInt, Schema, Seed, validate
+from hrm.models.registry import ArchConfig
+from hrm.plain_yaml import read_yaml, write_yaml
+
+
+class RunConfig(Config):
+    """The part of a run's configuration that outlives training; other keys are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    arch: ArchConfig
+    data_path: Path = Field(description="folder of the data set")
+    global_batch_size: PositiveInt = Field(384, description="rows of a step, over all ranks")
+    seed: Seed = Field(0, description="of the weights, the order of the data and all chance")
+    eval_halt_probability: Fraction = Field(
+        0.0, description="learned halting: and is at least this sure of being right"
+    )
+
+
+def save_config(config: BaseModel, path: Path) -> None:
+    """Write a configuration as YAML, whole or not at all; `load_config` reads it back."""
+    write_yaml(config.model_dump(mode="json"), path)
+
+
+def load_config(path: Path, schema: type[Schema]) -> Schema:
+    """Read an `all_config.yaml`, ours or the original's; keys it lacks take today's defaults.
+
+    Raises:
+        UserError: the file is missing or damaged, or a key is unknown to the schema or wrong.
+    """
+    return validate(schema, read_yaml(path), str(path))

@@ -1,0 +1,219 @@
+"""Checkpoints as a whole: a folder `step_<n>/` that suffices by itself is written and read back."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import hrm.models
+from hrm.checkpoint.config import RunConfig, load_config, save_config
+from hrm.checkpoint.layout import (
+    CONFIG_FILE,
+    EMA_FILE,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    SOURCE_DIR,
+    STEP_NAME,
+    TRAINING_FILE,
+    WEIGHTS_FILE,
+    find_checkpoint,
+    step_dir,
+)
+from hrm.checkpoint.manifest import Damaged, listed_files, verify, write_manifest
+from hrm.checkpoint.training import TrainingRecord, read_values
+from hrm.checkpoint.weights import (
+    check_weights,
+    load_weights,
+    read_weights,
+    save_tensors,
+    without_prefix,
+)
+from hrm.config import WeightsName
+from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
+from hrm.errors import UserError
+from hrm.files import sync
+from hrm.models.hrm import ForwardDtype
+from hrm.models.losses import ACTLossHead
+from hrm.models.registry import build_model
+
+LARGEST_TABLES = 4 * 2**30  # bytes of what a model computes for a sequence length, such as angles
+TABLE_NAME = "model.inner.puzzle_emb.weights"
+
+
+def save_checkpoint(
+    run_dir: Path,
+    step: int,
+    config: RunConfig,
+    metadata: DatasetMetadata,
+    weights: Mapping[str, Tensor],
+    ema_weights: Mapping[str, Tensor] | None = None,
+    record: TrainingRecord | None = None,
+) -> Path:
+    """Write `run_dir/step_<step>/` so that it is either whole or not there.
+
+    Without a record it can be evaluated, but no run can go on from it.
+
+    Raises:
+        UserError: the disk is full or not writable; nothing half-written stays.
+    """
+    final = step_dir(run_dir, step)
+    temporary = run_dir / f".{final.name}-{os.getpid()}"
+    try:
+        temporary.mkdir(parents=True)
+        save_tensors(weights, temporary / WEIGHTS_FILE)
+        if ema_weights is not None:
+            save_tensors(ema_weights, temporary / EMA_FILE)
+        if record is not None:
+            save_tensors(record.tensors, temporary / TRAINING_FILE)
+            (temporary / RECORD_FILE).write_text(json.dumps(record.values, indent=1) + "\n")
+        save_config(config, temporary / CONFIG_FILE)
+        write_metadata(temporary, metadata)
+        copy_model_source(temporary / SOURCE_DIR)
+        write_manifest(temporary)
+        _sync_tree(temporary)
+        temporary.rename(final)
+        sync(run_dir)
+    except OSError as error:
+        raise UserError(f"{final}: checkpoint could not be written ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Path:
+    """Write `predictions.safetensors` into a checkpoint folder (beside a single-file one)."""
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    name = PREDICTIONS_FILE if checkpoint.is_dir() else f"{checkpoint.name}_{PREDICTIONS_FILE}"
+    temporary = folder / f".{name}.tmp"
+    try:
+        save_tensors(predictions, temporary)
+        sync(temporary)
+        temporary.replace(folder / name)
+    except OSError as error:
+        raise UserError(f"{folder / name}: could not be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return folder / name
+
+
+def copy_model_source(target: Path) -> None:
+    """Copy the model's source files, as a record of what made the weights."""
+    source = Path(hrm.models.__file__).parent
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model rebuilt from a checkpoint alone."""
+
+    path: Path
+    step: int | None
+    model: ACTLossHead
+    config: RunConfig
+    metadata: DatasetMetadata
+
+    def in_dtype(self, forward_dtype: ForwardDtype) -> "Checkpoint":
+        """The same weights in a model that computes in another dtype."""
+        arch = self.config.arch.model_copy(update={"forward_dtype": forward_dtype})
+        config = self.config.model_copy(update={"arch": arch})
+        model = build_for(config, self.metadata)
+        model.load_state_dict(self.model.state_dict())
+        return replace(self, model=model, config=config)
+
+
+def load_checkpoint(
+    path: Path, weights: WeightsName = "auto", data_path: Path | None = None
+) -> Checkpoint:
+    """Rebuild the model of a checkpoint, ours or the original's, on the CPU.
+
+    Args:
+        weights: `auto` takes the running average where there is one.
+        data_path: the data set to run it on; the original's checkpoints take the sequence length
+            from it (ours know it themselves).
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or does not fit its configuration.
+    """
+    path = find_checkpoint(path)
+    if path.is_dir():
+        listed = listed_files(path)
+        has_ema = EMA_FILE in listed
+        if weights == "ema" and not has_ema:
+            raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
+        file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
+        try:
+            verify(path, [CONFIG_FILE, METADATA_FILE, file.name, *({RECORD_FILE} & listed)])
+        except Damaged as error:
+            raise Damaged(f"{error}; name another checkpoint") from None
+        if RECORD_FILE in listed:
+            read_values(path)
+        config = load_config(path / CONFIG_FILE, RunConfig)
+        metadata = read_metadata(path)
+        state = read_weights(file)
+    else:
+        if weights == "ema":
+            raise UserError(f"{path}: holds no running average; use weights=raw")
+        config = load_config(path.parent / CONFIG_FILE, RunConfig)
+        file, state = path, read_weights(path)
+        metadata = _foreign_metadata(data_path or config.data_path)
+        table = next((t for name, t in state.items() if name.endswith(TABLE_NAME)), None)
+        if table is not None:
+            metadata = metadata.model_copy(update={"num_puzzle_identifiers": len(table)})
+    _check_sizes(config, metadata, state, file)
+    model = build_for(config, metadata)
+    load_weights(model, state, source=str(file))
+    step = STEP_NAME.fullmatch(path.name)
+    return Checkpoint(path, int(step[1]) if step else None, model, config, metadata)
+
+
+def _check_sizes(
+    config: RunConfig, metadata: DatasetMetadata, state: Mapping[str, Tensor], file: Path
+) -> None:
+    """Compare the model with its weights before it takes any memory.
+
+    Raises:
+        UserError: they do not fit, or the model would be too large.
+    """
+    if config.arch.H_layers + config.arch.L_layers > len(state):
+        raise UserError(f"{file}: holds {len(state)} tensors, too few for the layers of arch")
+    try:
+        with torch.device("meta"):
+            model = build_for(config, metadata)
+    except (RuntimeError, OverflowError, TypeError):
+        raise UserError(f"{file}: the model of {CONFIG_FILE} is too large to be built") from None
+    check_weights(model, without_prefix(state), str(file))
+    tables = sum(t.numel() * t.element_size() for t in model.buffers())
+    if tables - sum(t.numel() * t.element_size() for t in state.values()) > LARGEST_TABLES:
+        raise UserError(f"{file}: seq_len={metadata.seq_len} takes {tables:,} bytes of tables")
+
+
+def _foreign_metadata(data_path: Path) -> DatasetMetadata:
+    for split in ("train", "test"):
+        with suppress(UserError):
+            if (data_path / split / METADATA_FILE).is_file():
+                return read_metadata(data_path / split)
+    raise UserError(f"data_path={data_path}: no data set; name one that fits the checkpoint")
+
+
+def build_for(config: RunConfig, metadata: DatasetMetadata) -> ACTLossHead:
+    """Build the configured model, fresh weights, for a data set."""
+    arch = config.arch.model_dump(exclude={"loss"}) | {
+        "seq_len": metadata.seq_len,
+        "vocab_size": metadata.vocab_size,
+        "num_puzzle_identifiers": metadata.num_puzzle_identifiers,
+        "grid_shape": metadata.inferred_grid_shape(),
+        "box_shape": metadata.inferred_box_shape(),
+        "seed": config.seed,
+    }
+    return build_model(arch, config.arch.loss.model_dump())

@@ -1,0 +1,74 @@
+"""How checkpoints lie on disk: their files' names, and the folders of a run.
+
+    model.safetensors   weights, names as published
+    ema.safetensors     their running average, where the run keeps one
+    all_config.yaml     the run's configuration
+    dataset.json        metadata of the training set; gives vocabulary, length and table size
+    source/             model source files that made it
+    training.safetensors  training.json   all else that resuming needs (`hrm.checkpoint.training`)
+    manifest.json       size and SHA-256 of the files above
+    predictions.safetensors   where evaluation was asked to save its outputs
+
+The original's checkpoints (a single `torch.save` file `step_<n>` with `all_config.yaml` beside it)
+are read as well.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+from hrm.errors import UserError
+
+CONFIG_FILE = "all_config.yaml"
+WEIGHTS_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+PREDICTIONS_FILE = "predictions.safetensors"
+SOURCE_DIR = "source"
+TRAINING_FILE = "training.safetensors"
+RECORD_FILE = "training.json"
+STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
+
+
+def step_dir(run_dir: Path, step: int) -> Path:
+    return run_dir / f"step_{step}"
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Steps of the checkpoint folders in a run's folder, ascending."""
+    return [step for step, path in _numbered(run_dir) if path.is_dir()]
+
+
+def _numbered(run_dir: Path) -> list[tuple[int, Path]]:
+    if not run_dir.is_dir():
+        return []
+    found = [(STEP_NAME.fullmatch(path.name), path) for path in run_dir.iterdir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete what a killed process left of a checkpoint that it was writing or deleting."""
+    for path in run_dir.glob(".step_*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def delete_checkpoint(run_dir: Path, step: int) -> None:
+    """Remove a checkpoint so that it is either whole or gone."""
+    doomed = run_dir / f".{step_dir(run_dir, step).name}-deleted"
+    shutil.rmtree(doomed, ignore_errors=True)
+    step_dir(run_dir, step).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
+    """The checkpoint that `path` names: itself, or the newest `step_<n>` of a run folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.exists():
+        raise UserError(f"{key}={path}: not found; expected a step_<n> folder or file, or a run")
+    if path.is_file() or (path / WEIGHTS_FILE).is_file():
+        return path
+    if not (numbered := _numbered(path)):
+        raise UserError(f"{key}={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
+    return numbered[-1][1]

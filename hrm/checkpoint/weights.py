@@ -1,0 +1,105 @@
+"""Weights: read without executing anything, compared with a model, written."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hrm.errors import UserError
+
+COMPILE_PREFIX = "_orig_mod."
+
+
+def load_weights(
+    model: nn.Module, weights: Mapping[str, Tensor] | str | Path, source: str = "weights"
+) -> None:
+    """Load weights by name, with or without `_orig_mod.`, in place.
+
+    Args:
+        weights: a state dict, a `.safetensors` file, or a file that `torch.save` wrote (read
+            with `weights_only=True`, so nothing in it is executed).
+        source: what to call a state dict in an error.
+
+    Raises:
+        UserError: the file cannot be read; a tensor is missing, unknown or of another shape.
+    """
+    if not isinstance(weights, Mapping):
+        source, weights = str(weights), read_weights(Path(weights))
+    state = without_prefix(weights)
+    check_weights(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Compare names, shapes and kinds with what the model expects; it may be on the meta device.
+
+    Raises:
+        UserError: a tensor is missing, unknown, or of another shape or kind.
+    """
+    expected = model.state_dict()
+    if missing := sorted(expected.keys() - state.keys()):
+        raise UserError(f"{source}: tensor {missing[0]} is missing ({len(missing)} in all)")
+    if unknown := sorted(state.keys() - expected.keys()):
+        raise UserError(f"{source}: tensor {unknown[0]} is unknown ({len(unknown)} in all)")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise UserError(
+                f"{source}: tensor {name} has shape {list(state[name].shape)}, the model "
+                f"expects {list(tensor.shape)}; check arch and data set against the checkpoint"
+            )
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"{source}: tensor {name} holds {state[name].dtype}, not real numbers")
+
+
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A compiled model's names as the model's own."""
+    return {name.replace(COMPILE_PREFIX, ""): tensor for name, tensor in weights.items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` or `torch.save` file without executing anything."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: cannot be read as weights (damaged, or it holds more than tensors; "
+            "code in it is never run)"
+        ) from None
+    except Exception as error:  # damaged bytes raise almost anything out of the readers
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: cannot be read as weights ({reason})") from None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise UserError(f"{path}: does not hold a state dict (name -> tensor)")
+    if not all(_holds_its_values(tensor) for tensor in state.values()):
+        raise UserError(f"{path}: a tensor in it is larger than its values")
+    return dict(state)
+
+
+def _holds_its_values(tensor: Tensor) -> bool:
+    """Whether it takes as much memory as its shape says: neither sparse nor one value repeated."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a `.safetensors` file, readable by everyone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+    path.chmod(0o644)

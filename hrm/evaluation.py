@@ -1,0 +1,189 @@
+"""Evaluation: every puzzle of a split, all ACT steps or learned halting, sharded over the ranks.
+
+What is found out is the business of evaluators, which see each puzzle once, when it halts. They
+keep sums or votes, not logits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hrm.data import PuzzleDataset
+from hrm.data.format import IGNORE_LABEL_ID
+from hrm.data.puzzle_dataset import NamedBatch
+from hrm.device import to_device
+from hrm.metrics import MetricSums
+from hrm.models.losses import ACTLossHead
+from hrm.ranks import Ranks
+from hrm.rollout import Halting, RolloutStep, rollout
+from hrm.tasks import task_of
+
+OutputKey = Literal[
+    "inputs",
+    "labels",
+    "puzzle_identifiers",
+    "predictions",
+    "logits",
+    "q_halt_logits",
+    "q_continue_logits",
+    "steps",
+]
+
+
+@dataclass
+class EvaluationResult:
+    """Metrics over all sets (the task's among them), per set, and the outputs asked for."""
+
+    overall: dict[str, float]
+    per_set: dict[str, dict[str, float]]
+    outputs: dict[str, Tensor] = field(default_factory=dict)  # [examples, …], in data order
+    artefacts: dict[str, Any] = field(default_factory=dict)  # of the task's evaluators, by name
+
+    def named(self) -> dict[str, float]:
+        """As logged: `eval/<name>`, and `eval/<set>/<name>` where there are several sets."""
+        names = {f"eval/{name}": value for name, value in self.overall.items()}
+        if len(self.per_set) > 1:
+            for set_name, metrics in self.per_set.items():
+                names |= {f"eval/{set_name}/{name}": value for name, value in metrics.items()}
+        return names
+
+
+class _Stopped(Exception):
+    """Evaluation is to end early."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: ACTLossHead,
+    dataset: PuzzleDataset,
+    device: torch.device,
+    ranks: Ranks,
+    halting: Halting = "max_steps",
+    output_keys: Iterable[str] = (),
+    must_stop: Callable[[], bool] = lambda: False,
+    halt_probability: float = 0.0,
+) -> EvaluationResult | None:
+    """Run a split and divide every metric by the number of puzzles; halting as of `rollout`.
+
+    `must_stop` is asked whenever a batch is read, as often on every rank; None is returned when it
+    says so. With learned halting ranks take different numbers of ACT steps in between.
+
+    A puzzle's metrics and outputs are those of the step at which it halts. Padding rows count
+    nowhere, so neither the batch size nor the number of ranks changes a result.
+    """
+
+    def batches() -> Iterator[NamedBatch]:
+        for batch in dataset:
+            if must_stop():
+                raise _Stopped
+            yield batch
+
+    per_set = {name: MetricsEvaluator(model) for name in dataset.metadata.sets}
+    of_task = task_of(dataset.metadata).evaluators()
+    outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
+    was_training = model.training
+    model.eval()
+    try:
+        for set_name, of_set in groupby(batches(), key=itemgetter(0)):
+            share = _Share(of_set, ranks, device, drop_padding=halting == "learned")
+            kept: list[tuple[Tensor, dict[str, Tensor]]] = []
+            for step in rollout(model, share, halting, halt_probability):
+                if step.halting.any():
+                    answer = step.select(step.halting)
+                    for evaluator in (per_set[set_name], *of_task):
+                        evaluator.update(answer)
+                    if outputs:
+                        named = named_outputs(answer)
+                        kept.append((answer.index, {key: named[key].cpu() for key in outputs}))
+            for key, parts in outputs.items():
+                parts += share.gather([(index, values[key]) for index, values in kept])
+    except _Stopped:
+        return None
+    finally:
+        model.train(was_training)
+
+    overall = MetricsEvaluator(model)
+    for evaluator in per_set.values():
+        overall.sums.add(evaluator.sums.totals())
+    result = EvaluationResult(
+        overall=overall.reduce(ranks)[0],
+        per_set={name: evaluator.reduce(ranks)[0] for name, evaluator in per_set.items()},
+        outputs={key: torch.cat(parts) for key, parts in outputs.items() if parts},
+    )
+    for own in of_task:
+        metrics, artefacts = own.reduce(ranks)
+        result.overall |= metrics
+        result.artefacts |= artefacts
+    return result
+
+
+class MetricsEvaluator:
+    """The metrics and losses that all tasks have, as means over the puzzles with labels."""
+
+    def __init__(self, model: ACTLossHead):
+        self.sums = MetricSums()
+        self._model = model
+
+    def update(self, step: RolloutStep) -> None:
+        """Take in puzzles that halt in this step."""
+        labels = step.data["labels"]
+        sequence = self._model.sequence_metrics(step.outputs, labels, step.steps)
+        losses = self._model.sequence_losses(step.outputs, labels)
+        labelled = (labels != IGNORE_LABEL_ID).any(-1)
+        values = (sequence | losses).items()
+        self.sums.add({name: torch.where(labelled, v, 0).sum() for name, v in values})
+
+    def reduce(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, Any]]:
+        """Metrics of all ranks; no artefacts."""
+        return self.sums.reduce(ranks), {}
+
+
+def named_outputs(step: RolloutStep) -> dict[str, Tensor]:
+    """What `eval_save_outputs` can name, of every sequence of a step."""
+    predictions = step.outputs["logits"].argmax(-1).to(torch.int32)
+    return {**step.data, **step.outputs, "steps": step.steps, "predictions": predictions}
+
+
+@dataclass
+class _Share:
+    """This rank's rows of a set's batches: a stream of batches, and the way back to data order.
+
+    A rank runs one row at least of every batch, if need be a row of padding: so all ranks have the
+    same metrics, and outputs of the same kind.
+    """
+
+    batches: Iterable[NamedBatch]
+    ranks: Ranks
+    device: torch.device
+    drop_padding: bool  # else the last batch keeps its size, padding included
+    rows: int = 0  # of this rank in a batch
+    sizes: list[int] = field(default_factory=list)  # puzzles in each batch that was read
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for _, batch, size in self.batches:
+            self.rows = len(batch["inputs"])
+            self.sizes.append(size)
+            if self.drop_padding:
+                stop = max(1, size - self.ranks.rank * self.rows)
+                batch = {name: tensor[:stop] for name, tensor in batch.items()}
+            yield to_device(batch, self.device)
+
+    def gather(self, parts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """One tensor of all ranks in data order, [puzzles, …], on rank 0; nothing elsewhere.
+
+        Args:
+            parts: (index in this stream [n], values [n, …]), on the host.
+        """
+        first = parts[0][1]
+        mine = first.new_zeros(len(self.sizes) * self.rows, *first.shape[1:])
+        for index, values in parts:
+            mine[index] = values
+        shares = self.ranks.collect({"": mine}).get("", [])
+        # Rows of all ranks stand in the order: batch, rank, row.
+        by_batch = [share.unflatten(0, (-1, self.rows)) for share in shares]
+        return [torch.stack(by_batch, 1).flatten(0, 2)[: sum(self.sizes)]] if by_batch else []

@@ -1,0 +1,16 @@
+"""Tasks: what is known of a kind of puzzle besides its data. Each is one place to add."""
+
+from hrm.tasks.base import Contradiction, Difficulty, Symmetry, Task
+from hrm.tasks.reading import Notation, PuzzleError
+from hrm.tasks.registry import TASKS, task_of
+
+__all__ = [
+    "TASKS",
+    "Contradiction",
+    "Difficulty",
+    "Notation",
+    "PuzzleError",
+    "Symmetry",
+    "Task",
+    "task_of",
+]

@@ -1,0 +1,1 @@
+"""Sudoku: rules, symmetries, difficulty, generator, builder."""

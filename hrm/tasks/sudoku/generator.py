@@ -1,0 +1,310 @@
+"""Random Sudoku puzzles with one solution, made from random solved grids by taking cells away."""
+
+import math
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from hrm.errors import UserError
+from hrm.tasks.sudoku.rules import BoxShape
+from hrm.tasks.sudoku.symmetry import canonical_hash
+
+DEFAULT_GIVENS = {(2, 2): (4, 7), (2, 3): (18, 18), (3, 2): (18, 18), (3, 3): (40, 40)}
+FEWEST_GIVENS = {(2, 2): 4, (2, 3): 8, (3, 2): 8, (3, 3): 17}  # known to be the least
+MAX_FAILURES_IN_A_ROW = 500
+MAX_REPEATS_IN_A_ROW = 20_000
+BATCH = 64
+_NODES_PER_SIDE = 200
+
+Unit = tuple[int, int, int]
+Puzzles = tuple[np.ndarray, np.ndarray]  # questions and answers, [N, cells] uint8 each
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    side: int
+    units: tuple[Unit, ...]  # of each cell: its row, column and box among 3 * side units
+    members: tuple[tuple[int, ...], ...]  # of each unit: its cells
+
+    @property
+    def all_digits(self) -> int:
+        return (1 << self.side) - 1
+
+
+@lru_cache
+def _geometry(box_shape: BoxShape) -> _Geometry:
+    box_rows, box_columns = box_shape
+    side = box_rows * box_columns
+    units = tuple(
+        (row, side + column, 2 * side + row // box_rows * box_rows + column // box_columns)
+        for row in range(side)
+        for column in range(side)
+    )
+    members = tuple(
+        tuple(cell for cell, own in enumerate(units) if unit in own) for unit in range(3 * side)
+    )
+    return _Geometry(side, units, members)
+
+
+def default_givens(box_shape: BoxShape) -> tuple[int, int]:
+    half = math.prod(box_shape) ** 2 // 2
+    return DEFAULT_GIVENS.get(box_shape, (half, half))
+
+
+def generate_split(
+    box_shape: BoxShape,
+    num_train: int,
+    num_test: int,
+    givens: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> tuple[Puzzles, Puzzles]:
+    """Training and test puzzles; no test puzzle is equivalent to a training puzzle.
+
+    Each class of equivalent puzzles belongs to one split, chosen by lot when it first turns up.
+    Questions within a split are distinct, but may be equivalent.
+
+    Raises:
+        UserError: `givens` cannot be met, or there are not enough different puzzles.
+    """
+    fewest, most = _checked_givens(box_shape, givens)
+    rng = random.Random(f"{seed} {box_shape} {fewest}-{most}")
+    wanted = (num_train, num_test)
+    splits: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+    split_of_class: dict[int, int] = {}
+    repeats = 0
+    while any(len(split) < want for split, want in zip(splits, wanted, strict=True)):
+        batch = [_one_puzzle(box_shape, fewest, most, rng) for _ in range(BATCH)]
+        hashes = canonical_hash(np.array([question for question, _ in batch], np.uint8), box_shape)
+        for (question, answer), puzzle_class in zip(batch, hashes.tolist(), strict=True):
+            missing = [want - len(split) for split, want in zip(splits, wanted, strict=True)]
+            if sum(missing) == 0:
+                break
+            if puzzle_class not in split_of_class:
+                split_of_class[puzzle_class] = _choose_split(missing, splits, rng)
+            own = split_of_class[puzzle_class]
+            if missing[own] == 0 or bytes(question) in splits[own]:
+                repeats += 1
+            else:
+                splits[own][bytes(question)] = bytes(answer)
+                repeats = 0
+        if repeats > MAX_REPEATS_IN_A_ROW:
+            raise UserError(
+                f"--generate {box_shape[0]}x{box_shape[1]} --givens {fewest}-{most}: too few "
+                f"different puzzles for {num_train} training and {num_test} test puzzles (found "
+                f"{len(splits[0])} and {len(splits[1])}); lower --num-train or --num-test, or "
+                "widen --givens"
+            )
+    train, test = (_as_arrays(split, box_shape) for split in splits)
+    return train, test
+
+
+def generate_puzzles(
+    box_shape: BoxShape, count: int, givens: tuple[int, int] | None = None, seed: int = 0
+) -> Puzzles:
+    """`count` distinct puzzles: questions and answers, [count, cells] uint8.
+
+    Raises:
+        UserError: `givens` cannot be met, or there are not enough different puzzles.
+    """
+    return generate_split(box_shape, count, 0, givens, seed)[0]
+
+
+def _checked_givens(box_shape: BoxShape, givens: tuple[int, int] | None) -> tuple[int, int]:
+    fewest, most = default_givens(box_shape) if givens is None else givens
+    box, cells = f"{box_shape[0]}x{box_shape[1]}", math.prod(box_shape) ** 2
+    if not 0 <= fewest <= most <= cells:
+        raise UserError(f"--givens {fewest}-{most}: must be MIN-MAX within 0-{cells} for {box}")
+    least = FEWEST_GIVENS.get(box_shape, 0)
+    if most < least:
+        raise UserError(
+            f"--givens {fewest}-{most}: no puzzle of {box} boxes with fewer than {least} givens "
+            "has just one solution; ask for more"
+        )
+    return fewest, most
+
+
+def _choose_split(
+    missing: list[int], splits: tuple[dict[bytes, bytes], dict[bytes, bytes]], rng: random.Random
+) -> int:
+    """A new class goes where more is missing; a split that has nothing yet comes first."""
+    empty = [own for own in range(2) if missing[own] and not splits[own]]
+    if len(empty) == 1 and splits[1 - empty[0]]:
+        return empty[0]
+    return int(rng.randrange(sum(missing)) >= missing[0])
+
+
+def _as_arrays(split: dict[bytes, bytes], box_shape: BoxShape) -> Puzzles:
+    cells = math.prod(box_shape) ** 2
+    questions, answers = (
+        np.frombuffer(b"".join(grids), np.uint8).reshape(-1, cells)
+        for grids in (split.keys(), split.values())
+    )
+    return questions, answers
+
+
+def _one_puzzle(
+    box_shape: BoxShape, fewest: int, most: int, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    geometry = _geometry(box_shape)
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        answer = _solved_grid(geometry, rng)
+        question = _take_away(geometry, answer, rng.randint(fewest, most), rng)
+        if sum(map(bool, question)) <= most:
+            return question, answer
+    raise UserError(
+        f"--givens {fewest}-{most}: found no such puzzle of {box_shape[0]}x{box_shape[1]} boxes "
+        f"with one solution in {MAX_FAILURES_IN_A_ROW} attempts; ask for more givens"
+    )
+
+
+def _solved_grid(geometry: _Geometry, rng: random.Random) -> list[int]:
+    budget = _NODES_PER_SIDE * geometry.side
+    while True:
+        blanks = list(range(geometry.side**2))
+        rng.shuffle(blanks)
+        grid = [0] * len(blanks)
+        if _fill(geometry, grid, blanks, [0] * (3 * geometry.side), rng, [budget]):
+            return grid
+
+
+def _fill(
+    geometry: _Geometry,
+    grid: list[int],
+    blanks: list[int],
+    used: list[int],
+    rng: random.Random,
+    budget: list[int],
+) -> bool:
+    """Solve `grid` at random in place; False when impossible or the budget of nodes is spent."""
+    if not blanks:
+        return True
+    budget[0] -= 1
+    if budget[0] < 0:
+        return False
+    index, free = _most_constrained(geometry, blanks, used)
+    cell = blanks[index]
+    blanks[index] = blanks[-1]
+    blanks.pop()
+    row, column, box = geometry.units[cell]
+    digits = [digit for digit in range(geometry.side) if free >> digit & 1]
+    rng.shuffle(digits)
+    for digit in digits:
+        bit = 1 << digit
+        used[row] |= bit
+        used[column] |= bit
+        used[box] |= bit
+        grid[cell] = digit + 1
+        if _fill(geometry, grid, blanks, used, rng, budget):
+            return True
+        used[row] ^= bit
+        used[column] ^= bit
+        used[box] ^= bit
+    grid[cell] = 0
+    blanks.append(cell)
+    return False
+
+
+def _most_constrained(geometry: _Geometry, blanks: list[int], used: list[int]) -> tuple[int, int]:
+    """Index in `blanks` of a cell with the fewest possible digits, and those as bits."""
+    units, all_digits = geometry.units, geometry.all_digits
+    best, best_free, fewest = 0, 0, geometry.side + 1
+    for index, cell in enumerate(blanks):
+        row, column, box = units[cell]
+        free = all_digits & ~(used[row] | used[column] | used[box])
+        count = free.bit_count()
+        if count < fewest:
+            best, best_free, fewest = index, free, count
+            if count <= 1:
+                break
+    return best, best_free
+
+
+def _take_away(
+    geometry: _Geometry, answer: list[int], target: int, rng: random.Random
+) -> list[int]:
+    """Blank cells in random order while the solution stays the only one, down to `target`."""
+    question = answer.copy()
+    used = [geometry.all_digits] * (3 * geometry.side)
+    order = list(range(len(answer)))
+    rng.shuffle(order)
+    left = len(answer)
+    blanks: list[int] = []
+    for cell in order:
+        if left <= target:
+            break
+        bit = 1 << (answer[cell] - 1)
+        for unit in geometry.units[cell]:
+            used[unit] ^= bit
+        if _is_forced(geometry, question, cell, bit, used) or not _has_other(
+            geometry, cell, bit, blanks, used
+        ):
+            question[cell] = 0
+            blanks.append(cell)
+            left -= 1
+        else:
+            for unit in geometry.units[cell]:
+                used[unit] |= bit
+    return question
+
+
+def _is_forced(
+    geometry: _Geometry, question: list[int], cell: int, bit: int, used: list[int]
+) -> bool:
+    """Whether the digit is the only one for its cell, or the cell the only one for its digit."""
+    units = geometry.units
+    row, column, box = units[cell]
+    if geometry.all_digits & ~(used[row] | used[column] | used[box]) == bit:
+        return True
+    for unit in (row, column, box):
+        for other in geometry.members[unit]:
+            if not question[other] and other != cell:
+                a, b, c = units[other]
+                if not (used[a] | used[b] | used[c]) & bit:
+                    break
+        else:
+            return True
+    return False
+
+
+def _has_other(
+    geometry: _Geometry, cell: int, bit: int, blanks: list[int], used: list[int]
+) -> bool:
+    """Whether `cell` may hold a digit other than `bit` in some solution."""
+    row, column, box = geometry.units[cell]
+    free = geometry.all_digits & ~(used[row] | used[column] | used[box] | bit)
+    return _try_digits(geometry, cell, free, blanks.copy(), used)
+
+
+def _try_digits(
+    geometry: _Geometry, cell: int, free: int, blanks: list[int], used: list[int]
+) -> bool:
+    row, column, box = geometry.units[cell]
+    while free:
+        bit = free & -free
+        free ^= bit
+        used[row] |= bit
+        used[column] |= bit
+        used[box] |= bit
+        solvable = _is_solvable(geometry, blanks, used)
+        used[row] ^= bit
+        used[column] ^= bit
+        used[box] ^= bit
+        if solvable:
+            return True
+    return False
+
+
+def _is_solvable(geometry: _Geometry, blanks: list[int], used: list[int]) -> bool:
+    if not blanks:
+        return True
+    index, free = _most_constrained(geometry, blanks, used)
+    if not free:
+        return False
+    cell = blanks[index]
+    blanks[index] = blanks[-1]
+    blanks.pop()
+    solvable = _try_digits(geometry, cell, free, blanks, used)
+    blanks.append(cell)
+    return solvable

@@ -1,0 +1,174 @@
+"""What a training run is configured by; the keys of `hrm train`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from hrm.checkpoint.config import RunConfig
+from hrm.config import RECIPES, FileName, Fraction, PositiveInt, compose, defaults_of, validate
+from hrm.device import Compile, DeviceName
+from hrm.errors import UserError
+from hrm.evaluation import OutputKey
+from hrm.models.registry import arch_defaults
+from hrm.optim.groups import OptimConfig
+from hrm.plain_yaml import read_yaml
+from hrm.rollout import Halting
+
+RECIPE = "cfg_pretrain"
+
+
+class PretrainConfig(OptimConfig, RunConfig):
+    """Keys of a run. Those that its checkpoints are used by stand in `RunConfig`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    micro_batch_size: Literal["auto"] | PositiveInt | None = Field(
+        "auto",
+        description="rows per forward pass on one rank; null: all at once; auto: on a CPU few",
+    )
+    epochs: PositiveInt = Field(20000, description="an epoch draws one puzzle of every group")
+    eval_interval: PositiveInt | None = Field(
+        2000, description="epochs between evaluations, divides epochs; null: only at the end"
+    )
+    puzzle_emb_dropout: Fraction = Field(
+        0.1, description="share of rows trained without identity, where the blank is negative"
+    )
+    max_skipped_steps: PositiveInt = Field(
+        10, description="steps in a row with a loss or gradient that is not finite"
+    )
+
+    eval_halting: Halting = Field(
+        "max_steps", description="or learned: each puzzle stops when the model says so"
+    )
+    eval_save_outputs: tuple[OutputKey, ...] = Field(
+        (), description="e.g. [inputs,labels,predictions,logits,q_halt_logits,steps]"
+    )
+    early_stop: PositiveInt | None = Field(
+        None, description="evaluations without a better one before the run ends"
+    )
+
+    checkpoint_interval: int | str | None = Field(
+        "10min", description="or a number of steps; null: only at each evaluation"
+    )
+    checkpoint_every_eval: bool = Field(False, description="keep those of all evaluations")
+    keep_checkpoints: PositiveInt | None = Field(
+        3, description="else so many of the last, and the best; null: all"
+    )
+    resume: Literal["auto"] | Path | None = Field(
+        None, description="auto: resume run_name, or start it; or the path of a checkpoint"
+    )
+
+    project_name: FileName | None = Field(None, description="null: name of the data folder")
+    run_name: FileName | None = Field(None, description="null: architecture, date and time")
+    checkpoint_path: Path | None = Field(
+        None, description="null: checkpoints/<project_name>/<run_name>"
+    )
+    overwrite: bool = Field(False, description="replace an earlier run of the same name")
+    logger: Literal["none", "wandb"] = Field(
+        "none", description="or wandb; metrics.jsonl is written in any case"
+    )
+    log_interval: PositiveInt = Field(
+        1, description="steps per line of metrics.jsonl; each costs a message between ranks"
+    )
+    progress: bool = Field(True, description="show a progress bar")
+
+    device: DeviceName = Field("auto", description="cuda, mps or cpu")
+    compile: Compile = Field("auto", description="true, false; auto: where there is a compiler")
+    rank_timeout: PositiveInt = Field(
+        600, description="seconds after which a process that does not answer is given up"
+    )
+
+    @field_validator("checkpoint_interval")
+    @classmethod
+    def _is_steps_or_minutes(cls, value: int | str | None) -> int | str | None:
+        minutes = re.fullmatch(r"(\d+(?:\.\d+)?)min", value) if isinstance(value, str) else None
+        if value is None or (isinstance(value, int) and value > 0):
+            return value
+        if minutes is None or float(minutes[1]) == 0:
+            raise ValueError(f"{value!r} is neither a number of steps nor minutes such as 10min")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> "PretrainConfig":
+        if self.resume is not None and self.overwrite:
+            raise ValueError("resume and overwrite=true exclude each other")
+        if self.resume == "auto" and self.run_name is None and self.checkpoint_path is None:
+            raise ValueError("resume=auto needs run_name, so that the run can be found again")
+        if self.epochs % self.epochs_per_iteration:
+            raise ValueError(
+                f"epochs={self.epochs} is not a multiple of eval_interval={self.eval_interval}"
+            )
+        return self
+
+    @property
+    def epochs_per_iteration(self) -> int:
+        """Epochs between evaluations; all of them without `eval_interval`."""
+        return self.eval_interval or self.epochs
+
+    @property
+    def iterations(self) -> int:
+        return self.epochs // self.epochs_per_iteration
+
+    @property
+    def checkpoint_steps(self) -> int | None:
+        """Steps between checkpoints, where they are counted in steps."""
+        return self.checkpoint_interval if isinstance(self.checkpoint_interval, int) else None
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints, where they are counted in minutes."""
+        if not isinstance(self.checkpoint_interval, str):
+            return None
+        return 60 * float(self.checkpoint_interval.removesuffix("min"))
+
+    @property
+    def project(self) -> str:
+        """`project_name`, else the name of the data set's folder."""
+        return self.project_name or self.data_path.resolve().name or "data"
+
+    @property
+    def run_dir(self) -> Path:
+        """`checkpoint_path`, else `checkpoints/<project>/<run>`; the run must be named by then."""
+        assert self.run_name is not None
+        return self.checkpoint_path or Path("checkpoints") / self.project / self.run_name
+
+    def local_micro_batch_size(self, ranks: int) -> int:
+        """Rows per forward pass on one rank; all of them where it is left to the device.
+
+        Raises:
+            UserError: the batch is not divisible by the ranks, or the share by the micro-batch.
+        """
+        if self.global_batch_size % ranks:
+            raise UserError(
+                f"global_batch_size={self.global_batch_size} is not divisible by {ranks} ranks"
+            )
+        local = self.global_batch_size // ranks
+        micro = self.micro_batch_size if isinstance(self.micro_batch_size, int) else local
+        if local % micro:
+            raise UserError(
+                f"micro_batch_size={micro} does not divide the {local} rows of each rank "
+                f"(global_batch_size={self.global_batch_size}, {ranks} ranks)"
+            )
+        return micro
+
+
+def load_pretrain_config(
+    overrides: Sequence[str], config_name: str = RECIPE, config_dir: Path = RECIPES
+) -> PretrainConfig:
+    """A recipe with overrides (`key=value`); raises `UserError` as `hrm.config.compose`."""
+    defaults: dict[str, dict[str, Any]] = {"schema": defaults_of(PretrainConfig)}
+    defaults |= {f"arch/{name}_schema": values for name, values in arch_defaults().items()}
+    return compose(PretrainConfig, overrides, config_name, defaults, config_dir)
+
+
+def load_train_config(path: Path) -> PretrainConfig:
+    """Read a run's `all_config.yaml` whole; keys it lacks take today's defaults.
+
+    Raises:
+        UserError: the file is missing or damaged, or a key is unknown or wrong.
+    """
+    values = {"eval_interval": None}  # today's default need not divide the saved epochs
+    return validate(PretrainConfig, values | read_yaml(path), str(path))

@@ -1,0 +1,149 @@
+"""Where metrics go: `metrics.jsonl`, and Weights & Biases where it is asked for."""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+TIMINGS_FILE = "timings.jsonl"
+
+
+class Logger(Protocol):
+    """Where metrics go."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLinesLogger:
+    """One JSON object per line: {"step": n, name: value, …}; written line by line.
+
+    Lines that cannot be written (a full disk) are told once, do not stop training, and are
+    written when there is room again; none is ever written in part.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._told = False
+        self._lock = Lock()  # a checkpoint's thread writes what is pending, too
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Go on at the end of the file, which something else may have cut."""
+        self.path.touch()
+        self._size = self.path.stat().st_size
+        self._pending = ""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        with self._lock:
+            self._pending += json.dumps({"step": step, **metrics}) + "\n"
+        try:
+            self.write_pending()
+        except OSError as error:
+            if not self._told:
+                print(f"{self.path}: {error.strerror}; training goes on", file=sys.stderr)
+            self._told = True
+
+    def write_pending(self) -> None:
+        """Write the lines that could not be written before.
+
+        Raises:
+            OSError: there is no room for them.
+        """
+        with self._lock:
+            if self._pending:
+                self._append(self._pending.encode())
+            self._pending = ""
+
+    def _append(self, data: bytes) -> None:
+        """Write all of it or nothing."""
+        with self.path.open("r+b", buffering=0) as file:
+            file.seek(self._size)
+            try:
+                written = file.write(data)
+            except OSError:
+                written = 0
+            if written < len(data):
+                file.truncate(self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._size += written
+
+    def close(self) -> None:
+        """Every line is in the file already."""
+
+
+class WandbLogger:
+    """Weights & Biases; offline without a login. Its failures are told once and never raised."""
+
+    def __init__(
+        self,
+        project: str,
+        run_name: str,
+        config: dict[str, Any],
+        run_dir: Path,
+        source_dir: Path,
+        run_id: str | None = None,
+    ):
+        self._run: Any = None
+        try:
+            wandb: Any = import_module("wandb")
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_login() else "offline")
+            settings = wandb.Settings(silent=True, init_timeout=30)
+            self._run = wandb.init(
+                project=project,
+                name=run_name,
+                config=config,
+                dir=str(run_dir),
+                mode=mode,
+                settings=settings,
+                **({} if run_id is None else {"id": run_id, "resume": "allow"}),
+            )
+            self._run.log_code(str(source_dir))
+        except Exception as error:
+            self._give_up(error)
+
+    @property
+    def run_id(self) -> str | None:
+        """By which W&B knows the run; None when it has stopped."""
+        return None if self._run is None else self._run.id
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        if self._run is not None:
+            try:
+                self._run.log(dict(metrics), step=step)
+            except Exception as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        if self._run is not None:
+            try:
+                self._run.finish()
+            except Exception as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        print(f"wandb stopped ({error}); training goes on without it", file=sys.stderr)
+
+
+def _has_wandb_login() -> bool:
+    """An API key in the environment, or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc().hosts
+    except (OSError, NetrcParseError):
+        return False
+
+
+def prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,198 @@
+"""When checkpoints are written, and which are kept; the writing itself goes on beside training."""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+
+import hrm
+from hrm.checkpoint import save_checkpoint
+from hrm.checkpoint.layout import RECORD_FILE, delete_checkpoint, saved_steps, step_dir
+from hrm.checkpoint.training import Snapshot
+from hrm.data.format import DatasetMetadata
+from hrm.errors import UserError
+from hrm.files import sync
+from hrm.ranks import Ranks
+from hrm.training.config import PretrainConfig
+from hrm.training.loggers import JsonLinesLogger
+from hrm.training.snapshot import Staging, expected_bytes, take
+from hrm.training.state import TrainState
+
+
+class Checkpoints:
+    """Takes snapshots of a run and lets a thread write them.
+
+    Training waits for the copy of the state, and for the write of the checkpoint before, should
+    that still go on. One that cannot be written is told, and training goes on.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        metadata: DatasetMetadata,
+        ranks: Ranks,
+        metrics: JsonLinesLogger | None,
+        timings: JsonLinesLogger | None,
+        say: Callable[[str], None],
+        record: dict[str, Any],
+    ):
+        """
+        Args:
+            metrics, timings: rank 0's logs; every line of `metrics` is on disk before a
+                checkpoint is.
+            say: prints a line above the progress bar.
+            record: values that every checkpoint records.
+        """
+        self._config, self._metadata, self._ranks = config, metadata, ranks
+        self._metrics, self._timings, self._say = metrics, timings, say
+        self._record = record | {"code": code_version()}
+        self._staging = Staging()
+        self._thread: Thread | None = None
+        self._error: UserError | None = None
+        self._written: int | None = None  # newest step on disk
+        self._time = time.monotonic()
+
+    def reserve(self, state: TrainState) -> None:
+        """Get memory for snapshots, beside the first steps."""
+        if self._ranks.is_first:
+            size = expected_bytes(state, self._config.global_batch_size)
+            self._staging.reserve(size, pinned=state.stability.in_a_row.is_cuda)
+
+    def begin_after(self, step: int) -> None:
+        """The checkpoint of this step is on disk already."""
+        self._written, self._error, self._time = step, None, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether the interval in steps is over; every rank says the same."""
+        every = self._config.checkpoint_steps
+        return every is not None and step % every == 0
+
+    def is_overdue(self) -> bool:
+        """Whether the interval in minutes is over on this rank."""
+        every = self._config.checkpoint_seconds
+        return every is not None and time.monotonic() - self._time >= every
+
+    def save(self, state: TrainState, wait: bool = False, keep: bool = False) -> None:
+        """Write a checkpoint of this step, unless there is one. All ranks call it.
+
+        Args:
+            wait: until it is written.
+            keep: never delete it.
+
+        Raises:
+            UserError: with `wait`, it or the metrics could not be written.
+        """
+        self._time = time.monotonic()
+        if self._ranks.agree(lambda: self._is_missing(state.step)):
+            more = self._record | {"keep": keep}
+            snapshot = take(state, self._ranks, self._staging, more)
+            if snapshot is not None:
+                stall = time.monotonic() - self._time
+                self._thread = Thread(target=self._write, args=(snapshot, stall, wait), daemon=True)
+                self._thread.start()
+        if wait:
+            self._ranks.agree(lambda: self._settle(state.step))
+
+    def finish(self) -> None:
+        """Wait for what goes on beside training, if anything."""
+        self._staging.wait()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    def finish_unless_interrupted(self, error_class: type[BaseException] | None, *_: Any) -> None:
+        """For an exit stack: a second Ctrl-C ends at once."""
+        if error_class is not KeyboardInterrupt:
+            self.finish()
+
+    def _is_missing(self, step: int) -> bool:
+        self.finish()
+        return self._written != step
+
+    def _settle(self, step: int) -> None:
+        """Everything is on disk, with the metrics that were logged since; else raise."""
+        self.finish()
+        if self._error is not None:
+            raise self._error
+        self._sync_metrics(step)
+
+    def _write(self, snapshot: Snapshot, stall: float, is_awaited: bool) -> None:
+        step, run_dir = snapshot.record.values["step"], self._config.run_dir
+        start = time.monotonic()
+        self._error = None
+        try:
+            self._sync_metrics(step)
+            parts = (snapshot.weights, snapshot.ema, snapshot.record)
+            save_checkpoint(run_dir, step, self._config, self._metadata, *parts)
+            self._written = step
+            if snapshot.record.values["is_sound"]:
+                self._delete_old(snapshot.record.values["best_step"])
+        except Exception as error:  # whatever it is, training goes on, and hears of it
+            final = step_dir(run_dir, step)
+            told = error if isinstance(error, UserError) else f"{final}: not written ({error!r})"
+            self._error = UserError(str(told))
+            if not is_awaited:
+                self._say(f"warning: {told}; training goes on")
+        else:
+            seconds = {"checkpoint_stall": stall, "checkpoint_write": time.monotonic() - start}
+            if self._timings is not None:
+                self._timings.log(seconds, step)
+
+    def _sync_metrics(self, step: int) -> None:
+        if self._metrics is not None:
+            try:
+                self._metrics.write_pending()
+                sync(self._metrics.path)
+            except OSError as error:
+                final = step_dir(self._config.run_dir, step)
+                raise UserError(
+                    f"{final}: checkpoint could not be written ({self._metrics.path}: "
+                    f"{error.strerror})"
+                ) from None
+
+    def _delete_old(self, best_step: int | None) -> None:
+        """Keep the newest, the best, and those that were asked for.
+
+        Never called after an unsound step, which may have to be gone back from.
+        """
+        run_dir, keep = self._config.run_dir, self._config.keep_checkpoints
+        if keep is None:
+            return
+        for step in saved_steps(run_dir)[:-keep]:
+            if step != best_step and not _is_kept(step_dir(run_dir, step)):
+                try:
+                    delete_checkpoint(run_dir, step)
+                except OSError as error:
+                    self._say(f"warning: {step_dir(run_dir, step)}: not deleted ({error.strerror})")
+
+
+def _is_kept(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / RECORD_FILE).read_bytes())["keep"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return True  # what cannot be read is not ours to delete
+
+
+@cache
+def code_version() -> dict[str, str | None]:
+    """Versions of this package, its commit where it is a checkout, torch and Python."""
+    command = ["git", "-C", str(Path(hrm.__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        commit = found.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "hrm": version("hrm"),
+        "commit": commit,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,55 @@
+"""Evaluates the data of `test_evaluation.py` on the ranks that torchrun starts; saves the outcome.
+
+python evaluation_worker.py DATA GLOBAL_BATCH_SIZE OUTPUT.pt
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from hrm.evaluation import evaluate
+from hrm.ranks import Ranks
+from tests.training.test_evaluation import CPU, KEYS, make_model, open_data
+
+
+def outcome(data: Path, batch_size: int, halting: str, ranks: Ranks) -> dict:
+    model, dataset = make_model(), open_data(data, batch_size, ranks)
+    calls = []
+    model.model.register_forward_hook(lambda *call: calls.append(1))
+    result = evaluate(model, dataset, CPU, ranks, halting, KEYS)
+    act_steps = len(calls)
+
+    asked = 0
+
+    def must_stop() -> bool:
+        """Rank 1 is told so when it asks for the second time."""
+        nonlocal asked
+        asked += 1
+        return bool(ranks.maximum(int(ranks.rank == 1 and asked == 2))[0])
+
+    assert (
+        evaluate(model, open_data(data, batch_size, ranks), CPU, ranks, halting, (), must_stop)
+        is None
+    )
+    gathered = ranks.gather_rows(torch.tensor([[act_steps, asked]]))
+    return {
+        "result": asdict(result),
+        "act_steps": gathered[:, 0].tolist(),
+        "asked_until_stop": gathered[:, 1].tolist(),
+    }
+
+
+def main() -> None:
+    data, batch_size, output = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)
+    ranks = Ranks.from_environment()
+    with ranks.connected():
+        outcomes = {h: outcome(data, batch_size, h, ranks) for h in ("max_steps", "learned")}
+        if ranks.is_first:
+            torch.save(outcomes, output)
+
+
+if __name__ == "__main__":
+    main()

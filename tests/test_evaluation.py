@@ -1,0 +1,189 @@
+"""Evaluation of a stream: metrics, outputs and steps are those of a plain loop over puzzles."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hrm
+from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.format import DatasetMetadata, PuzzleArrays, write_arrays, write_metadata
+from hrm.evaluation import EvaluationResult, evaluate
+from hrm.ranks import Ranks
+from tests.conftest import ROOT
+
+SETS = {"easy": 45, "hard": 21}
+ALONE, CPU = Ranks(0, 1, 0), torch.device("cpu")
+KEYS = ("inputs", "labels", "puzzle_identifiers", "predictions", "logits", "q_halt_logits", "steps")
+MAXIMUM = 6
+ARCH = {
+    "seq_len": 4,
+    "vocab_size": 5,
+    "num_puzzle_identifiers": 8,
+    "hidden_size": 8,
+    "num_heads": 2,
+    "expansion": 1,
+    "H_layers": 1,
+    "L_layers": 1,
+    "H_cycles": 1,
+    "L_cycles": 1,
+    "halt_max_steps": MAXIMUM,
+    "halt_exploration_prob": 0.0,
+    "pos_encodings": "learned",
+    "puzzle_emb_ndim": 8,
+    "forward_dtype": "float32",
+}
+
+
+def make_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = hrm.build_model(ARCH, {"loss_type": "softmax_cross_entropy"}).eval()
+    with torch.no_grad():
+        model.model.inner.q_head.weight.normal_()
+        model.model.inner.q_head.bias.zero_()
+        model.model.inner.puzzle_emb.weights.normal_()
+    return model
+
+
+def write_data(folder: Path) -> None:
+    """Two sets; the label 0 is ignored, and puzzle 3 of each set has no other."""
+    split, rng = folder / "test", np.random.default_rng(0)
+    split.mkdir(parents=True)
+    for name, puzzles in SETS.items():
+        labels = rng.integers(5, size=(puzzles, 4), dtype=np.uint8)
+        labels[3] = 0
+        arrays = PuzzleArrays(
+            inputs=rng.integers(5, size=(puzzles, 4), dtype=np.uint8),
+            labels=labels,
+            puzzle_identifiers=rng.integers(8, size=puzzles, dtype=np.int32),
+            puzzle_indices=np.arange(puzzles + 1, dtype=np.int32),
+            group_indices=np.arange(puzzles + 1, dtype=np.int32),
+        )
+        write_arrays(split, name, arrays)
+    metadata = DatasetMetadata(
+        vocab_size=5,
+        seq_len=4,
+        num_puzzle_identifiers=8,
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=-1,
+        total_groups=sum(SETS.values()),
+        mean_puzzle_examples=1.0,
+        sets=tuple(SETS),
+    )
+    write_metadata(split, metadata)
+
+
+def open_data(folder: Path, batch_size: int, ranks: Ranks = ALONE) -> PuzzleDataset:
+    config = PuzzleDatasetConfig(
+        seed=0,
+        dataset_path=folder,
+        global_batch_size=batch_size,
+        test_set_mode=True,
+        epochs_per_iter=1,
+        rank=ranks.rank,
+        num_replicas=ranks.size,
+    )
+    return PuzzleDataset(config, split="test")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@torch.inference_mode()
+def plain(data: Path, halting: str) -> EvaluationResult:
+    """One puzzle after another, by calling the model again and again."""
+    model, per_set = make_model(), {}
+    outputs: dict[str, list[torch.Tensor]] = {key: [] for key in KEYS}
+    for set_name, batch, _ in open_data(data, 1):
+        carry = model.initial_carry(batch)
+        for number in range(1, MAXIMUM + 1):
+            carry, out = model.model(carry, batch)
+            wants = (out["q_halt_logits"] > out["q_continue_logits"]).item()
+            if number == MAXIMUM or (wants and halting == "learned"):
+                break
+        labels = batch["labels"]
+        if (labels >= 0).any():
+            values = model.sequence_metrics(out, labels, carry.steps)
+            values |= model.sequence_losses(out, labels)
+            per_set.setdefault(set_name, []).append({n: v.item() for n, v in values.items()})
+        out |= batch | {"predictions": out["logits"].argmax(-1).int(), "steps": carry.steps}
+        for key in KEYS:
+            outputs[key].append(out[key])
+
+    def mean(values: list[dict[str, float]]) -> dict[str, float]:
+        means = {n: float(np.mean([v[n] for v in values])) for n in values[0]}
+        return means | {"count": len(values)}
+
+    return EvaluationResult(
+        overall=mean([values for of_set in per_set.values() for values in of_set]),
+        per_set={name: mean(values) for name, values in per_set.items()},
+        outputs={key: torch.cat(parts) for key, parts in outputs.items()},
+    )
+
+
+def assert_same(result: EvaluationResult, expected: EvaluationResult) -> None:
+    assert result.overall == pytest.approx(expected.overall, rel=1e-5)
+    assert result.per_set.keys() == expected.per_set.keys()
+    for name, metrics in result.per_set.items():
+        assert metrics == pytest.approx(expected.per_set[name], rel=1e-5)
+    for key, rows in result.outputs.items():
+        assert rows.dtype == expected.outputs[key].dtype
+        torch.testing.assert_close(rows, expected.outputs[key])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16, 45, 64])
+@pytest.mark.parametrize("halting", ["max_steps", "learned"])
+def test_a_stream_equals_one_puzzle_after_another(data, halting, batch_size):
+    expected = plain(data, halting)
+    assert expected.per_set["easy"]["count"] == SETS["easy"] - 1  # one is without labels
+    assert len(set(expected.outputs["steps"].tolist())) == (1 if halting == "max_steps" else 6)
+    model = make_model()
+    result = evaluate(model, open_data(data, batch_size), CPU, ALONE, halting, KEYS)
+    assert_same(result, expected)
+
+
+@pytest.mark.parametrize("batch_size, rows", [(32, 64 + 32), (128, 128 + 128)])
+def test_padding_is_not_computed_on_with_learned_halting(data, batch_size, rows):
+    for halting, first in (("max_steps", rows * MAXIMUM), ("learned", sum(SETS.values()))):
+        model, computed = make_model(), []
+        with torch.no_grad():
+            model.model.inner.q_head.bias.copy_(torch.tensor([100.0, -100.0]))
+        hook = partial(lambda computed, *call: computed.append(len(call[2][0].halted)), computed)
+        model.model.register_forward_hook(hook)
+        evaluate(model, open_data(data, batch_size), CPU, ALONE, halting)
+        assert sum(computed) == first
+
+
+@pytest.mark.parametrize("halting", ["max_steps", "learned"])
+def test_it_ends_when_told_and_leaves_the_model_as_it_was(data, halting):
+    model, answers = make_model().train(), iter([False, False, True])
+    result = evaluate(
+        model, open_data(data, 16), CPU, ALONE, halting, must_stop=lambda: next(answers)
+    )
+    assert result is None and model.training and next(answers, None) is None
+
+
+@pytest.mark.parametrize("batch_size", [8, 32, 64])
+def test_two_ranks(data, tmp_path, run_script, batch_size):
+    """Batches of 64 leave rank 1 little in the first set and nothing but padding in the second."""
+    output = tmp_path / "outcome.pt"
+    result = run_script(
+        "tests/training/evaluation_worker.py",
+        *map(str, (data, batch_size, output)),
+        ranks=2,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    outcome = torch.load(output, weights_only=True)
+    for halting in ("max_steps", "learned"):
+        assert_same(EvaluationResult(**outcome[halting]["result"]), plain(data, halting))
+        steps = outcome[halting]["act_steps"]  # of each rank
+        assert (steps[0] == steps[1]) == (halting == "max_steps"), steps
+        assert outcome[halting]["asked_until_stop"] == [2, 2]

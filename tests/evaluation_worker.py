@@ -11,7 +11,7 @@ import torch
 
 from hrm.evaluation import evaluate
 from hrm.ranks import Ranks
-from tests.training.test_evaluation import CPU, KEYS, make_model, open_data
+from tests.test_evaluation import CPU, KEYS, make_model, open_data
 
 
 def outcome(data: Path, batch_size: int, halting: str, ranks: Ranks) -> dict:

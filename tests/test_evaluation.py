@@ -175,7 +175,7 @@ def test_two_ranks(data, tmp_path, run_script, batch_size):
     """Batches of 64 leave rank 1 little in the first set and nothing but padding in the second."""
     output = tmp_path / "outcome.pt"
     result = run_script(
-        "tests/training/evaluation_worker.py",
+        "tests/evaluation_worker.py",
         *map(str, (data, batch_size, output)),
         ranks=2,
         env={"PYTHONPATH": str(ROOT)},

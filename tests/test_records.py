@@ -80,5 +80,14 @@ def test_refuses_numbers_that_no_metric_has(tmp_path, name, value):
 
 def test_newest_and_best_records():
     assert last_of(RECORDS, "eval") is RECORDS[3] and last_of(RECORDS, "train") is RECORDS[2]
-    assert best_evaluation(RECORDS) is RECORDS[1]
-    assert last_of(RECORDS[:1], "eval") == {} and best_evaluation(RECORDS[:1]) is None
+    assert best_evaluation(RECORDS, "exact_accuracy") is RECORDS[1]
+    assert (
+        last_of(RECORDS[:1], "eval") == {}
+        and best_evaluation(RECORDS[:1], "exact_accuracy") is None
+    )
+
+
+def test_the_best_is_by_the_metric_that_is_asked_for():
+    assert best_evaluation(RECORDS, "unknown") is None
+    scored = [r | {"eval/score": -r["step"]} for r in RECORDS if "eval/exact_accuracy" in r]
+    assert best_evaluation(scored, "score") is scored[0]

@@ -11,6 +11,7 @@ from PIL import Image, ImageColor
 
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import Grid
+from hrm.tasks import task_of
 from hrm.viz import draw_grid, legend, plot_learning_curves, side_by_side, wants_color
 from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG
 from hrm.viz.picture import (
@@ -109,8 +110,8 @@ def test_maze_draws_walls_and_marks_the_path():
         ({"symbols": ".1234", "vocab_size": 5, "seq_len": 16}, SMALL),
         ({}, Grid((9, 9), (3, 3), ".123456789")),
         ({"vocab_size": 11}, Grid((9, 9), (3, 3), "_.123456789")),
-        ({"vocab_size": 6, "seq_len": 900}, Grid((30, 30), None, "_# SGo")),
-        ({"vocab_size": 6, "seq_len": 625}, Grid((25, 25), None, "_# SGo")),
+        ({"vocab_size": 6, "seq_len": 900}, Grid((30, 30), None, "_# SGo", wall="#")),
+        ({"vocab_size": 6, "seq_len": 625}, Grid((25, 25), None, "_# SGo", wall="#")),
         ({"vocab_size": 6, "seq_len": 16}, Grid((4, 4), (2, 2), "_.1234")),
         ({"vocab_size": 12, "seq_len": 900}, Grid((30, 30), None, "0123456789AB")),
         ({"vocab_size": 3, "seq_len": 5}, Grid((1, 5), None, "012")),
@@ -118,14 +119,7 @@ def test_maze_draws_walls_and_marks_the_path():
     ],
 )
 def test_look_is_stated_or_inferred(changes, expected):
-    assert Grid.from_metadata(metadata(**changes)) == expected
-
-
-def test_sudoku_is_known_by_boxes_and_digits():
-    assert SMALL.is_sudoku
-    assert Grid((9, 9), (3, 3), "_.123456789").is_sudoku
-    assert not Grid((30, 30), None, "_# SGo").is_sudoku
-    assert not Grid((4, 4), (2, 2), ".abcd").is_sudoku
+    assert task_of(metadata(**changes)).grid == expected
 
 
 def test_two_sudokus_fit_side_by_side_into_100_columns():

@@ -11,7 +11,6 @@ so that another number of ranks, or other micro-batches, can resume from them.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from hrm.checkpoint.layout import (
 from hrm.checkpoint.manifest import Damaged, listed_files, verify
 from hrm.checkpoint.weights import read_weights
 from hrm.errors import UserError, first_mistake
+from hrm.records import BEYOND_ANY_METRIC
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 LARGEST_JOB = 2**20  # ranks
@@ -85,7 +85,7 @@ class Values(Counters):
         if isinstance(values, Mapping):
             best = best_value(values)
             is_number = isinstance(best, int | float) and not isinstance(best, bool)
-            if best is not None and not (is_number and math.isfinite(best)):
+            if best is not None and not (is_number and abs(best) < BEYOND_ANY_METRIC):
                 raise ValueError("the best evaluation is not a number")
         return values
 

@@ -27,7 +27,7 @@ from hrm.training.run_folder import prepare
 from hrm.training.state import TrainState
 from tests.conftest import SMALL_MODEL
 
-from .mutations import BYTE_MUTATIONS, NASTY_VALUES, Rng, assert_one_line, pick
+from ..mutations import BYTE_MUTATIONS, NASTY_VALUES, Rng, assert_one_line, pick
 
 CASES = 700
 ALONE = Ranks(0, 1, 0)

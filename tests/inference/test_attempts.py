@@ -1,72 +1,27 @@
-"""Symmetric versions and other starts: mapped back exactly, and only ever a better answer."""
+"""Symmetric versions and other starts: asked for in order, and only ever a better answer."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hrm.data.grid import Grid
 from hrm.errors import UserError
-from hrm.inference.attempts import other_start, symmetries
-from hrm.inference.solver import _keep_better
-from hrm.tasks.sudoku.rules import is_valid_solution
+from hrm.inference.attempts import Attempt, best_of, plan_attempts
+from hrm.tasks import task_of
 
-from .test_solver import SOLVED, by_hand, make_solver
+from .test_solver import SOLVED, by_hand, make_solver, metadata
 
-SUDOKU = Grid((4, 4), (2, 2), ".1234")
-WIDE = Grid((6, 6), (2, 3), ".123456")
-PADDED = Grid((4, 4), (2, 2), "_.1234")
-MAZE = Grid((5, 5), None, "_# SGo")
+SUDOKU = task_of(metadata())
 
 
-@given(look=st.sampled_from([SUDOKU, WIDE, PADDED, MAZE]), seed=st.integers(0, 2**32))
-def test_a_version_is_undone_exactly(look, seed):
-    vocab_size, cells = len(look.symbols), look.shape[0] * look.shape[1]
-    rng = np.random.default_rng(seed)
-    puzzles = rng.integers(vocab_size, size=(3, cells)).astype(np.int32)
-    probabilities = rng.random((3, cells, vocab_size))
-    for symmetry in symmetries(look, 3, vocab_size, seed):
-        version = symmetry.apply(puzzles)
-        assert version.dtype == np.int32
-        np.testing.assert_array_equal(symmetry.undo(version), puzzles)
-        back = symmetry.undo_probabilities(probabilities)
-        for cell in range(cells):
-            for token in range(vocab_size):
-                theirs = probabilities[:, cell, symmetry.tokens[token]]
-                np.testing.assert_array_equal(back[:, symmetry.place[cell], token], theirs)
-        np.testing.assert_array_equal(symmetry.undo_cells(probabilities.max(-1)), back.max(-1))
-
-
-@given(seed=st.integers(0, 2**32))
-def test_versions_of_a_solved_grid_are_solved(seed):
-    grid = np.array([[int(c) for c in SOLVED]])
-    for symmetry in symmetries(SUDOKU, 4, 5, seed):
-        assert is_valid_solution(symmetry.apply(grid), (2, 2)).all()
-
-
-def test_versions_of_a_maze_are_the_seven_others():
-    places = {tuple(symmetry.place) for symmetry in symmetries(MAZE, 7, 6, 0)}
-    assert len(places) == 7 and tuple(range(25)) not in places
-    with pytest.raises(UserError, match="votes=9: a maze has 8"):
-        symmetries(MAZE, 8, 6, 0)
-
-
-def test_other_tasks_have_no_known_symmetry():
-    with pytest.raises(UserError, match="votes: .* Sudoku and square mazes only"):
-        symmetries(Grid((1, 7), None, "0123"), 1, 4, 0)
-
-
-def test_another_start_state_is_used_and_put_back():
+def test_another_start_state_is_used_and_the_own_one_stays():
     solver = make_solver()
     inner = solver.model.model.inner
     puzzles = np.random.default_rng(0).integers(5, size=(4, 16))
     before = inner.H_init.clone(), inner.L_init.clone()
     random_state = torch.get_rng_state()
-    with other_start(inner, seed=1):
-        _, expected, _ = by_hand(solver, puzzles, identifier=0)
+    _, expected, _ = by_hand(solver, puzzles, identifier=0, start_seed=1)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.equal(inner.H_init, before[0]) and torch.equal(inner.L_init, before[1])
     _, plain, _ = by_hand(solver, puzzles, identifier=0)
@@ -84,9 +39,9 @@ def test_votes_give_the_answer_of_the_surest_version_mapped_back():
     options = {"halting": "max_steps", "trace": True, "seed": 3}
     voted = solver.solve(puzzles, votes=5, **options)
     alone = [solver.solve(puzzles, **options)]
-    for symmetry in symmetries(SUDOKU, 4, 5, seed=3):
+    for symmetry in SUDOKU.symmetries(4, seed=3):
         alone.append(solver.solve(symmetry.apply(puzzles), **options))
-    versions = [None, *symmetries(SUDOKU, 4, 5, seed=3)]
+    versions = [None, *SUDOKU.symmetries(4, seed=3)]
     taken = set()
     for row, solution in enumerate(voted):
         best = max(range(5), key=lambda k: alone[k][row].halt_probability)
@@ -101,7 +56,7 @@ def test_votes_give_the_answer_of_the_surest_version_mapped_back():
             solution.trace.probabilities.argmax(-1), solution.trace.tokens
         )
         np.testing.assert_allclose(solution.confidence, solution.trace.probabilities[-1].max(-1))
-        assert solution.answer == SUDOKU.text(solution.tokens)
+        assert solution.answer == SUDOKU.grid.text(solution.tokens)
         assert solution.total_steps == 20
     assert len(taken) > 1
 
@@ -115,13 +70,34 @@ def test_a_puzzle_does_not_depend_on_its_neighbours():
         assert alone.answer == solution.answer and alone.total_steps == solution.total_steps
 
 
-def test_a_valid_answer_wins_and_ends_the_search():
-    solver = make_solver()
-    solved = np.array([[int(c) for c in SOLVED]])
-    [answer] = solver.solve(solved)
-    for valid, sure, expected in ((True, 0.1, 1), (False, 0.9, 1), (False, 0.1, 0)):
-        best = [replace(answer, valid=False, halt_probability=0.5, steps=1)]
+def test_a_valid_answer_wins_and_of_equals_the_first():
+    [answer] = make_solver().solve(np.array([[int(c) for c in SOLVED]]))
+    first = replace(answer, valid=False, halt_probability=0.5, steps=1)
+    for valid, sure, expected in ((True, 0.1, 3), (False, 0.9, 3), (False, 0.5, 1), (None, 0.1, 1)):
         other = replace(answer, valid=valid, halt_probability=sure, steps=3)
-        _keep_better(best, np.array([0]), [other])
-        assert best[0].steps == (3 if expected else 1)
-        assert best[0].total_steps == answer.total_steps + 3
+        assert best_of([first, other]).steps == expected
+
+
+def test_a_valid_answer_ends_the_search(monkeypatch):
+    solver = make_solver()
+    puzzles = np.random.default_rng(0).integers(5, size=(3, 16))
+    asked = []
+
+    def judged(answers: np.ndarray, inputs: np.ndarray) -> list[bool]:
+        asked.append(len(answers))
+        return [row == len(asked) - 1 for row in range(len(answers))]
+
+    monkeypatch.setattr(solver.task, "are_valid", judged)
+    solutions = solver.solve(puzzles, halting="max_steps", votes=2, restarts=2)
+    assert asked == [3, 2, 1, 1]  # the first of 3, then the second of 2, then none of the last
+    assert [s.total_steps for s in solutions] == [4, 16, 8]
+
+
+def test_the_plan_begins_with_the_puzzle_and_ends_with_restarts():
+    plan = plan_attempts(SUDOKU, votes=3, restarts=2, seed=5)
+    assert plan[0] == Attempt() and len(plan) == 5
+    assert all(attempt.symmetry and attempt.start_seed is None for attempt in plan[1:3])
+    assert [attempt.start_seed for attempt in plan[3:]] == [5, 6]
+    for wrong in ({"votes": 0, "restarts": 0}, {"votes": 1, "restarts": -1}):
+        with pytest.raises(UserError, match="must be at least"):
+            plan_attempts(SUDOKU, seed=0, **wrong)

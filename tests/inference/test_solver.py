@@ -75,17 +75,22 @@ def puzzles() -> np.ndarray:
 
 @torch.inference_mode()
 def by_hand(
-    solver: Solver, puzzles: np.ndarray, identifier: int, steps: int = 4
+    solver: Solver,
+    puzzles: np.ndarray,
+    identifier: int,
+    steps: int = 4,
+    start_seed: int | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Some ACT steps of the inner model: answers [S, N, T], q_halt and q_continue [S, N]."""
     inner = solver.model.model.inner
     inputs = torch.from_numpy(puzzles).int()
     shape = (len(puzzles), ARCH["seq_len"] + 1, ARCH["hidden_size"])
-    z_H, z_L = inner.H_init.expand(shape), inner.L_init.expand(shape)
-    puzzle = inner.puzzle_emb(torch.full((len(puzzles),), identifier, dtype=torch.int32))
-    e, weights, taken = inner.embed(inputs, puzzle), inner.cast_weights(), []
+    states = {n: start.expand(shape) for n, start in inner.initial_states(start_seed).items()}
+    identifiers = torch.full((len(puzzles),), identifier, dtype=torch.int32)
+    prepared = inner.prepare({"inputs": inputs, "puzzle_identifiers": identifiers})
+    taken = []
     for _ in range(steps):
-        z_H, z_L, logits, q_halt, q_continue = inner(z_H, z_L, e, weights)
+        states, logits, q_halt, q_continue = inner.step(states, prepared)
         taken.append((logits.argmax(-1), q_halt, q_continue))
     return tuple(torch.stack(values).numpy() for values in zip(*taken, strict=True))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import hrm
-from hrm.models import hrm_act_v1
+from hrm.models import act
 from hrm.models.act import uniform_hash
 
 LOSS = {"loss_type": "softmax_cross_entropy"}
@@ -179,7 +179,7 @@ def test_carry_is_detached_and_gradients_stay_within_a_step():
     for _ in range(3):
         carry, loss, *_ = step(model, carry, batch)
         for name in ("z_H", "z_L"):
-            value = getattr(carry, name)
+            value = carry.states[name]
             assert not value.requires_grad and value.grad_fn is None, name
         loss.backward()  # would fail the second time if the graph reached back
 
@@ -189,12 +189,11 @@ def test_step_leaves_the_carry_it_was_given_alone():
     batch = make_batch(4)
     before, *_ = step(model, model.initial_carry(batch), batch)
     kept = before.select(slice(None))
-    copies = {n: getattr(kept, n).clone() for n in ("z_H", "z_L", "steps", "halted", "tick")}
-    inputs = before.current_data["inputs"].clone()
+    copies = {name: tensor.clone() for name, tensor in kept.named().items()}
+    assert {"z_H", "z_L", "steps", "halted", "tick", "current_data/inputs"} <= copies.keys()
     step(model, before, make_batch(4))
     for name, copy in copies.items():
-        assert torch.equal(getattr(before, name), copy), name
-    assert torch.equal(before.current_data["inputs"], inputs)
+        assert torch.equal(before.named()[name], copy), name
 
 
 @pytest.mark.parametrize(
@@ -207,10 +206,10 @@ def test_select(index):
     for _ in range(2):
         carry, *_ = step(model, carry, make_batch(6))
     part = carry.select(index)
-    for name in ("z_H", "z_L", "steps", "halted", "row", "tick"):
-        assert torch.equal(getattr(part, name), getattr(carry, name)[index]), name
-    for name, value in carry.current_data.items():
-        assert torch.equal(part.current_data[name], value[index]), name
+    names = {"z_H", "z_L", "steps", "halted", "row", "tick"}
+    assert part.named().keys() == names | {f"current_data/{name}" for name in batch}
+    for name, value in carry.named().items():
+        assert torch.equal(part.named()[name], value[index]), name
     batch = make_batch(6)
     whole, _, _, outputs, _ = step(model, carry, batch)
     piece, _, _, selected, _ = step(model, part, rows_of(batch, index))
@@ -388,7 +387,7 @@ def test_largest_draw_still_halts_at_the_maximum(maximum, monkeypatch):
     def largest(seed, tick, row, stream):
         return torch.full(tick.shape, 0.0 if stream == 0 else 1 - 2.0**-24)
 
-    monkeypatch.setattr(hrm_act_v1, "uniform_hash", largest)
+    monkeypatch.setattr(act, "uniform_hash", largest)
     model = build(WANTS_TO_HALT, halt_exploration_prob=1.0, halt_max_steps=maximum)
     assert (halting_steps(model, 2) == maximum).all()
 

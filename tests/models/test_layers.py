@@ -155,7 +155,7 @@ def test_low_precision_is_near_float32(positions, dtype, backprop):
     batch = make_batch()
     carry, loss, metrics, outputs = run(low, batch)
     _, exact_loss, _, exact_outputs = run(exact, batch)
-    assert carry.z_H.dtype == carry.z_L.dtype == getattr(torch, dtype)
+    assert carry.states["z_H"].dtype == carry.states["z_L"].dtype == getattr(torch, dtype)
     assert outputs["logits"].dtype == getattr(torch, dtype)
     assert outputs["q_halt_logits"].dtype == torch.float32
     assert loss.item() == pytest.approx(exact_loss.item(), rel=0.03)
@@ -211,7 +211,7 @@ def test_compiled_blocks_compute_the_same():
     carry, loss, _, outputs = run(eager, batch)
     carry2, loss2, _, outputs2 = run(compiled, batch)
     torch.testing.assert_close(outputs2["logits"], outputs["logits"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(carry2.z_L, carry.z_L, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(carry2.states["z_L"], carry.states["z_L"], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loss2, loss, rtol=1e-5, atol=1e-5)
     loss.backward()
     loss2.backward()

@@ -164,8 +164,8 @@ def compare(case: dict, seed: int = 0, batch_length: int = 6) -> None:
             assert carry.halted.tolist() == expected_carry["halted"]
             assert carry.steps.tolist() == expected_carry["steps"]
             assert bool(all_halted) == all(expected_carry["halted"])
-            assert_near(carry.z_H, expected_carry["z_H"], "z_H", tolerance)
-            assert_near(carry.z_L, expected_carry["z_L"], "z_L", tolerance)
+            assert_near(carry.states["z_H"], expected_carry["z_H"], "z_H", tolerance)
+            assert_near(carry.states["z_L"], expected_carry["z_L"], "z_L", tolerance)
             for name, value in expected_carry["data"].items():
                 assert torch.equal(carry.current_data[name], value), name
             if not training:

@@ -10,6 +10,7 @@ import pytest
 from hrm.data.grid import Grid
 from hrm.report.page import page
 from hrm.report.runs import RunReport, Solved, differences, flatten
+from hrm.tasks import Difficulty
 
 HOSTILE = '"><script>alert(1)</script>&amp;\x1b[2J\x00$x^2$\ud800'
 LOOK = Grid((4, 4), (2, 2), ".1234")
@@ -84,14 +85,12 @@ def solved(count: int = 20, failures: int = 7, look: Grid = LOOK) -> Solved:
         rng.integers(1, 3, size=count),
         wrong[:, 1] == 0,
         0.9,
-        np.arange(count) if look.is_sudoku else None,
+        Difficulty(np.arange(count), 1000, "guesses", "It says.") if "." in look.symbols else None,
     )
 
 
 def report(name: str, **changes: object) -> RunReport:
-    run = RunReport(
-        name, Path("x"), RECORDS, {"lr": "0.1", "a.b": name}, None, None, None, None, []
-    )
+    run = RunReport(name, Path("x"), RECORDS, {"lr": "0.1", "a.b": name}, None, None, None, None)
     return replace(run, **changes)  # type: ignore[arg-type]
 
 

@@ -3,67 +3,65 @@
 import numpy as np
 import pytest
 
-from hrm.data.grid import Grid
 from hrm.data.split import Split
 from hrm.errors import UserError
-from hrm.tasks.reading import (
-    PuzzleError,
-    contradiction,
-    keeps_rules,
-    parse_puzzle,
-    puzzle_tokens,
-    refuse_contradictions,
-)
+from hrm.tasks import PuzzleError, Task, task_of
 
 from ..conftest import ROOT
-from .test_solver import SOLVED, metadata
+from ..inference.test_solver import SOLVED, metadata
 
-LOOK = Grid((4, 4), (2, 2), ".1234")
+SUDOKU = task_of(metadata())
+
+
+def maze(rows: int, columns: int) -> Task:
+    return task_of(metadata(vocab_size=6, seq_len=rows * columns, grid_shape=(rows, columns)))
+
+
 MAZES = ROOT.parent / "shared" / "data" / "maze-30x30-hard-1k"
 
 
 def test_blanks_of_a_sudoku_may_be_dots_zeros_or_underscores():
     for data, blank in ((metadata(), 0), (metadata(vocab_size=6, blank_identifier_id=0), 1)):
-        parsed = parse_puzzle("1.0_" * 4, data)
+        parsed = task_of(data).read("1.0_" * 4)
         np.testing.assert_array_equal(parsed, [1 + blank, blank, blank, blank] * 4)
 
 
 def test_letters_of_large_grids_may_be_small():
     data = metadata(vocab_size=17, seq_len=256)
     np.testing.assert_array_equal(
-        parse_puzzle("aG" + "." * 254, data), parse_puzzle("Ag" + "." * 254, data)
+        task_of(data).read("aG" + "." * 254), task_of(data).read("Ag" + "." * 254)
     )
 
 
 def test_mazes_are_read_by_their_characters():
-    parsed = parse_puzzle("# SGo#", metadata(vocab_size=6, seq_len=6))
+    parsed = task_of(metadata(vocab_size=6, seq_len=6)).read("# SGo#")
     np.testing.assert_array_equal(parsed, [1, 2, 3, 4, 5, 1])
 
 
 def test_mistakes_name_place_and_column():
     with pytest.raises(PuzzleError) as caught:
-        parse_puzzle("12x4", metadata(), "file.txt:3")
+        task_of(metadata()).read("12x4", "file.txt:3")
     assert str(caught.value).startswith("file.txt:3, column 3: character 'x' is not one of")
     assert caught.value.cell == 2
 
 
 def test_padding_is_no_blank():
-    padded = metadata(vocab_size=6, blank_identifier_id=0)
+    padded = task_of(metadata(vocab_size=6, blank_identifier_id=0))
     digits = np.ones((1, 16), int)
-    np.testing.assert_array_equal(puzzle_tokens(digits, padded), digits)
+    np.testing.assert_array_equal(padded.read_all(digits), digits)
     with pytest.raises(UserError, match="token 0 is padding .* give strings"):
-        puzzle_tokens(digits * 0, padded)
+        padded.read_all(digits * 0)
 
 
 @pytest.mark.parametrize("symbols", [".1234", "_.1234"])
 def test_a_sudoku_needs_the_rules_and_the_givens(symbols):
-    look = Grid((4, 4), (2, 2), symbols)
+    task = task_of(metadata(symbols=symbols, vocab_size=len(symbols)))
     answer = np.array([symbols.index(c) for c in SOLVED])
     blank = np.full(16, symbols.index("."))
     given = blank.copy()
     given[0] = symbols.index("2")
     tokens = np.stack([answer, answer, np.full(16, answer[0])])
-    assert keeps_rules(tokens, np.stack([blank, given, blank]), look) == [True, False, False]
+    assert task.are_valid(tokens, np.stack([blank, given, blank])) == [True, False, False]
 
 
 MAZE = ("S  #", " #  ", "   G")
@@ -83,33 +81,81 @@ PATHS = {
 
 @pytest.mark.parametrize(("answer", "expected"), PATHS.items())
 def test_a_maze_needs_one_shortest_path(answer, expected):
-    look = Grid((3, 4), None, "_# SGo")
+    task = maze(3, 4)
     tokens, inputs = (
-        np.array([[look.symbols.index(c) for c in "".join(rows)]]) for rows in (answer, MAZE)
+        np.array([[task.symbols.index(c) for c in "".join(rows)]]) for rows in (answer, MAZE)
     )
-    assert keeps_rules(tokens, inputs, look) == [expected]
+    assert task.are_valid(tokens, inputs) == [expected]
 
 
 @pytest.mark.skipif(not MAZES.is_dir(), reason="the mazes are not there")
 def test_answers_of_real_mazes_are_shortest_paths():
     split = Split.open(MAZES / "train")
     examples = [split.example(index) for index in range(0, len(split), 10)]
-    look = Grid.from_metadata(split.metadata)
+    task = task_of(split.metadata)
     inputs = np.stack([example.inputs for example in examples])
     labels = np.stack([example.labels for example in examples])
-    assert keeps_rules(labels, inputs, look) == [True] * 100
-    assert keeps_rules(inputs, inputs, look) == [False] * 100
+    assert task.are_valid(labels, inputs) == [True] * 100
+    assert task.are_valid(inputs, inputs) == [False] * 100
 
 
 def test_a_maze_without_a_way_has_no_answer():
-    look = Grid((1, 3), None, "_# SGo")
     inputs = np.array([[3, 1, 4]])
-    assert keeps_rules(inputs, inputs, look) == [False]
+    assert maze(1, 3).are_valid(inputs, inputs) == [False]
 
 
 def test_rules_of_other_tasks_are_not_known():
-    look = Grid((4, 4), None, "0123456789")
-    assert keeps_rules(np.zeros((2, 16), int), np.zeros((2, 16), int), look) == [None, None]
+    other = task_of(metadata(vocab_size=10))
+    assert other.are_valid(np.zeros((2, 16), int), np.zeros((2, 16), int)) == [None, None]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "latin-square", "symbols": ".1234"},
+        {"task": "sudoku", "symbols": ".abcd"},
+        {"task": "sudoku", "seq_len": 36, "vocab_size": 7},  # boxes of 2x3 or 3x2
+        {"task": "maze", "symbols": ".1234"},
+        {"task": "grids"},
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_drawn_and_never_judged(changes):
+    data = metadata(**changes)
+    task = task_of(data)
+    grids = np.tile(np.arange(data.seq_len) % 2 + 1, (2, 1))
+    assert task.name == "grids"
+    assert task.are_valid(grids, grids) == [None, None]
+    assert task.contradiction(grids[0]) is None and not task.contradictory(grids).any()
+    task.refuse_contradictions(list(grids), ["a", "b"])
+    assert len(task.grid.text(grids[0])) == data.seq_len
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "sudoku"),
+        ({"vocab_size": 6}, "sudoku"),
+        ({"vocab_size": 6, "seq_len": 900}, "maze"),
+        ({"vocab_size": 12, "seq_len": 900}, "grids"),
+        ({"task": "sudoku"}, "sudoku"),
+        ({"task": "maze", "vocab_size": 6}, "maze"),
+        ({"seq_len": 36, "vocab_size": 7}, "grids"),
+        ({"seq_len": 36, "vocab_size": 7, "box_shape": (3, 2)}, "sudoku"),
+    ],
+    ids=str,
+)
+def test_the_task_is_named_or_inferred(changes, name):
+    assert task_of(metadata(**changes)).name == name
+
+
+def test_frames_and_spaces_of_a_sudoku_do_not_count():
+    drawn = "+-----+-----+\n| 1 2 | . . |\n| . 0 | _ 4 |\n" + "│ . . │ . . │\r\n" * 2
+    np.testing.assert_array_equal(SUDOKU.read(drawn), [1, 2, *[0] * 5, 4, *[0] * 8])
+    with pytest.raises(PuzzleError) as caught:
+        SUDOKU.read("1 2 | . x")
+    assert (caught.value.cell, caught.value.column) == (3, 8)
+    assert str(caught.value).startswith("puzzle, column 9: character 'x'")
 
 
 @pytest.mark.parametrize(
@@ -121,14 +167,15 @@ def test_rules_of_other_tasks_are_not_known():
     ],
 )
 def test_contradicting_givens_are_named(text, expected, cell):
-    puzzle = parse_puzzle(text, metadata())
-    found = contradiction(puzzle, LOOK)
+    puzzle = SUDOKU.read(text)
+    found = SUDOKU.contradiction(puzzle)
     assert (found.reason, found.cell) == (expected, cell)
     message = f"b, column {cell + 1}: contradicts itself: {expected}"
     with pytest.raises(PuzzleError, match=message):
-        refuse_contradictions([puzzle * 0, puzzle], LOOK, ["a", "b"])
+        SUDOKU.refuse_contradictions([puzzle * 0, puzzle], ["a", "b"])
 
 
 @pytest.mark.parametrize("text", [SOLVED, "." * 16])
 def test_what_does_not_contradict_itself(text):
-    assert contradiction(parse_puzzle(text, metadata()), LOOK) is None
+    assert SUDOKU.contradiction(SUDOKU.read(text)) is None
+    assert not SUDOKU.contradictory(SUDOKU.read(text)[None]).any()

@@ -87,7 +87,7 @@ def test_checkpoint_suffices_by_itself(trained, tmp_path):
             checkpoint.model.state_dict()["model.inner.lm_head.weight"],
             load_file(moved / "ema.safetensors")["model.inner.lm_head.weight"],
         )
-        assert (moved / "source" / "hrm_act_v1.py").is_file()
+        assert (moved / "source" / "hrm.py").is_file()
         assert yaml.safe_load((moved / "all_config.yaml").read_text())["run_name"] == "first"
     finally:
         moved.rename(steps[-1])

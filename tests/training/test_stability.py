@@ -79,11 +79,11 @@ def test_only_sequences_with_an_unsound_state_begin_anew(state_and_batch):
     state, batch, config = state_and_batch()
     train_step(state, batch, config, ALONE)
     state.carries[0].halted[:] = False
-    state.carries[0].z_L[3, 0, 0] = torch.nan
+    state.carries[0].states["z_L"][3, 0, 0] = torch.nan
     train_step(state, batch, config, ALONE)
     assert state.carries[0].halted.tolist() == [row == 3 for row in range(16)]
     metrics = train_step(state, batch, config, ALONE)
-    assert metrics["skipped_steps"] == 0 and state.carries[0].z_H.isfinite().all()
+    assert metrics["skipped_steps"] == 0 and state.carries[0].states["z_H"].isfinite().all()
 
 
 def test_skipping_on_the_device_equals_skipping_on_the_host(monkeypatch):

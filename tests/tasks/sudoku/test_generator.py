@@ -5,7 +5,7 @@ from hrm.errors import UserError
 from hrm.tasks.sudoku.generator import default_givens, generate_puzzles, generate_split
 from hrm.tasks.sudoku.rules import BoxShape, is_valid_solution
 from hrm.tasks.sudoku.symmetry import canonical_hash
-from tests.data.test_sudoku_symmetry import canonical_form_4x4
+from tests.tasks.sudoku.test_symmetry import canonical_form_4x4
 
 
 def count_solutions(question: np.ndarray, box_shape: BoxShape, limit: int = 2) -> int:

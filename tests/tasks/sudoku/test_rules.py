@@ -3,15 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm.data.grid import infer_box_shape
 from hrm.errors import UserError
 from hrm.tasks.sudoku.csv_file import parse_csv
-from hrm.tasks.sudoku.rules import is_valid_solution, parse_box_shape
+from hrm.tasks.sudoku.rules import is_valid_solution, parse_box_shape, usual_box_shape
 
 ANSWER = "1234341221434321"
 QUESTION = "1...3.1..14....1"
 HEADER = "source,question,answer,rating\n"
-REAL_CSV = Path(__file__).parents[3] / "shared/data/sudoku-extreme-1k/train.csv"
+REAL_CSV = Path(__file__).parents[4] / "shared/data/sudoku-extreme-1k/train.csv"
 
 
 def write_csv(folder: Path, *rows: str, header: str = HEADER) -> Path:
@@ -33,12 +32,12 @@ def swap(text: str, place: int, character: str) -> str:
     [(16, (2, 2)), (36, (2, 3)), (64, (2, 4)), (81, (3, 3)), (256, (4, 4)), (144, (3, 4))],
 )
 def test_box_shape_follows_from_the_cells(cells: int, box_shape: tuple[int, int]) -> None:
-    assert infer_box_shape(cells) == box_shape
+    assert usual_box_shape(cells) == box_shape
 
 
 @pytest.mark.parametrize("cells", [0, 1, 4, 9, 17, 25, 49, 80, 26**2])
 def test_other_sizes_have_no_box_shape(cells: int) -> None:
-    assert infer_box_shape(cells) is None
+    assert usual_box_shape(cells) is None
 
 
 def test_box_shape_is_rows_by_columns() -> None:

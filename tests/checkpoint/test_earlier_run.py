@@ -32,7 +32,8 @@ BEFORE = ROOT / "tests" / "fixtures" / "run_of_0.1.0"
 DATA = Path("data/sudoku-4x4")
 RUN = Path("checkpoints/p/before")
 ALONE, CPU = Ranks(0, 1, 0), torch.device("cpu")
-AS_TYPED = """data_path=data/sudoku-4x4 run_name=before project_name=p global_batch_size=16 epochs=30
+AS_TYPED = """data_path=data/sudoku-4x4 run_name=before project_name=p global_batch_size=16
+epochs=30
 eval_interval=15 puzzle_emb_lr=1e-2 checkpoint_interval=50 keep_checkpoints=null
 arch.hidden_size=16 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.halt_max_steps=4
 arch.forward_dtype=float32 device=cpu compile=false progress=false log_interval=5 lr_warmup_steps=5

@@ -41,9 +41,9 @@ from hrm.files import sync
 from hrm.models.hrm import ForwardDtype
 from hrm.models.losses import ACTLossHead
 from hrm.models.registry import build_model
+from hrm.models.sparse_embedding import PUZZLE_TABLE
 
 LARGEST_TABLES = 4 * 2**30  # bytes of what a model computes for a sequence length, such as angles
-TABLE_NAME = "model.inner.puzzle_emb.weights"
 
 
 def save_checkpoint(
@@ -167,7 +167,7 @@ def load_checkpoint(
         config = load_config(path.parent / CONFIG_FILE, RunConfig)
         file, state = path, read_weights(path)
         metadata = _foreign_metadata(data_path or config.data_path)
-        table = next((t for name, t in state.items() if name.endswith(TABLE_NAME)), None)
+        table = next((t for name, t in state.items() if name.endswith(PUZZLE_TABLE)), None)
         if table is not None:
             metadata = metadata.model_copy(update={"num_puzzle_identifiers": len(table)})
     _check_sizes(config, metadata, state, file)
@@ -185,7 +185,7 @@ def _check_sizes(
     Raises:
         UserError: they do not fit, or the model would be too large.
     """
-    if config.arch.H_layers + config.arch.L_layers > len(state):
+    if config.arch.num_layers > len(state):
         raise UserError(f"{file}: holds {len(state)} tensors, too few for the layers of arch")
     try:
         with torch.device("meta"):

@@ -91,6 +91,11 @@ class HRMArch(BaseModel):
             return 0
         return -(-self.puzzle_emb_ndim // self.hidden_size)
 
+    @property
+    def num_layers(self) -> int:
+        """Blocks in all, each with weights of its own."""
+        return self.H_layers + self.L_layers
+
     def state_numbers(self, seq_len: int) -> int:
         """Numbers in one of a sequence's states."""
         return (self.prefix_len + seq_len) * self.hidden_size

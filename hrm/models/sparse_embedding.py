@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+PUZZLE_TABLE = "model.inner.puzzle_emb.weights"  # in the state dict of every core
+
 
 class CastedSparseEmbedding(nn.Module):
     """Table [num_embeddings, dim], float32, without a dense gradient.

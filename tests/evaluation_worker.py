@@ -12,12 +12,12 @@ import torch
 from hrm.evaluation import evaluate
 from hrm.ranks import Ranks
 from tests.test_evaluation import CPU, KEYS, make_model, open_data
+from tests.watching import rows_of_steps
 
 
 def outcome(data: Path, batch_size: int, halting: str, ranks: Ranks) -> dict:
     model, dataset = make_model(), open_data(data, batch_size, ranks)
-    calls = []
-    model.model.register_forward_hook(lambda *call: calls.append(1))
+    calls = rows_of_steps(model.model)
     result = evaluate(model, dataset, CPU, ranks, halting, KEYS)
     act_steps = len(calls)
 

@@ -1,6 +1,5 @@
 """Evaluation of a stream: metrics, outputs and steps are those of a plain loop over puzzles."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hrm.data.format import DatasetMetadata, PuzzleArrays, write_arrays, write_m
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.ranks import Ranks
 from tests.conftest import ROOT
+from tests.watching import rows_of_steps
 
 SETS = {"easy": 45, "hard": 21}
 ALONE, CPU = Ranks(0, 1, 0), torch.device("cpu")
@@ -152,11 +152,10 @@ def test_a_stream_equals_one_puzzle_after_another(data, halting, batch_size):
 @pytest.mark.parametrize("batch_size, rows", [(32, 64 + 32), (128, 128 + 128)])
 def test_padding_is_not_computed_on_with_learned_halting(data, batch_size, rows):
     for halting, first in (("max_steps", rows * MAXIMUM), ("learned", sum(SETS.values()))):
-        model, computed = make_model(), []
+        model = make_model()
         with torch.no_grad():
             model.model.inner.q_head.bias.copy_(torch.tensor([100.0, -100.0]))
-        hook = partial(lambda computed, *call: computed.append(len(call[2][0].halted)), computed)
-        model.model.register_forward_hook(hook)
+        computed = rows_of_steps(model.model)
         evaluate(model, open_data(data, batch_size), CPU, ALONE, halting)
         assert sum(computed) == first
 

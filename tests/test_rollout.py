@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import hrm
 from hrm.rollout import FEWEST_SLOTS, RolloutStep, rollout
+from tests.watching import rows_of_steps
 
 ARCH = {
     "seq_len": 4,
@@ -157,13 +158,6 @@ def in_batches(puzzles, sizes) -> Iterator[dict[str, torch.Tensor]]:
     return ({name: parts[name][i] for name in parts} for i in range(len(sizes)))
 
 
-def rows_computed(model) -> list[int]:
-    """Rows of each call of the model from now on."""
-    rows: list[int] = []
-    model.model.register_forward_hook(lambda *call: rows.append(len(call[2][0].halted)))
-    return rows
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -184,7 +178,7 @@ def test_a_stream_gives_what_each_puzzle_gives_alone(seed, batch_size, puzzles, 
     )
     assume(margins.abs().min() > 1e-4)  # else rounding decides
 
-    rows = rows_computed(model)
+    rows = rows_of_steps(model.model)
     sizes = [len(part) for part in torch.arange(puzzles).split(batch_size)]
     taken = trace(model, in_batches(data, sizes), "learned")
 
@@ -208,7 +202,7 @@ def test_a_stream_gives_what_each_puzzle_gives_alone(seed, batch_size, puzzles, 
 def test_a_long_stream_costs_its_mean_number_of_steps():
     model, data = build(), make_batch(1600)
     halts_at = first_halting(model, all_steps(model, data))
-    rows = rows_computed(model)
+    rows = rows_of_steps(model.model)
     for _ in rollout(model, in_batches(data, [64] * 25), "learned"):
         pass
     assert halts_at.float().mean() < 4
@@ -221,7 +215,7 @@ def test_a_long_stream_costs_its_mean_number_of_steps():
 def test_max_steps_runs_every_batch_as_it_is(sizes):
     model, data = build(), make_batch()
     expected = [all_steps(model, batch) for batch in in_batches(data, sizes)]
-    rows = rows_computed(model)
+    rows = rows_of_steps(model.model)
     steps = list(rollout(model, in_batches(data, sizes)))
     assert rows == [size for size in sizes if size for _ in range(5)]
     flat = [

@@ -16,6 +16,7 @@ from hrm.inference import Solution, Solver
 from hrm.models import build_model
 
 from ..conftest import saved_run
+from ..watching import on_steps
 
 ARCH = {
     "hidden_size": 32,
@@ -166,12 +167,12 @@ def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size, trace
     assert set(expected) >= {1, 4}
     rows, logits = [], []
 
-    def note(_module, _arguments, result) -> None:
-        rows.append(len(result[0].halted))
-        logits.append(weakref.ref(result[1]["logits"]))
+    def look(carry, outputs) -> None:
+        rows.append(len(carry.halted))
+        logits.append(weakref.ref(outputs["logits"]))
         assert sum(reference() is not None for reference in logits) <= 2
 
-    solver.model.model.register_forward_hook(note)
+    on_steps(solver.model.model, look)
     solutions = solver.solve(puzzles, batch_size=batch_size, trace=trace)
     for row, (solution, taken) in enumerate(zip(solutions, expected, strict=True)):
         np.testing.assert_array_equal(solution.inputs, puzzles[row])

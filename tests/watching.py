@@ -1,0 +1,26 @@
+"""Watching a model at work."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from hrm.models.act import ACT, Carry
+
+
+def on_steps(act: ACT, look: Callable[[Carry, dict[str, Tensor]], object]) -> None:
+    """From now on, `look` sees what every ACT step of `act` returns."""
+    step = act.step
+
+    def watched(carry: Carry) -> tuple[Carry, dict[str, Tensor]]:
+        result = step(carry)
+        look(*result)
+        return result
+
+    act.step = watched  # type: ignore[method-assign]
+
+
+def rows_of_steps(act: ACT) -> list[int]:
+    """From now on, the rows of every ACT step that `act` takes, in order."""
+    rows: list[int] = []
+    on_steps(act, lambda carry, _: rows.append(len(carry.halted)))
+    return rows

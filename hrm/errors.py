@@ -1,4 +1,4 @@
-"""What a user did wrong, told in one line."""
+"""What a user did wrong, reported in one line."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ LONGEST_MESSAGE = 1500
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line naming the key or file, and the way out.
+    """A mistake that the user can fix: one line naming the key or file, and the way out.
 
     What was read from a file may be in the message, so control characters are written as escapes,
     and the middle of a very long one is left out.

@@ -1,4 +1,4 @@
-"""Ranks: who am I, and what travels between processes."""
+"""Ranks: which process this is, and what travels between processes."""
 
 import gc
 import os
@@ -143,7 +143,7 @@ class Ranks:
     def together(self, make: Callable[[], T]) -> T:
         """`make()` on every rank, each with its own result.
 
-        A `UserError` of any rank ends all of them, told once, by rank 0, which names the rank
+        A `UserError` of any rank ends all of them, reported once, by rank 0, which names the rank
         where it is not everyone's.
         """
         if self.size == 1:
@@ -157,8 +157,8 @@ class Ranks:
         dist.all_gather_object(errors, error, self.group)
         failed = [rank for rank, theirs in enumerate(errors) if theirs is not None]
         if failed and len(failed) < self.size:
-            told = errors[failed[0]]
-            told.args = (f"{self._name(failed[0])}: {told}",)
+            first = errors[failed[0]]
+            first.args = (f"{self._name(failed[0])}: {first}",)
         self._fail_together(errors)
         return cast(T, result)
 

@@ -29,7 +29,7 @@ def save_config(config: BaseModel, path: Path) -> None:
 
 
 def load_config(path: Path, schema: type[Schema]) -> Schema:
-    """Read an `all_config.yaml`, ours or the original's; keys it lacks take today's defaults.
+    """Read an `all_config.yaml`, ours or the original's; keys it lacks take the present defaults.
 
     Raises:
         UserError: the file is missing or damaged, or a key is unknown to the schema or wrong.

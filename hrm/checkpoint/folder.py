@@ -57,7 +57,7 @@ def save_checkpoint(
 ) -> Path:
     """Write `run_dir/step_<step>/` so that it is either whole or not there.
 
-    Without a record it can be evaluated, but no run can go on from it.
+    Without a record it can be evaluated, but not resumed.
 
     Raises:
         UserError: the disk is full or not writable; nothing half-written stays.

@@ -1,4 +1,4 @@
-"""Data: the contract on disk, the Sudoku builder's parts, the loader. Loads torch only if asked."""
+"""Data: the contract on disk, for any task; loader, writer, download. Loads torch only if asked."""
 
 from typing import TYPE_CHECKING, Any
 

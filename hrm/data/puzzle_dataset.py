@@ -199,7 +199,7 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
     the same number of batches.
 
     Works in a `DataLoader(batch_size=None)` with at most one worker; a worker must be persistent,
-    or told by `start_at` where to go on, since a fresh one knows of no earlier iteration.
+    or given its place by `start_at`, since a fresh one knows of no earlier iteration.
 
     Raises:
         UserError: `global_batch_size` is not divisible by `num_replicas`, an iteration would not

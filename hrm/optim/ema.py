@@ -34,7 +34,7 @@ class EMA:
 
     @torch.no_grad()
     def load(self, averages: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from averages that `state_dict` gave after so many updates."""
+        """Take up averages that `state_dict` gave after so many updates."""
         for name, average in self._averages.items():
             average.copy_(averages[name])
         self.updates = updates

@@ -1,4 +1,4 @@
-"""What solved puzzles tell about a model: plain numbers, computed with numpy alone.
+"""What solved puzzles say about a model: plain numbers, computed with numpy alone.
 
 Shapes: N puzzles, S ACT steps, T tokens per puzzle.
 """

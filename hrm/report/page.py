@@ -34,7 +34,7 @@ CURVES = (
         "steps",
         ".2f",
         "Mean number of steps until halting. In training the model halts when it is sure, so fewer "
-        "steps mean that it is sure earlier; evaluation takes all of them unless told otherwise.",
+        "steps mean that it is sure earlier; evaluation takes all of them unless asked otherwise.",
     ),
 )
 

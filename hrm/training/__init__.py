@@ -1,1 +1,1 @@
-"""Training: the loop, its state, evaluation, metrics, ranks."""
+"""Training: configuration, the loop, its state, the run folder, when checkpoints are written."""

@@ -165,10 +165,10 @@ def load_pretrain_config(
 
 
 def load_train_config(path: Path) -> PretrainConfig:
-    """Read a run's `all_config.yaml` whole; keys it lacks take today's defaults.
+    """Read a run's `all_config.yaml` whole; keys it lacks take the present defaults.
 
     Raises:
         UserError: the file is missing or damaged, or a key is unknown or wrong.
     """
-    values = {"eval_interval": None}  # today's default need not divide the saved epochs
+    values = {"eval_interval": None}  # the present default need not divide the saved epochs
     return validate(PretrainConfig, values | read_yaml(path), str(path))

@@ -26,13 +26,13 @@ class Logger(Protocol):
 class JsonLinesLogger:
     """One JSON object per line: {"step": n, name: value, …}; written line by line.
 
-    Lines that cannot be written (a full disk) are told once, do not stop training, and are
-    written when there is room again; none is ever written in part.
+    Lines that cannot be written (a full disk) are reported once, do not stop training, and
+    are written when there is room again; none is ever written in part.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._told = False
+        self._reported = False
         self._lock = Lock()  # a checkpoint's thread writes what is pending, too
         self.reopen()
 
@@ -48,9 +48,9 @@ class JsonLinesLogger:
         try:
             self.write_pending()
         except OSError as error:
-            if not self._told:
+            if not self._reported:
                 print(f"{self.path}: {error.strerror}; training goes on", file=sys.stderr)
-            self._told = True
+            self._reported = True
 
     def write_pending(self) -> None:
         """Write the lines that could not be written before.
@@ -81,7 +81,7 @@ class JsonLinesLogger:
 
 
 class WandbLogger:
-    """Weights & Biases; offline without a login. Its failures are told once and never raised."""
+    """Weights & Biases; offline without a login. Failures are reported once and never raised."""
 
     def __init__(
         self,

@@ -392,8 +392,8 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
     def find() -> Start:
         start = None if error.step <= failed_at else last_good(config, say)
         if start is None:
-            told = f"{error}; no better from the last good checkpoint on" if failed_at else error
-            raise TrainingDiverged(f"{told}; try a lower lr, or grad_clip", error.step)
+            reason = f"{error}; no better from the last good checkpoint on" if failed_at else error
+            raise TrainingDiverged(f"{reason}; try a lower lr, or grad_clip", error.step)
         say(f"warning: {error}; going back to {start.checkpoint}")
         return start
 

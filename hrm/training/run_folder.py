@@ -1,4 +1,4 @@
-"""A run's folder: made anew, or found again and gone on with; used by one process at a time."""
+"""A run's folder: created, or found and resumed; used by one process at a time."""
 
 import fcntl
 import json
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Start:
-    """From where a run goes on."""
+    """From where a run is resumed."""
 
     checkpoint: Path
     values: Mapping[str, Any]  # of its record
@@ -51,7 +51,7 @@ class Start:
 
 
 def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitStack) -> Start | None:
-    """Make the run's folder, or find from where to go on in it; keep other processes out.
+    """Make the run's folder, or find from where to resume in it; keep other processes out.
 
     Args:
         data_digest: fingerprint of the training data.
@@ -114,7 +114,7 @@ def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | N
         assert isinstance(config.resume, Path)
         checkpoint = find_checkpoint(config.resume, "resume")
         if checkpoint.is_file():
-            raise UserError(f"resume={checkpoint}: holds weights only; no run can go on from it")
+            raise UserError(f"resume={checkpoint}: holds weights only; it cannot be resumed")
         check_whole(checkpoint)
     if checkpoint is None:
         _begin_again(config, say)
@@ -214,7 +214,7 @@ def _make(config: PretrainConfig) -> None:
             if not config.overwrite:
                 raise UserError(
                     f"run_name={config.run_name}: {run_dir} exists; choose another run_name, "
-                    "go on with it by resume=auto, or replace it by overwrite=true"
+                    "continue it by resume=auto, or replace it by overwrite=true"
                 )
             if not (run_dir / CONFIG_FILE).is_file():
                 raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
@@ -233,18 +233,18 @@ def _make(config: PretrainConfig) -> None:
 
 
 def _begin_again(config: PretrainConfig, say: Say) -> None:
-    """A run to go on with that has no checkpoint yet."""
+    """A run to be resumed that has no checkpoint yet."""
     run_dir = config.run_dir
     if not run_dir.exists() or not any(run_dir.iterdir()):
         _make(config)
     elif any(STEP_NAME.fullmatch(path.name) for path in run_dir.iterdir()):
-        raise UserError(f"{run_dir}: holds weights only; no run can go on from them")
+        raise UserError(f"{run_dir}: holds weights only; they cannot be resumed")
     elif (run_dir / CONFIG_FILE).is_file():
         (run_dir / METRICS_FILE).unlink(missing_ok=True)
         _describe(config, run_dir)
     else:
         raise UserError(f"{run_dir}: is not a run's folder; choose another run_name")
-    say(f"{run_dir}: no checkpoint to go on from; the run begins")
+    say(f"{run_dir}: no checkpoint to resume from; the run begins")
 
 
 def _describe(config: PretrainConfig, folder: Path) -> None:
@@ -257,7 +257,7 @@ def _refuse_newer(run_dir: Path, step: int) -> None:
     if newer := [s for s in saved_steps(run_dir) if s > step]:
         raise UserError(
             f"resume: {step_dir(run_dir, newer[-1])} is newer than step {step}; give another "
-            "run_name to branch off, or resume=auto to go on from the newest"
+            "run_name to branch off, or resume=auto to resume from the newest"
         )
 
 

@@ -31,7 +31,7 @@ class Checkpoints:
     """Takes snapshots of a run and lets a thread write them.
 
     Training waits for the copy of the state, and for the write of the checkpoint before, should
-    that still go on. One that cannot be written is told, and training goes on.
+    that still go on. One that cannot be written is reported, and training goes on.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class Checkpoints:
             self._written = step
             if snapshot.record.values["is_sound"]:
                 self._delete_old(snapshot.record.values["best_step"])
-        except Exception as error:  # whatever it is, training goes on, and hears of it
+        except Exception as error:  # whatever it is, it is reported, and training goes on
             final = step_dir(run_dir, step)
-            told = error if isinstance(error, UserError) else f"{final}: not written ({error!r})"
-            self._error = UserError(str(told))
+            reason = error if isinstance(error, UserError) else f"{final}: not written ({error!r})"
+            self._error = UserError(str(reason))
             if not is_awaited:
-                self._say(f"warning: {told}; training goes on")
+                self._say(f"warning: {reason}; training goes on")
         else:
             seconds = {"checkpoint_stall": stall, "checkpoint_write": time.monotonic() - start}
             if self._timings is not None:
@@ -161,7 +161,7 @@ class Checkpoints:
     def _delete_old(self, best_step: int | None) -> None:
         """Keep the newest, the best, and those that were asked for.
 
-        Never called after an unsound step, which may have to be gone back from.
+        Never called after an unsound step, after which an earlier checkpoint may be needed.
         """
         run_dir, keep = self._config.run_dir, self._config.keep_checkpoints
         if keep is None:
@@ -178,7 +178,7 @@ def _is_kept(checkpoint: Path) -> bool:
     try:
         return bool(json.loads((checkpoint / RECORD_FILE).read_bytes())["keep"])
     except (OSError, ValueError, LookupError, TypeError):
-        return True  # what cannot be read is not ours to delete
+        return True  # what cannot be read is not deleted
 
 
 @cache

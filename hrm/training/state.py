@@ -27,7 +27,7 @@ from hrm.training.stability import Stability, sound_rows
 
 @dataclass
 class TrainState:
-    """Everything that a run needs to go on."""
+    """Everything that a run needs to be resumed."""
 
     model: ACTLossHead
     parallel: nn.Module  # the model; its backward pass sums gradients over the ranks
@@ -104,8 +104,8 @@ def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:
     """A forward and a backward pass on blanks, whose gradients are dropped.
 
     DistributedDataParallel orders the gradients that travel together after its first backward
-    pass, and three or more ranks add up in another order then. A run that goes on in a new process
-    would differ in the last bit from one that was never stopped.
+    pass, and three or more ranks add up in another order then. A run that is resumed in a new
+    process would differ in the last bit from one that was never stopped.
     """
     config, device = model.model.config, next(model.parameters()).device
     tokens = torch.zeros(rows, config.seq_len, dtype=torch.int32, device=device)

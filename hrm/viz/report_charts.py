@@ -46,7 +46,7 @@ def line_chart(
     """Lines over a common axis; points that are not finite are left out.
 
     Args:
-        alt: what a reader who does not see the chart is told.
+        alt: what is read out where the chart is not seen.
         percent: y is a share in 0..1.
         log: y on a logarithmic scale, where all of it is above 0.
     """

@@ -37,7 +37,7 @@ def draw_grid(
 
     Args:
         tokens: [T] integers.
-        inputs: the puzzle, [T]; tells given from answered cells. None: all cells count as given.
+        inputs: the puzzle, [T], which says what is given. None: all cells count as given.
         previous: the answer one step before, [T]; cells that differ from it are marked.
         answer: the right answer, [T], negative where unknown; cells that differ are marked.
         color: ANSI colours; else marks beside the cells, as `legend` explains them.

@@ -105,7 +105,7 @@ def test_killed_between_checkpoint_and_evaluation(whole, data_4x4, tmp_path):
 def test_killed_before_the_first_checkpoint(whole, data_4x4, tmp_path, capsys):
     killed = killed_after(whole, 0, tmp_path / "killed")
     assert_same_run(run(data_4x4, killed, "resume=auto"), whole)
-    assert "no checkpoint to go on from" in capsys.readouterr().out
+    assert "no checkpoint to resume from" in capsys.readouterr().out
 
 
 def test_auto_begins_a_new_run(whole, data_4x4, tmp_path):

@@ -62,7 +62,7 @@ def generate_split(
 ) -> tuple[Puzzles, Puzzles]:
     """Training and test puzzles; no test puzzle is equivalent to a training puzzle.
 
-    Each class of equivalent puzzles belongs to one split, chosen by lot when it first turns up.
+    Each class of equivalent puzzles belongs to one split, chosen at random when it first turns up.
     Questions within a split are distinct, but may be equivalent.
 
     Raises:

@@ -55,7 +55,7 @@ def augment(
 def random_symmetries(
     rng: np.random.Generator, count: int, box_shape: BoxShape, keep: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` symmetries by lot: version[c] = digits[puzzle[place[c]]].
+    """`count` symmetries at random: version[c] = digits[puzzle[place[c]]].
 
     Args:
         keep: [count] bool, make these the identity (they draw from `rng` all the same).

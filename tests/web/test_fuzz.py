@@ -30,7 +30,7 @@ from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
 from hrm.web.hosting import Models
 
-from ..test_batcher import eventually
+from ..inference.test_batcher import eventually
 from .serving import LOAD, save_runs, serve
 
 CANARY = "canary-7f3a"

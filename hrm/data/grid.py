@@ -62,6 +62,11 @@ class Grid:
         """The symbol of an empty cell, None where a grid has none."""
         return next((blank for blank in BLANK_SYMBOLS if blank in self.symbols), None)
 
+    @property
+    def empty(self) -> str:
+        """Symbols of cells that hold nothing: blanks and padding."""
+        return "".join(s for s in self.symbols if s in BLANK_SYMBOLS + PAD_SYMBOL)
+
     def text(self, tokens: np.ndarray) -> str:
         """One character per cell; `UNKNOWN_SYMBOL` for what is no token."""
         return "".join(map(self.symbol, tokens.tolist()))
@@ -77,5 +82,5 @@ class Grid:
         """
         if self.blank is None:
             return np.zeros(inputs.shape, bool)
-        empty = [t for t, s in enumerate(self.symbols) if s in BLANK_SYMBOLS + PAD_SYMBOL]
+        empty = [t for t, s in enumerate(self.symbols) if s in self.empty]
         return ~np.isin(inputs, empty)

@@ -1,20 +1,22 @@
 """Dynamic batching: puzzles that come at any time think side by side.
 
 One thread runs ACT steps over all puzzles of a model. A puzzle joins at the next step and leaves as
-soon as it has halted or is cancelled, so that nobody waits for a batch to fill or to end.
+soon as it has halted or is cancelled, so that nobody waits for a batch to fill or to end. Where its
+answer is not valid and another attempt is left, it waits for a place again, behind the others.
 
 Shapes: T tokens per puzzle.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hrm.inference.attempts import Attempt
 from hrm.inference.solver import Solver
 from hrm.rollout import Halting, Slots
 
@@ -31,13 +33,16 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """What one ACT step answered for one puzzle."""
+    """What one ACT step answered for one puzzle; cells and tokens are the puzzle's own."""
 
-    number: int  # from 1
+    attempt: int  # from 1
+    number: int  # of the attempt's steps, from 1
     tokens: np.ndarray  # T, int32
     confidence: np.ndarray  # T, float32: probability of each cell's token
     halt_probability: float
-    halted: bool  # the last step of this puzzle
+    valid: bool | None  # by the rules of the task; None where they are not known
+    halted: bool  # the last step of the attempt
+    last: bool  # the last step of the puzzle: valid, or no attempt is left
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Question:
     identifier: int
     steps: int  # at most
     halting: Halting = "learned"
-    every_step: bool = False  # report every step, else only the last
-    start_seed: int | None = None  # of other start states, see `hrm.inference.attempts`
+    every_step: bool = False  # report every step, else only the last of each attempt
+    attempts: Sequence[Attempt] = (Attempt(),)  # one after the other until an answer is valid
 
 
 Deliver = Callable[[int, Step | Exception], None]
@@ -72,6 +77,16 @@ class _Row:
     number: int  # of the ticket's questions
     question: Question
     ticket: Ticket = field(repr=False)
+    tried: int = 0  # attempts that have ended
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.question.attempts[self.tried]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another attempt is left after this one."""
+        return self.tried + 1 < len(self.question.attempts)
 
 
 class Batcher:
@@ -103,6 +118,12 @@ class Batcher:
     def waiting(self) -> int:
         """Puzzles that wait for a place."""
         return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no puzzle thinks or waits."""
+        with self._changed:
+            return not (self._running or self._waiting)
 
     def submit(self, questions: Sequence[Question], deliver: Deliver) -> Ticket:
         """Take questions, all or none.
@@ -173,7 +194,8 @@ class Batcher:
         alike: dict[tuple[int, Halting, int | None], list[int]] = {}
         for number, row in joining.items():
             asked = row.question
-            alike.setdefault((asked.steps, asked.halting, asked.start_seed), []).append(number)
+            limits = (asked.steps, asked.halting, row.attempt.start_seed)
+            alike.setdefault(limits, []).append(number)
         for limits, those in alike.items():
             slots.admit(torch.tensor(those), self._batch([joining[n] for n in those]), *limits)
         if not self._running:
@@ -186,21 +208,50 @@ class Batcher:
         # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
         reported = (tokens.int(), confidence.nan_to_num(), step.steps, sure.nan_to_num())
         columns = [values.cpu().numpy() for values in reported]
-        events: list[tuple[_Row, Step]] = []
-        for place, number in enumerate(step.index.tolist()):
-            answer, confident, steps, probability = (values[place] for values in columns)
-            halted = bool(step.halting[place])
-            row = self._running[number]
-            if halted or row.question.every_step:
-                taken = Step(int(steps), answer, confident, float(probability), halted)
-                events.append((row, taken))
         ended = set(step.index[step.halting].tolist())
-        self._running = {n: row for n, row in self._running.items() if n not in ended}
-        for row, taken in events:
-            row.ticket.deliver(row.number, taken)
+        events = []
+        for place, number in enumerate(step.index.tolist()):
+            row = self._running[number]
+            if number in ended or row.question.every_step:
+                events.append((row, number in ended, [values[place] for values in columns]))
+        taken = self._judge(events)
+        again = [
+            replace(row, tried=row.tried + 1) for row, one in taken if one.halted and not one.last
+        ]
+        with self._changed:
+            self._running = {n: row for n, row in self._running.items() if n not in ended}
+            self._waiting += again
+        for row, one in taken:
+            row.ticket.deliver(row.number, one)
+
+    def _judge(self, events: list[tuple[_Row, bool, list[np.ndarray]]]) -> list[tuple[_Row, Step]]:
+        """What is delivered: of each puzzle whether it halted, and what the model reported."""
+        if not events:
+            return []
+        answers = np.stack([row.attempt.undo(values[0]) for row, _, values in events])
+        inputs = np.stack([row.question.inputs for row, _, _ in events])
+        judged = zip(events, answers, self.solver.task.are_valid(answers, inputs), strict=True)
+        return [
+            (
+                row,
+                Step(
+                    attempt=row.tried + 1,
+                    number=int(number),
+                    tokens=answer,
+                    confidence=row.attempt.undo_cells(confidence),
+                    halt_probability=float(probability),
+                    valid=valid,
+                    halted=halted,
+                    last=halted and (bool(valid) or not row.has_more),
+                ),
+            )
+            for (row, halted, (_, confidence, number, probability)), answer, valid in judged
+        ]
 
     def _batch(self, rows: list[_Row]) -> dict[str, Tensor]:
-        inputs = torch.from_numpy(np.stack([row.question.inputs for row in rows]))
+        inputs = torch.from_numpy(
+            np.stack([row.attempt.apply(row.question.inputs) for row in rows])
+        )
         identifiers = torch.tensor([row.question.identifier for row in rows], dtype=torch.int32)
         named = {"inputs": inputs, "puzzle_identifiers": identifiers}
         return {name: tensor.to(self.solver.device) for name, tensor in named.items()}

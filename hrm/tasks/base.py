@@ -87,6 +87,7 @@ class Task:
 
     name: ClassVar[str] = "grids"
     best_metric: ClassVar[str] = "exact_accuracy"  # of an evaluation; higher is better
+    judges: ClassVar[bool] = False  # whether `are_valid` knows the rules
 
     def __init__(self, metadata: DatasetMetadata):
         self.metadata = metadata

@@ -98,13 +98,13 @@ class Models:
 
 
 def _is_idle(batcher: Batcher) -> bool:
-    return batcher.running == batcher.waiting == 0
+    return batcher.idle
 
 
 async def think(
     batcher: Batcher, questions: Sequence[Question]
 ) -> AsyncGenerator[tuple[int, Step]]:
-    """Steps of questions as they are computed, until all have halted.
+    """Steps of questions as they are computed, until the last attempt at each has ended.
 
     Whoever stops listening (closes the iterator, or is cancelled) gives up the puzzles' places.
 
@@ -133,7 +133,7 @@ async def think(
             if isinstance(item, Exception):
                 log.error("the model failed", exc_info=item)
                 raise Refused(500, "the model failed at this puzzle") from item
-            left -= item.halted
+            left -= item.last
             yield number, item
     finally:
         ticket.cancel()

@@ -1,13 +1,15 @@
 """What the page and the server say to each other; grids are strings, one character per cell."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm.rollout import Halting
+from hrm.tasks import Task
 
 LONGEST_ID, LONGEST_PUZZLE = 500, 4096
 MOST_STEPS, MOST_PUZZLES = 256, 256
+MOST_VOTES, MOST_RESTARTS = 64, 16
 LARGEST_NUMBER = 2**53 - 1  # that JavaScript counts to
 
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
@@ -29,11 +31,23 @@ class Thinking(_Asked):
     halting: Halting = "learned"
 
 
-class ThinkRequest(Thinking):
+class Trying(Thinking):
+    """How often to try until an answer is valid.
+
+    The first attempt is at the puzzle as it is, the next `votes - 1` at symmetric versions of it,
+    the last `restarts` at the puzzle from other start states; `seed` draws both.
+    """
+
+    votes: Annotated[int, Field(ge=1, le=MOST_VOTES)] = 1
+    restarts: Annotated[int, Field(ge=0, le=MOST_RESTARTS)] = 0
+    seed: Index = 0
+
+
+class ThinkRequest(Trying):
     puzzle: Puzzle
 
 
-class SolveRequest(Thinking):
+class SolveRequest(Trying):
     puzzles: Annotated[list[Puzzle], Field(min_length=1, max_length=MOST_PUZZLES)]
 
 
@@ -53,13 +67,64 @@ class Health(BaseModel):
     models: list[str]
 
 
-class CheckpointInfo(BaseModel):
+class Rules(BaseModel):
+    """What a task knows of its puzzles, so that the page need not know it.
+
+    `empty` are the symbols of cells that hold nothing. `aliases` are other characters that may be
+    written for a symbol, `ignored` those that do not count where a puzzle is read from text. No
+    symbol but an empty one stands twice in the cells of a unit. `wall` is drawn as solid.
+    """
+
+    blank: str | None
+    empty: str
+    aliases: dict[str, str]
+    ignored: str
+    units: list[tuple[int, ...]]
+    wall: str | None
+    most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
+    restarts: bool  # whether other start states can be tried
+    judged: bool  # whether answers can be found valid
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        grid, notation = task.grid, task.notation
+        return cls(
+            blank=grid.blank,
+            empty=grid.empty,
+            aliases=dict(notation.aliases),
+            ignored=notation.ignored,
+            units=[unit.cells for unit in task.units],
+            wall=grid.wall,
+            most_versions=min(task.most_versions, MOST_VOTES),
+            restarts=True,
+            judged=task.judges,
+        )
+
+
+class Kind(BaseModel):
+    """A kind of puzzles: how they are drawn, and their rules."""
+
     id: str
-    task: str | None
+    task: str
     grid_shape: tuple[int, int]
     box_shape: tuple[int, int] | None
     symbols: str
-    blank: str | None
+    rules: Rules
+
+    @classmethod
+    def of(cls, task: Task, **own: Any) -> Self:
+        """`own` are the other fields."""
+        return cls(
+            task=task.name,
+            grid_shape=task.grid.shape,
+            box_shape=task.grid.box_shape,
+            symbols=task.grid.symbols,
+            rules=Rules.of(task),
+            **own,
+        )
+
+
+class CheckpointInfo(Kind):
     max_steps: int
     data_path_id: str | None
     step: int | None
@@ -75,12 +140,7 @@ class SplitInfo(BaseModel):
     groups: Count
 
 
-class DatasetInfo(BaseModel):
-    id: str
-    task: str | None
-    grid_shape: tuple[int, int]
-    box_shape: tuple[int, int] | None
-    symbols: str
+class DatasetInfo(Kind):
     splits: dict[str, SplitInfo]
 
 
@@ -89,22 +149,29 @@ class Datasets(BaseModel):
 
 
 class StepAnswer(BaseModel):
-    """One line of `/api/think`."""
+    """One line of `/api/think`; attempts follow one another while no answer is valid."""
 
-    step: int
+    attempt: int  # from 1
+    step: int  # of this attempt, from 1
     answer: str
     confidence: list[Probability]
     halt_probability: Probability
     valid: bool | None
-    halted: bool
+    halted: bool  # the attempt's last step
+    last: bool  # the last line
+    best: int | None  # in the last line: the attempt whose answer counts
 
 
 class Answer(BaseModel):
+    """The answer that counts: the valid one, else the surest of all attempts."""
+
     answer: str
     confidence: list[Probability]
     halt_probability: Probability
     valid: bool | None
-    steps: int
+    steps: int  # that led to this answer
+    attempts: int  # that ran
+    total_steps: int  # of all attempts
 
 
 class Answers(BaseModel):

@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrm.inference import Solution, Solver
+from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.inference.batcher import Batcher, Closed, Question, QueueFull, Step, Ticket
+from hrm.models.act import Carry
+from hrm.tasks.sudoku.task import SudokuTask
 
 from .test_solver import halting_solver, make_solver
 
@@ -29,14 +32,16 @@ class Gate:
         self.rows: list[int] = []
         self._passes, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
         self._error: Exception | None = None
-        self._hook = solver.model.model.register_forward_pre_hook(self._hold)
+        self._act, self._step = solver.model.model, solver.model.model.step
+        self._act.step = self._hold  # type: ignore[method-assign]
 
-    def _hold(self, _module: torch.nn.Module, arguments: tuple) -> None:
-        self.rows.append(len(arguments[0].steps))
+    def _hold(self, carry: Carry) -> tuple[Carry, dict[str, torch.Tensor]]:
+        self.rows.append(len(carry.steps))
         self._arrived.release()
         assert self._passes.acquire(timeout=PATIENCE)
         if self._error is not None:
             raise self._error
+        return self._step(carry)
 
     def wait_for_step(self) -> int:
         """Rows of the ACT step that is about to run."""
@@ -53,7 +58,7 @@ class Gate:
 
     def open(self) -> None:
         self._error = None
-        self._hook.remove()
+        self._act.step = self._step  # type: ignore[method-assign]
         self.let_through(10_000)
 
 
@@ -76,7 +81,7 @@ class Listener:
         left = len(self.questions)
         while left:
             item = self.receive()
-            left -= isinstance(item, Exception) or item.halted
+            left -= isinstance(item, Exception) or item.last
         return self.told
 
     def rest(self) -> list[list[Step | Exception]]:
@@ -207,6 +212,56 @@ def test_puzzles_share_the_steps_and_join_in_the_order_they_came(make):
     assert len(second.until_ended()[0]) == 4
 
 
+class ThirdsAreValid(SudokuTask):
+    """Its answers are valid where the tokens' sum is a multiple of three."""
+
+    def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
+        return (answers.sum(axis=1) % 3 == 0).tolist()
+
+
+@pytest.mark.parametrize("max_batch", [1, 5, 64])
+def test_attempts_follow_one_another_as_in_the_solver(make, max_batch):
+    solver = halting_solver(PUZZLES)
+    solver.task = ThirdsAreValid(solver.metadata)
+    tries = {"votes": 3, "restarts": 3, "seed": 5}
+    attempts = plan_attempts(solver.task, **tries)
+    expected = solver.solve(PUZZLES, **tries)
+    asked = [Question(inputs, 0, 4, attempts=attempts) for inputs in PUZZLES]
+    tried = Listener(make(solver, max_batch=max_batch), asked).until_ended()
+    for steps, alone in zip(tried, expected, strict=True):
+        assert [step.attempt for step in steps] == list(range(1, len(steps) + 1))
+        assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
+        assert all(step.halted for step in steps)
+        best = best_of(steps)
+        np.testing.assert_array_equal(best.tokens, alone.tokens)
+        np.testing.assert_allclose(best.confidence, alone.confidence, atol=1e-5)
+        assert (best.valid, best.number) == (alone.valid, alone.steps)
+        assert sum(step.number for step in steps) == alone.total_steps
+    assert len({len(steps) for steps in tried}) > 2
+
+
+def test_another_attempt_waits_behind_those_who_came(make):
+    solver = make_solver()
+    gate, batcher = Gate(solver), make(solver, max_batch=1, max_waiting=1)
+    attempts = [Attempt(), Attempt(start_seed=1), Attempt(start_seed=2)]
+    first = Listener(batcher, [Question(PUZZLES[0], 0, 1, attempts=attempts)])
+    gate.wait_for_step()
+    second = Listener(batcher, [question(1, steps=1)])
+    gate.let_through()
+    assert first.receive().attempt == 1
+    gate.wait_for_step()
+    assert (batcher.running, batcher.waiting, batcher.idle) == (1, 1, False)
+    with pytest.raises(QueueFull):
+        Listener(batcher, [question()])
+    gate.let_through()
+    assert second.receive().last
+    gate.wait_for_step()
+    first.ticket.cancel()
+    gate.open()
+    eventually(lambda: batcher.idle)
+    assert [step.attempt for step in first.rest()[0]] == [1, 2]
+
+
 def test_identifiers_reach_the_model(make):
     solver = make_solver(num_puzzle_identifiers=9)
     told = Listener(make(solver), [Question(PUZZLES[0], n, 1) for n in (-1, 3, 3)]).until_ended()
@@ -266,13 +321,12 @@ def test_a_queue_takes_all_or_none_and_the_largest_request(make):
 def test_a_model_that_fails_tells_all_its_puzzles_and_goes_on(make):
     solver = make_solver()
     gate, batcher = Gate(solver), make(solver, max_batch=2)
-    failing = solver.model.model.register_forward_hook(_fail)
     listeners = [Listener(batcher, [question(n)]) for n in range(3)]
-    gate.open()
+    gate.fail(RuntimeError("out of memory"))
     for listener in listeners:
         [[error]] = listener.until_ended()
         assert isinstance(error, RuntimeError) and str(error) == "out of memory"
-    failing.remove()
+    gate.open()
     assert [len(steps) for steps in Listener(batcher, [question()]).until_ended()] == [4]
 
 
@@ -283,14 +337,9 @@ def test_a_model_that_fails_later_keeps_what_had_halted(make):
     gate.wait_for_step()
     gate.let_through()
     gate.wait_for_step()
-    solver.model.model.register_forward_hook(_fail)
-    gate.open()
+    gate.fail(RuntimeError("out of memory"))
     [[short], [step, error]] = listener.until_ended()
     assert short.halted and not step.halted and isinstance(error, RuntimeError)
-
-
-def _fail(*_arguments: object) -> None:
-    raise RuntimeError("out of memory")
 
 
 def test_a_diverged_model_is_sure_of_nothing(make):

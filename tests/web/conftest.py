@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from .page_actions import CHROMIUM, choose
 from .serving import save_runs, serve
 
+expect.set_options(timeout=30_000)  # the first answer waits for its model to be loaded
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

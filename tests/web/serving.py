@@ -15,11 +15,12 @@ from hrm.checkpoint import build_for, save_checkpoint
 from hrm.data.format import read_metadata
 from hrm.inference.solver import Solver
 from hrm.training.config import load_pretrain_config
-from hrm.web.app import THINK_SECONDS, create_app
+from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
 from hrm.web.hosting import Models
+from hrm.web.thinking import THINK_SECONDS
 
-from ...conftest import SMALL_MODEL
+from ..conftest import SMALL_MODEL
 
 LOAD = partial(Solver.from_checkpoint, device="cpu")
 

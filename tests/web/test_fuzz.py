@@ -30,7 +30,7 @@ from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
 from hrm.web.hosting import Models
 
-from ..test_batcher import eventually
+from ..inference.test_batcher import eventually
 from .serving import LOAD, save_runs, serve
 
 CANARY = "canary-7f3a"
@@ -48,6 +48,9 @@ known = st.fixed_dictionaries(
         "puzzles": st.lists(st.text("." * 9 + "12", min_size=16, max_size=16), max_size=4),
         "steps": st.none() | st.integers(1, 6),
         "halting": st.sampled_from(["learned", "max_steps"]),
+        "votes": st.integers(1, 5),
+        "restarts": st.integers(0, 3),
+        "seed": st.integers(0, 2**53 - 1),
         "data": st.just("sudoku-4x4"),
         "split": st.sampled_from(["train", "test"]),
         "start": st.integers(0, 50),
@@ -146,8 +149,8 @@ SEEDS = (
     *map(request, ("/", "/health", "/static/app.js", "/openapi.json", "/api/checkpoints")),
     *map(request, ("/api/runs", "/api/datasets", "/api/metrics?run=tests/patient&after=0")),
     request("/api/example?data=sudoku-4x4&split=test&index=3"),
-    request("/api/think", f'{{{CHECKPOINT}, "puzzle": "{"." * 16}"}}'),
-    request("/api/solve", f'{{{CHECKPOINT}, "puzzles": ["{"." * 16}"]}}'),
+    request("/api/think", f'{{{CHECKPOINT}, "votes": 2, "puzzle": "{"." * 16}"}}'),
+    request("/api/solve", f'{{{CHECKPOINT}, "restarts": 1, "puzzles": ["{"." * 16}"]}}'),
     request("/api/check", f'{{{CHECKPOINT}, "data": "sudoku-4x4", "split": "test", "count": 2}}'),
 )
 PIECES = (

@@ -14,8 +14,8 @@ from hrm.web.catalogue import Catalogue
 from hrm.web.guard import Refused
 from hrm.web.hosting import MOST_MODELS, Models
 
-from ...conftest import saved_run
-from ..test_solver import make_solver
+from ..conftest import saved_run
+from ..inference.test_solver import make_solver
 from .serving import serve
 
 PUZZLE = "1" + "." * 15
@@ -155,12 +155,28 @@ def test_mazes(other_kinds):
     client = other_kinds
     listed = client.get("/api/checkpoints").json()["checkpoints"][0]
     assert (listed["id"], listed["task"], listed["data_path_id"]) == ("maze", "maze", "maze")
-    assert (listed["symbols"], listed["blank"], listed["box_shape"]) == ("_# SGo", " ", None)
+    assert (listed["symbols"], listed["box_shape"]) == ("_# SGo", None)
+    assert listed["rules"] == {
+        "blank": " ",
+        "empty": "_ ",
+        "aliases": {},
+        "ignored": "\r\n",
+        "units": [],
+        "wall": "#",
+        "most_versions": 8,
+        "restarts": True,
+        "judged": True,
+    }
     example = client.get("/api/example", params={"data": "maze", "split": "test"}).json()
     assert (example["puzzle"], example["answer"]) == (MAZE, PATH)
     asked = {"checkpoint": "maze", "puzzles": [MAZE], "steps": 1}
     [solution] = client.post("/api/solve", json=asked).json()["solutions"]
     assert solution["valid"] is False and len(solution["answer"]) == 16
+    too_many = client.post("/api/solve", json=asked | {"votes": 9})
+    assert too_many.status_code == 422
+    assert too_many.json() == {"error": "votes=9: a maze has 8 symmetric versions"}
+    [voted] = client.post("/api/solve", json=asked | {"votes": 8}).json()["solutions"]
+    assert (voted["attempts"], voted["total_steps"]) == (8, 8)
     wrong = client.post("/api/solve", json=asked | {"puzzles": [MAZE.replace(" ", ".")]})
     assert wrong.status_code == 422 and wrong.json()["column"] == 1
 
@@ -168,11 +184,19 @@ def test_mazes(other_kinds):
 def test_puzzles_without_known_rules(other_kinds):
     client = other_kinds
     listed = client.get("/api/datasets").json()["datasets"][1]
-    assert (listed["id"], listed["task"], listed["grid_shape"]) == ("words", None, [2, 3])
+    assert (listed["id"], listed["task"], listed["grid_shape"]) == ("words", "grids", [2, 3])
+    rules = listed["rules"]
+    assert (rules["blank"], rules["units"], rules["most_versions"]) == (None, [], 1)
+    assert (rules["restarts"], rules["judged"]) == (True, False)
     example = client.get("/api/example", params={"data": "words", "split": "test"}).json()
     asked = {"checkpoint": "words", "puzzle": example["puzzle"], "steps": 1}
     assert example["puzzle"] == "aé\u6570bab"
-    assert client.post("/api/think", json=asked).json()["valid"] is None
+    answer = client.post("/api/think", json=asked).json()
+    assert answer["valid"] is None and answer["last"] and answer["best"] == 1
+    refused = client.post("/api/think", json=asked | {"votes": 2})
+    assert refused.status_code == 422 and "use votes=1" in refused.json()["error"]
+    lines = client.post("/api/think", json=asked | {"restarts": 2}).text.splitlines()
+    assert len(lines) == 3  # no answer is known to be valid
 
 
 def test_a_checkpoint_is_checked_on_its_own_kind_of_puzzles(other_kinds):

@@ -6,6 +6,10 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from hrm.tasks import task_of
+from hrm.web.schemas import CheckpointInfo
+
+from ..inference.test_solver import metadata
 from .page_actions import (
     cell,
     choose,
@@ -21,13 +25,17 @@ from .page_actions import (
 require_chromium()
 
 SPLIT_STEP = {
+    "attempt": 1,
     "step": 1,
     "answer": "1" * 16,
     "confidence": [0.5] * 16,
     "halt_probability": 0.25,
     "valid": False,
     "halted": False,
+    "last": False,
+    "best": None,
 }
+LAST = {"halted": True, "last": True, "best": 1}
 
 
 def test_a_puzzle_is_typed_by_keyboard_and_thought_about(open_page):
@@ -140,10 +148,10 @@ def test_a_whole_puzzle_is_pasted(open_page):
     clear(page)
     cell(page, 2, 2).focus()
     paste(page, "1234" * 3 + "123")
-    expect(message(page)).to_contain_text("15 characters, but this grid has 16 (4 × 4)")
+    expect(message(page)).to_contain_text("15 characters, expected 16 (4x4)")
     assert shown(page) == "." * 16
     paste(page, "1200" + "x" * 12)
-    expect(message(page)).to_contain_text("“x” is not one of the symbols .1234")
+    expect(message(page)).to_contain_text("character 'x' is not one of '.1234'")
     paste(page, "12 | ..\n00 | 34\n---+---\n34 | __\n.. | ..\n")
     assert shown(page) == "12....3434......"
 
@@ -154,7 +162,7 @@ def test_the_text_field_fills_the_grid(open_page):
     field = page.get_by_label(re.compile("One character per cell"))
     before = shown(page)
     field.fill("12")
-    expect(page.locator("#solve-text-error")).to_contain_text("2 characters, but this grid has 16")
+    expect(page.locator("#solve-text-error")).to_contain_text("2 characters, expected 16 (4x4).")
     expect(field).to_have_attribute("aria-invalid", "true")
     assert shown(page) == before
     field.fill("1" + "0" * 15)
@@ -182,7 +190,7 @@ def test_a_right_answer_is_told(open_page):
     with page.expect_response("**/api/example*") as response:
         page.get_by_role("button", name="Example from the data set").click()
     answer = response.value.json()["answer"]
-    right = {**SPLIT_STEP, "answer": answer, "valid": True, "halted": True}
+    right = {**SPLIT_STEP, "answer": answer, "valid": True, **LAST}
     page.route("**/api/think", lambda route: route.fulfill(body=json.dumps(right) + "\n"))
     expect(page.locator("#solve-origin")).to_contain_text(f"{response.value.json()['index']} of")
     think(page)
@@ -283,8 +291,9 @@ MAZE = ["#" * 6, "#S   #", "# ## #", "#   G#", "#" * 6]
 
 def test_a_maze_is_shown_as_a_picture(open_page):
     page = open_page("training")
-    look = {"grid_shape": [5, 6], "box_shape": None, "symbols": "_# SGo", "task": "maze"}
-    model = {**look, "id": "m", "blank": " ", "max_steps": 2, "data_path_id": None, "step": 1}
+    data = {"vocab_size": 6, "seq_len": 30, "grid_shape": (5, 6), "task": "maze"}
+    own = {"id": "m", "max_steps": 2, "data_path_id": None, "step": 1}
+    model = CheckpointInfo.of(task_of(metadata(**data)), **own).model_dump(mode="json")
     page.route(
         "**/api/checkpoints", lambda r: r.fulfill(json={"checkpoints": [model], "default": "m"})
     )
@@ -299,7 +308,7 @@ def test_a_maze_is_shown_as_a_picture(open_page):
     tiles = page.locator("#solve-grid .tile")
     assert tiles.evaluate_all("a => a.filter(e => e.dataset.kind === 'wall').length") == 20
     path = "".join(MAZE).replace("S   #", "Sooo#").replace("## #", "##o#")
-    last = {**SPLIT_STEP, "answer": path, "confidence": [0.9] * 30, "valid": None, "halted": True}
+    last = {**SPLIT_STEP, "answer": path, "confidence": [0.9] * 30, "valid": False, **LAST}
     page.route("**/api/think", lambda route: route.fulfill(body=json.dumps(last) + "\n"))
     think(page)
-    expect(page.get_by_role("img", name="Puzzle, 5 by 6, path of 4 cells")).to_be_visible()
+    expect(page.get_by_role("img", name="Puzzle, 5 by 6, 4 cells filled in")).to_be_visible()

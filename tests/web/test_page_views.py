@@ -168,8 +168,10 @@ def test_phone(open_page, tab):
     page = open_page(tab, viewport=PHONE, has_touch=True, is_mobile=True)
     if tab == "solve":
         expect(page.locator("#solve-grid input").first).to_have_attribute("inputmode", "numeric")
+        page.get_by_label("Votes").fill("3")
         page.get_by_role("button", name="Think").tap()
         expect(message(page)).to_have_text(ENDED)
+        expect(page.get_by_label("Attempt shown")).to_be_visible()
     if tab == "data":
         expect(page.locator("#data-answer td")).to_have_count(16)
     if tab == "training":
@@ -212,7 +214,9 @@ def test_tabs_by_keyboard_and_by_address(open_page):
 def test_axe_finds_no_violation(open_page, color_scheme):
     page = open_page(color_scheme=color_scheme, reduced_motion="reduce")
     assert_accessible(page)
+    page.get_by_label("Votes").fill("3")
     think(page)
+    expect(page.get_by_label("Attempt shown")).to_be_visible()
     page.get_by_text("Puzzle as text").click()
     page.get_by_role("slider", name="ACT step").focus()
     page.keyboard.press("ArrowLeft")

@@ -18,7 +18,7 @@ from hrm.errors import UserError
 from hrm.web import serve
 from solve import main
 
-from ...conftest import ROOT
+from ..conftest import ROOT
 
 PUZZLE = "1" + "." * 15
 LONG = 60.0  # seconds

@@ -15,6 +15,21 @@ from hrm.web.guard import HEADERS, LARGEST_BODY
 PUZZLE = "1" + "." * 15
 DATA = "sudoku-4x4"
 POSTS = ("/api/think", "/api/solve", "/api/check")
+RULES = {
+    "blank": ".",
+    "empty": ".",
+    "aliases": {"0": ".", "_": "."},
+    "ignored": " \t|+-─│┌┐└┘├┤┬┴┼\r\n",
+    "units": [
+        *([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]),
+        *([0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]),
+        *([0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]),
+    ],
+    "wall": None,
+    "most_versions": 64,
+    "restarts": True,
+    "judged": True,
+}
 ODD_IDS = [
     *("", ".", "..", "../..", "tests", "tests/", "/tests/patient", "./tests/patient"),
     *("tests/../tests/patient", "tests/patient/step_7", "/etc/passwd", "tests%2Fpatient"),
@@ -70,7 +85,7 @@ def test_checkpoints(client):
         "grid_shape": [4, 4],
         "box_shape": [2, 2],
         "symbols": ".1234",
-        "blank": ".",
+        "rules": RULES,
         "max_steps": 4,
         "data_path_id": DATA,
         "step": 7,
@@ -88,7 +103,7 @@ def test_think_tells_every_step(client, solver):
     for step, tokens, sure in zip(
         steps, alone.trace.tokens, alone.trace.halt_probability, strict=True
     ):
-        assert step.answer == solver.look.text(tokens)
+        assert step.answer == solver.task.grid.text(tokens)
         assert step.halt_probability == pytest.approx(sure, abs=1e-4)
     assert steps[-1].valid == alone.valid
     np.testing.assert_allclose(steps[-1].confidence, alone.confidence, atol=1e-4)
@@ -112,7 +127,7 @@ def test_solve_halts_as_asked(client, name, halting, steps, expected):
 
 def test_solve_keeps_the_order(client, data_4x4, solver):
     inputs = read_split(data_4x4 / "test")[1]["test"].inputs
-    puzzles = [solver.look.text(row) for row in np.concatenate([inputs] * 7)[:256]]
+    puzzles = [solver.task.grid.text(row) for row in np.concatenate([inputs] * 7)[:256]]
     solutions = client.post("/api/solve", json=body("/api/solve", puzzles=puzzles)).json()
     assert [s["answer"] for s in solutions["solutions"]] == [
         s.answer for s in solver.solve(puzzles)
@@ -129,6 +144,7 @@ def test_datasets(client):
                 "grid_shape": [4, 4],
                 "box_shape": [2, 2],
                 "symbols": ".1234",
+                "rules": RULES,
                 "splits": {
                     "test": {"examples": 40, "groups": 40},
                     "train": {"examples": 1100, "groups": 100},
@@ -146,8 +162,8 @@ def test_an_example_and_its_versions(client, data_4x4, solver, index):
     assert client.get("/api/example", params=asked).json() == {
         "index": index,
         "examples": 1100,
-        "puzzle": solver.look.text(arrays.inputs[index]),
-        "answer": solver.look.text(arrays.labels[index]),
+        "puzzle": solver.task.grid.text(arrays.inputs[index]),
+        "answer": solver.task.grid.text(arrays.labels[index]),
         "group": group,
         "first": 11 * group,
         "last": 11 * group + 11,
@@ -303,7 +319,7 @@ def test_the_largest_body_is_read(client):
         ({"halting": "never"}, "halting"),
         ({"checkpoint": None}, "checkpoint"),
         ({"checkpoint": "a" * 501}, "checkpoint"),
-        ({"votes": 3}, "votes"),
+        ({"colour": 3}, "colour"),
         ({"\ud800": 3}, "request"),
     ],
 )
@@ -312,6 +328,22 @@ def test_a_wrong_field_is_named(client, path, changes, named):
     headers = {"content-type": "application/json"}
     told = error(client.post(path, content=text, headers=headers), 422)
     assert told.startswith(f"{named}:")
+
+
+@pytest.mark.parametrize("path", ["/api/think", "/api/solve"])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("votes", [0, 65, "2", 2.0, None, True]),
+        ("restarts", [-1, 17, "1", 1.5, None]),
+        ("seed", [-1, 2**53, "0", 0.5, None]),
+    ],
+)
+def test_numbers_of_attempts_are_bounded(client, path, name, values):
+    for value in values:
+        told = error(client.post(path, json=body(path, **{name: value})), 422)
+        assert told.startswith(f"{name}:"), value
+    assert "votes" in error(client.post("/api/check", json=body("/api/check", votes=1)), 422)
 
 
 @pytest.mark.parametrize(

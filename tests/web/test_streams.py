@@ -14,7 +14,7 @@ import pytest
 from hrm.inference import Solver
 from hrm.web.hosting import MOST_MODELS
 
-from ..test_batcher import Gate, eventually
+from ..inference.test_batcher import Gate, eventually
 from .serving import LOAD, save_runs, serve
 
 PUZZLE = "1" + "." * 15

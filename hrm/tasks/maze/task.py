@@ -17,6 +17,7 @@ class MazeTask(Task):
     """A shortest path is to be drawn from the start to the goal."""
 
     name = "maze"
+    judges = True
 
     @classmethod
     def fits(cls, metadata: DatasetMetadata) -> bool:

@@ -21,6 +21,7 @@ class SudokuTask(Task):
     """Every digit once per row, column and box."""
 
     name = "sudoku"
+    judges = True
 
     @classmethod
     def fits(cls, metadata: DatasetMetadata) -> bool:

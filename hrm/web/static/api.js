@@ -51,21 +51,22 @@ export async function postJson(path, body, signal) {
 }
 
 /**
- * The ACT steps of one puzzle, as they are computed.
+ * The ACT steps of one puzzle, as they are computed, attempt by attempt.
  *
  * Throws ApiError where the server refuses, gives up, or the stream breaks off.
  */
 export async function* think(body, signal) {
   const response = await post("/api/think", body, signal);
-  let steps = 0;
+  let last = { attempt: 1, step: 0 };
   for await (const line of lines(response.body)) {
     const record = parse(line);
     if (record.error) throw new ApiError(record.error);
-    steps = record.step;
+    last = record;
     yield record;
-    if (record.halted) return;
+    if (record.last) return;
   }
-  throw new ApiError(`The connection broke off after step ${steps}. Press Think to try again.`);
+  const place = `step ${last.step}${last.attempt > 1 ? ` of attempt ${last.attempt}` : ""}`;
+  throw new ApiError(`The connection broke off after ${place}. Press Think to try again.`);
 }
 
 const post = (path, body, signal) =>

@@ -129,7 +129,7 @@ export class DataView {
   #showExample() {
     const { index, puzzle, answer, first, last } = this.#example;
     const symbols = Array.from(puzzle);
-    const given = givens(symbols);
+    const given = givens(symbols, this.#look);
     this.#puzzle.show(symbols.map((symbol, cell) => ({ symbol, given: given[cell] })));
     this.#answer.show(
       Array.from(answer).map((symbol, cell) => ({ symbol, given: given[cell], answered: true })),

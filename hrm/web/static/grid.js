@@ -1,13 +1,12 @@
-// A puzzle's grid: a Sudoku as a table of cells (editable or not), anything else as a picture.
+// A puzzle's grid: where cells are compared a table of them (editable or not), else a picture.
 //
 // Cells to show: {symbol, given, answered, confidence, changed, wrong, invalid}; only symbol is
 // required. A confidence makes a cell an answered one.
 
 import { html } from "./dom.js";
-import { isBlank, isSudoku, toSymbol } from "./rules.js";
+import { hasUnits, isEmpty, toSymbol } from "./rules.js";
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-const PICTURE_KINDS = { "#": "wall", " ": "floor", _: "floor", S: "start", G: "goal", o: "path" };
 
 export class Grid {
   #host;
@@ -19,7 +18,7 @@ export class Grid {
   #inputs = []; // only of an editable grid
   #current = 0; // the cell that Tab reaches
 
-  /** `onEdit(cell, symbol)` makes a Sudoku editable; `label` names the grid. */
+  /** `onEdit(cell, symbol)` makes a table editable; `label` names the grid. */
   constructor(host, label, onEdit = null) {
     this.#host = host;
     this.#label = label;
@@ -38,7 +37,7 @@ export class Grid {
     this.#inputs = [];
     this.#current = 0;
     const [rows, columns] = look.grid_shape;
-    const body = isSudoku(look) ? this.#table(rows, columns) : this.#picture(rows, columns);
+    const body = hasUnits(look) ? this.#table(rows, columns) : this.#picture(rows, columns);
     this.#host.replaceChildren(body);
     this.#host.style.setProperty("--rows", rows);
     this.#host.style.setProperty("--columns", columns);
@@ -46,11 +45,11 @@ export class Grid {
 
   show(cells) {
     cells.forEach((cell, index) => this.#showCell(cell, index));
-    if (!isSudoku(this.#look)) {
+    if (!hasUnits(this.#look)) {
       const [rows, columns] = this.#look.grid_shape;
-      const number = (symbol) => cells.filter((cell) => cell.symbol === symbol).length;
+      const answered = cells.filter((cell) => this.#pictureKind(cell) === "answered").length;
       const wrong = cells.filter((cell) => cell.wrong).length;
-      const path = number("o") ? `, path of ${number("o")} cells` : "";
+      const path = answered ? `, ${answered} cells filled in` : "";
       const faults = wrong ? `, ${wrong} wrong` : "";
       this.#host.firstChild.setAttribute(
         "aria-label",
@@ -67,8 +66,8 @@ export class Grid {
   contains = (node) => this.#host.contains(node);
 
   #table(rows, columns) {
-    const [boxRows, boxColumns] = this.#look.box_shape;
-    const table = html("table", { class: "sudoku", "aria-label": this.#label });
+    const [boxRows, boxColumns] = this.#look.box_shape ?? [rows, columns];
+    const table = html("table", { class: "cells", "aria-label": this.#label });
     if (this.#onEdit) table.setAttribute("role", "grid");
     for (let row = 0; row < rows; row++) {
       const line = table.insertRow();
@@ -89,7 +88,7 @@ export class Grid {
     const index = this.#inputs.length;
     const input = html("input", {
       type: "text",
-      inputmode: this.#look.grid_shape[0] > 9 ? "text" : "numeric",
+      inputmode: this.#isNumeric() ? "numeric" : "text",
       autocomplete: "off",
       autocapitalize: "characters",
       spellcheck: "false",
@@ -105,6 +104,20 @@ export class Grid {
     return input;
   }
 
+  #isNumeric() {
+    const symbols = Array.from(this.#look.symbols);
+    return symbols.every((one) => isEmpty(one, this.#look) || Number.isInteger(Number(one)));
+  }
+
+  /** What a tile looks like: wall, floor, given or answered; a token where nothing is known. */
+  #pictureKind({ symbol, given }) {
+    const { blank, wall } = this.#look.rules;
+    if (symbol === wall) return "wall";
+    if (blank === null) return "token";
+    if (isEmpty(symbol, this.#look)) return "floor";
+    return given ? "given" : "answered";
+  }
+
   #picture(rows, columns) {
     const cells = Array.from({ length: rows * columns }, () => html("span", { class: "tile" }));
     this.#cells = cells;
@@ -115,7 +128,7 @@ export class Grid {
     const before = this.#shown[index];
     const same = before && Object.keys({ ...before, ...cell }).every((k) => before[k] === cell[k]);
     const input = this.#inputs[index];
-    const text = isBlank(cell.symbol) ? "" : cell.symbol;
+    const text = isEmpty(cell.symbol, this.#look) ? "" : cell.symbol;
     if (same && (!input || input.value === text)) return;
     this.#shown[index] = { ...cell };
 
@@ -124,13 +137,13 @@ export class Grid {
     for (const state of states) element.classList.toggle(state, Boolean(cell[state]));
     const sure = cell.confidence ?? null;
     element.classList.toggle("answered", !cell.given && (sure !== null || Boolean(cell.answered)));
-    element.style.setProperty("--confidence", sure ?? (isSudoku(this.#look) ? 0 : 1));
+    element.style.setProperty("--confidence", sure ?? (hasUnits(this.#look) ? 0 : 1));
     element.title = sure === null || cell.given ? "" : `${(100 * sure).toFixed(1)}% sure`;
 
-    if (!isSudoku(this.#look)) {
-      const kind = this.#look.symbols.includes("#") ? PICTURE_KINDS[cell.symbol] : null;
-      element.dataset.kind = kind ?? "token";
-      element.textContent = "SG".includes(cell.symbol) || !kind ? cell.symbol : "";
+    if (!hasUnits(this.#look)) {
+      const kind = this.#pictureKind(cell);
+      element.dataset.kind = kind;
+      element.textContent = kind === "given" || kind === "token" ? cell.symbol : "";
     } else if (input) {
       input.value = text;
       input.setAttribute("aria-label", this.#describe(cell, index));
@@ -168,7 +181,7 @@ export class Grid {
           : index;
     } else if (event.key === "Home") target = row * columns;
     else if (event.key === "End") target = row * columns + columns - 1;
-    else if (event.key === "Backspace" || event.key === "Delete") this.#onEdit(index, ".");
+    else if (event.key === "Backspace" || event.key === "Delete") this.#erase(index);
     else return;
     event.preventDefault();
     if (target !== null) this.#moveTo(target);
@@ -177,12 +190,18 @@ export class Grid {
   #onInput(index) {
     // Also reached by keyboards of phones, which report no keys: the newest character counts.
     const input = this.#inputs[index];
-    const old = this.#shown[index]?.symbol ?? ".";
+    const { blank } = this.#look.rules;
+    const old = this.#shown[index]?.symbol ?? blank;
     const typed = Array.from(input.value);
     const fresh = typed.length > 1 && typed[0] !== old ? typed[0] : typed.at(-1);
-    const symbol = fresh === undefined ? "." : toSymbol(fresh, this.#look);
-    input.value = isBlank(old) ? "" : old;
+    const isErased = fresh === undefined || fresh.trim() === "";
+    const symbol = isErased ? blank : toSymbol(fresh, this.#look);
+    input.value = isEmpty(old, this.#look) ? "" : old;
     if (symbol !== null) this.#onEdit(index, symbol);
+  }
+
+  #erase(index) {
+    if (this.#look.rules.blank !== null) this.#onEdit(index, this.#look.rules.blank);
   }
 
   #moveTo(index) {

@@ -21,7 +21,7 @@ export class PuzzleText {
       if (this.#look === null || isOneCell || !takesPaste(event.target)) return;
       event.preventDefault();
       const { cells, error } = parsePuzzle(text, this.#look);
-      if (error) onPasteError(`The pasted text is no puzzle of this grid: ${error}`);
+      if (error) onPasteError(`The pasted text is no puzzle of this grid: ${error}.`);
       else onPuzzle(cells);
     });
   }
@@ -36,7 +36,7 @@ export class PuzzleText {
   #read() {
     if (this.#look === null) return;
     const { cells, error } = parsePuzzle(this.#field.value, this.#look);
-    if (error) this.#showError(error);
+    if (error) this.#showError(`${error}.`);
     else this.#onPuzzle(cells);
   }
 

@@ -1,14 +1,14 @@
 // What the steps of a rollout say about a puzzle: which cells changed, which are wrong.
 
-import { blankOf, conflicts, givens, isSudoku } from "./rules.js";
+import { conflicts, givens } from "./rules.js";
 
 /** The cells of the puzzle itself, as Grid shows them; `fault` is the cell the server refused. */
 export function puzzleCells(puzzle, look, fault) {
   const contradicting = conflicts(puzzle, look);
-  const given = blankOf(look) === null ? [] : givens(puzzle);
+  const given = givens(puzzle, look);
   return puzzle.map((symbol, cell) => ({
     symbol,
-    given: Boolean(given[cell]),
+    given: given[cell],
     invalid: contradicting.has(cell) || cell === fault,
   }));
 }
@@ -22,8 +22,8 @@ export function puzzleCells(puzzle, look, fault) {
  */
 export function describeStep(record, previous, puzzle, answer, look) {
   const symbols = Array.from(record.answer);
-  const given = blankOf(look) === null ? [] : givens(puzzle);
-  const kept = symbols.map((symbol, cell) => Boolean(given[cell]) && symbol === puzzle[cell]);
+  const given = givens(puzzle, look);
+  const kept = symbols.map((symbol, cell) => given[cell] && symbol === puzzle[cell]);
   const contradicting = answer === null ? conflicts(symbols, look) : null;
   const isWrong = (symbol, cell) =>
     answer === null
@@ -41,7 +41,7 @@ export function describeStep(record, previous, puzzle, answer, look) {
     ...record,
     cells,
     changed: previous === null ? null : cells.filter((cell) => cell.changed).length,
-    wrong: answer === null && !isSudoku(look) ? null : cells.filter((cell) => cell.wrong).length,
+    wrong: answer === null && !look.rules.units.length ? null : cells.filter((cell) => cell.wrong).length,
     meanConfidence: total / cells.length,
   };
 }

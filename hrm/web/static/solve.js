@@ -2,16 +2,19 @@
 
 import { ApiError, Latest, getJson, isAbort, think } from "./api.js";
 import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { Attempts } from "./attempts.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
 import { describeStep, isSolved, puzzleCells, verdict } from "./rollout.js";
-import { blankOf, cellCount, conflicts, isBlank, isSudoku, sameLook } from "./rules.js";
+import { cellCount, conflicts, hasUnits, isEmpty, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
-const MOST_STEPS = 256;
-const HOW_TO_TYPE =
-  "Type or paste a puzzle: arrow keys move, digits set, Backspace clears, Enter thinks.";
+const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
+const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
+const RESTARTS = "Restarts: so many more attempts from other start states.";
+const UNTIL_VALID = "One attempt follows another until an answer is valid; else the surest counts.";
+const SUREST = "All are made, and the surest answer counts.";
 const READY = "Ready: press Think.";
 
 export class SolveView {
@@ -21,9 +24,8 @@ export class SolveView {
   #puzzle = []; // symbols, one per cell
   #answer = null; // likewise, "?" where unknown; null: not known at all
   #fault = null; // the cell that the server refused
-  #steps = []; // as describeStep gives them
-  #haltedAt = null;
   #follows = true; // the newest step is shown as it arrives
+  #running = false;
   #visible = false;
   #retryTimer = null;
   #thinking = new Latest();
@@ -33,6 +35,10 @@ export class SolveView {
   #player = new Player(() => {
     this.#follows = false;
     this.#showGrid();
+  });
+  #attempts = new Attempts(() => {
+    this.#follows = false;
+    this.#showAttempt(this.#attempts.steps.length);
   });
   #text = new PuzzleText({
     onPuzzle: (cells) => this.#setPuzzle(cells, null, ""),
@@ -108,8 +114,8 @@ export class SolveView {
   #choose(id, withExample) {
     const before = this.#checkpoint;
     this.#checkpoint = this.#checkpoints.find((one) => one.id === id);
-    const { max_steps: steps } = this.#checkpoint;
-    byId("solve-steps").value = steps;
+    byId("solve-steps").value = this.#checkpoint.max_steps;
+    this.#offerAttempts(this.#checkpoint.rules);
     setEnabled(byId("solve-clear"), true);
     setEnabled(byId("solve-example"), this.#dataset() !== undefined);
     byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
@@ -118,10 +124,26 @@ export class SolveView {
       return;
     }
     this.#grid.setLook(this.#checkpoint);
-    for (const item of byId("solve-legend").querySelectorAll(".of-sudoku"))
-      item.hidden = !isSudoku(this.#checkpoint);
+    const { symbols } = this.#checkpoint;
+    for (const key of byId("solve-legend").querySelectorAll(".key"))
+      key.textContent = Array.from(symbols).at(-1);
+    for (const item of byId("solve-legend").querySelectorAll(".of-cells"))
+      item.hidden = !hasUnits(this.#checkpoint);
     this.#clear();
     if (withExample && this.#dataset()) this.#loadExample();
+  }
+
+  /** Fields for what the task can do; what it cannot do is hidden. */
+  #offerAttempts({ most_versions: versions, restarts, judged }) {
+    const [votes, starts] = [byId("solve-votes"), byId("solve-restarts")];
+    votes.max = versions;
+    votes.value = Math.min(votes.value || 1, versions);
+    votes.parentElement.hidden = versions === 1;
+    if (!restarts) starts.value = 0;
+    starts.parentElement.hidden = !restarts;
+    const help = [...(versions > 1 ? [VOTES] : []), ...(restarts ? [RESTARTS] : [])];
+    if (help.length) help.push(judged ? UNTIL_VALID : SUREST);
+    byId("solve-attempts-help").textContent = help.join(" ");
   }
 
   #dataset() {
@@ -144,7 +166,7 @@ export class SolveView {
   }
 
   #clear() {
-    const blank = blankOf(this.#checkpoint) ?? this.#checkpoint.symbols[0];
+    const blank = this.#checkpoint.rules.blank ?? this.#checkpoint.symbols[0];
     this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank), null, "");
   }
 
@@ -155,8 +177,7 @@ export class SolveView {
     this.#puzzle = cells;
     this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
     this.#fault = null;
-    this.#steps = [];
-    this.#haltedAt = null;
+    this.#attempts.begin();
     byId("solve-origin").textContent = origin;
     this.#text.show(cells, this.#checkpoint);
     this.#player.clear();
@@ -167,7 +188,7 @@ export class SolveView {
 
   #edit(cell, symbol) {
     if (symbol === this.#puzzle[cell]) return;
-    const hadSteps = this.#steps.length > 0;
+    const hadSteps = this.#attempts.count > 0;
     this.#setPuzzle(this.#puzzle.with(cell, symbol), null, "");
     if (hadSteps && this.#message.dataset.kind !== "error")
       say(this.#message, "The puzzle has changed: press Think again.");
@@ -178,11 +199,21 @@ export class SolveView {
     const symbols = [...new Set(cells.map((cell) => this.#puzzle[cell]))].sort().join(", ");
     if (cells.length)
       say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
-    else say(this.#message, this.#puzzle.every(isBlank) ? HOW_TO_TYPE : READY);
+    else say(this.#message, this.#isOpen() ? HOW_TO_TYPE : READY);
+  }
+
+  #isOpen() {
+    return this.#puzzle.every((symbol) => isEmpty(symbol, this.#checkpoint));
+  }
+
+  #showAttempt(position) {
+    this.#player.update(this.#attempts.steps, position, this.#attempts.haltedAt);
+    this.#showGrid();
+    this.#showContinue();
   }
 
   #showGrid() {
-    const step = this.#steps[this.#player.position - 1];
+    const step = this.#attempts.steps[this.#player.position - 1];
     this.#grid.show(step ? step.cells : puzzleCells(this.#puzzle, this.#checkpoint, this.#fault));
   }
 
@@ -191,13 +222,17 @@ export class SolveView {
     setEnabled(stop, running);
     if (!running && document.activeElement === stop) byId("solve-think").focus();
     byId("solve-grid").setAttribute("aria-busy", String(running));
-    this.#showContinue(running);
+    this.#running = running;
+    this.#showContinue();
   }
 
   #stop() {
     this.#thinking.stop();
     this.#setRunning(false);
-    say(this.#message, `Stopped after ${count(this.#steps.length, "step")}.`);
+    const { count: begun } = this.#attempts;
+    const place = begun > 1 ? ` of attempt ${begun}` : "";
+    const taken = begun ? this.#attempts.stepsOf(begun).length : 0;
+    say(this.#message, `Stopped after ${count(taken, "step")}${place}.`);
   }
 
   #think() {
@@ -205,68 +240,86 @@ export class SolveView {
       this.#ready = this.#load(); // it failed before
       return;
     }
-    const field = byId("solve-steps");
-    if (!field.checkValidity() || field.value === "") {
-      say(this.#message, `At most steps: give a whole number from 1 to ${MOST_STEPS}.`, "error");
-      field.focus();
+    const fields = ["steps", "votes", "restarts"].map((name) => byId(`solve-${name}`));
+    const wrong = fields.find((field) => !field.checkValidity() || field.value === "");
+    if (wrong) {
+      const { min, max } = wrong;
+      const name = wrong.labels[0].textContent;
+      say(this.#message, `${name}: give a whole number from ${min} to ${max}.`, "error");
+      wrong.focus();
       return;
     }
-    this.#steps = [];
-    this.#haltedAt = null;
+    const [steps, votes, restarts] = fields.map((field) => Number(field.value));
+    this.#attempts.begin(votes, restarts);
     this.#follows = true;
     this.#player.clear();
-    this.#run(byId("solve-halting").value, Number(field.value), 0);
+    this.#run({ halting: byId("solve-halting").value, steps, votes, restarts });
   }
 
-  /** Beyond halting: all steps again, more of them, and the slider stays where it is. */
+  /**
+   * Beyond halting: all steps of the first attempt again, more of them, and the slider stays where
+   * it is.
+   */
   #continue() {
     this.#follows = false;
-    this.#run(
-      "max_steps",
-      Math.min(this.#steps.length + MORE_STEPS, MOST_STEPS),
-      this.#steps.length,
-    );
+    const steps = this.#attempts.steps.length + this.#moreSteps();
+    this.#run({ halting: "max_steps", steps, votes: 1, restarts: 0 }, true);
   }
 
-  async #run(halting, steps, known) {
+  async #run(asked, goesOn = false) {
     this.#loading.stop();
     const signal = this.#thinking.start();
-    const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), steps, halting };
+    const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), ...asked };
     this.#fault = null;
     this.#setRunning(true);
     this.#showGrid();
-    say(this.#message, known ? "Thinking on …" : "Thinking …");
+    say(this.#message, goesOn ? "Thinking on …" : "Thinking …");
     try {
-      for await (const record of think(body, signal)) this.#take(record);
-      const last = this.#steps.at(-1);
-      if (halting === "learned" && last.step < steps) this.#haltedAt = last.step;
-      const how = this.#haltedAt === last.step ? "Halted" : "Ended";
-      const told = `${how} after ${count(last.step, "step")}: ${verdict(last, this.#answer)}.`;
-      say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
+      for await (const record of think(body, signal)) this.#take(record, asked);
+      this.#tellBest(asked);
     } catch (error) {
       if (isAbort(error)) return;
       this.#fail(error);
     }
     this.#setRunning(false);
-    this.#player.update(this.#steps, this.#player.position, this.#haltedAt);
+    this.#showAttempt(this.#player.position);
   }
 
-  #take(record) {
-    const previous = this.#steps[record.step - 2] ?? null;
+  #take(record, { halting, steps, votes, restarts }) {
+    const previous = this.#attempts.before(record);
     const step = describeStep(record, previous, this.#puzzle, this.#answer, this.#checkpoint);
-    this.#steps[record.step - 1] = step;
-    const position = this.#follows ? record.step : this.#player.position;
-    this.#player.update(this.#steps, position, this.#haltedAt);
-    this.#showGrid();
+    const halted = record.halted && halting === "learned" && record.step < steps;
+    this.#attempts.add(step, halted ? record.step : null);
+    if (this.#follows) this.#attempts.show(record.attempt);
+    if (record.step === 1 && votes + restarts > 1)
+      say(this.#message, `Thinking: ${this.#attempts.name(record.attempt)} …`);
+    if (record.last && votes + restarts > 1) this.#attempts.best = record.best;
+    const best = record.last && record.best !== this.#attempts.number ? record.best : null;
+    if (best !== null) this.#attempts.show(best);
+    const newest = this.#follows || best !== null;
+    this.#showAttempt(newest ? this.#attempts.steps.length : this.#player.position);
   }
 
-  #showContinue(running) {
-    const more = Math.min(MORE_STEPS, MOST_STEPS - this.#steps.length);
+  #tellBest({ votes, restarts }) {
+    const last = this.#attempts.steps.at(-1);
+    const how = this.#attempts.haltedAt === last.step ? "Halted" : "Ended";
+    const where = votes + restarts > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
+    const told = `${how} after ${count(last.step, "step")}${where}: ${verdict(last, this.#answer)}.`;
+    say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
+  }
+
+  #moreSteps() {
+    return Math.min(MORE_STEPS, Number(byId("solve-steps").max) - this.#attempts.steps.length);
+  }
+
+  /** Only the first attempt can go on: the server draws others anew for each request. */
+  #showContinue() {
+    const more = this.#moreSteps();
     const button = byId("player-continue");
     const hadFocus = document.activeElement === button;
-    button.hidden = !this.#steps.length || more === 0;
+    button.hidden = !this.#attempts.steps.length || this.#attempts.number > 1 || more === 0;
     button.textContent = `Continue for ${count(more, "more step")}`;
-    setEnabled(button, !running);
+    setEnabled(button, !this.#running);
     if (hadFocus && button.hidden) byId("solve-think").focus();
   }
 

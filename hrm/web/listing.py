@@ -1,0 +1,82 @@
+"""Addresses that tell what there is: checkpoints, data sets and their examples, training runs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from hrm.checkpoint import saved_steps
+from hrm.tasks import task_of
+from hrm.web import schemas
+from hrm.web.catalogue import Catalogue
+from hrm.web.guard import Refused
+
+Id = Annotated[str, Query(max_length=schemas.LONGEST_ID)]
+Index = Annotated[int, Query(ge=0, le=schemas.LARGEST_NUMBER)]
+
+
+class Listing:
+    """Reads the catalogue; no model is needed."""
+
+    def __init__(self, catalogue: Catalogue):
+        self._catalogue = catalogue
+        self.router = APIRouter(prefix="/api")
+        for address in (self.checkpoints, self.datasets, self.example, self.runs, self.metrics):
+            self.router.get(f"/{address.__name__}")(address)
+
+    def checkpoints(self) -> schemas.Checkpoints:
+        infos = [
+            schemas.CheckpointInfo.of(
+                task_of(facts.metadata),
+                id=name,
+                max_steps=facts.config.arch.halt_max_steps,
+                data_path_id=self._catalogue.dataset_id(facts.config.data_path),
+                step=facts.step,
+            )
+            for name, facts in self._catalogue.checkpoints().items()
+        ]
+        return schemas.Checkpoints(checkpoints=infos, default=self._catalogue.default_id)
+
+    def datasets(self) -> schemas.Datasets:
+        infos = []
+        for name, folders in self._catalogue.datasets().items():
+            sizes = {split: self._catalogue.size_of(folder) for split, folder in folders.items()}
+            known = {split: size for split, size in sizes.items() if size is not None}
+            if known:
+                task = task_of(next(iter(known.values())).metadata)
+                splits = {
+                    split: schemas.SplitInfo(
+                        examples=size.examples, groups=size.metadata.total_groups
+                    )
+                    for split, size in known.items()
+                }
+                infos.append(schemas.DatasetInfo.of(task, id=name, splits=splits))
+        return schemas.Datasets(datasets=infos)
+
+    def example(self, data: Id, split: Id, index: Index = 0) -> schemas.Example:
+        opened = self._catalogue.split(data, split)
+        grid = task_of(opened.metadata).grid
+        try:
+            found, group = opened.example(index), opened.group(index)
+        except IndexError as error:
+            raise Refused(404, str(error)) from None
+        return schemas.Example(
+            index=index,
+            examples=len(opened),
+            puzzle=grid.text(found.inputs),
+            answer=grid.text(found.labels),
+            group=group.number,
+            first=group.first,
+            last=group.last,
+        )
+
+    def runs(self) -> schemas.Runs:
+        infos = [
+            schemas.RunInfo(id=name, steps_done=max(saved_steps(path.parent), default=None))
+            for name, path in self._catalogue.runs().items()
+        ]
+        return schemas.Runs(runs=infos)
+
+    def metrics(self, run: Id, after: Index = 0) -> schemas.Metrics:
+        """Lines of `metrics.jsonl` after a byte."""
+        records, end, reset = self._catalogue.metrics(run, after)
+        return schemas.Metrics(records=records, next=end, reset=reset)

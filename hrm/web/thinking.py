@@ -1,0 +1,210 @@
+"""Addresses that let a model think: step by step, for an answer, or to find wrong answers."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from hrm.data.split import differs
+from hrm.errors import UserError
+from hrm.inference.attempts import Attempt, best_of, plan_attempts
+from hrm.inference.batcher import Batcher, Question, Step
+from hrm.inference.output import DIGITS, rounded
+from hrm.tasks import PuzzleError, Task, task_of
+from hrm.web import schemas
+from hrm.web.catalogue import Catalogue, Facts
+from hrm.web.guard import Refused
+from hrm.web.hosting import Models, think
+
+THINK_SECONDS = 60.0  # for one request
+NDJSON: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-ndjson": {}}, "description": "a `StepAnswer` a line"}
+}
+
+Result = TypeVar("Result")
+
+
+class Thinking:
+    """Runs puzzles on the models; a request that lasts too long, or is left, gives up its places.
+
+    Args:
+        seconds: how long one request may think, all attempts together.
+    """
+
+    def __init__(self, catalogue: Catalogue, models: Models, seconds: float):
+        self._catalogue, self._models, self._seconds = catalogue, models, seconds
+        self.router = APIRouter(prefix="/api")
+        streamed = self.router.post("/think", response_class=StreamingResponse, responses=NDJSON)
+        streamed(self.think)
+        self.router.post("/solve")(self.solve)
+        self.router.post("/check")(self.check)
+
+    async def think(self, asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
+        """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
+        facts = await self._facts_of(asked)
+        task = task_of(facts.metadata)
+        inputs, attempts = _read_puzzle(asked.puzzle, task), _plan(task, asked)
+        batcher, steps = await self._model_for(asked, facts)
+        unseen = batcher.solver.unseen_identifier
+        question = Question(inputs, unseen, steps, asked.halting, True, attempts)
+        stream, end = think(batcher, [question]), self._deadline()
+        first = await _while_here(request, end, anext(stream))
+        lines = _lines(first[1], stream, task, end)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def solve(self, asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
+        facts = await self._facts_of(asked)
+        task = task_of(facts.metadata)
+        inputs = await asyncio.to_thread(_read_puzzles, asked.puzzles, task)
+        attempts = _plan(task, asked)
+        batcher, steps = await self._model_for(asked, facts)
+        unseen = batcher.solver.unseen_identifier
+        questions = [
+            Question(tokens, unseen, steps, asked.halting, attempts=attempts) for tokens in inputs
+        ]
+        ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
+        return schemas.Answers(solutions=[_answer(tried, task) for tried in ends])
+
+    async def check(self, asked: schemas.CheckRequest, request: Request) -> schemas.Checked:
+        """Which of some examples are answered wrongly."""
+        opened = await asyncio.to_thread(self._catalogue.split, asked.data, asked.split)
+        facts = await self._facts_of(asked)
+        theirs, ours = opened.metadata, facts.metadata
+        if (theirs.seq_len, theirs.vocab_size) != (ours.seq_len, ours.vocab_size):
+            raise Refused(422, "this checkpoint was trained on puzzles of another kind")
+        indices = range(asked.start, min(asked.start + asked.count, len(opened)))
+        examples = [opened.example(index) for index in indices]
+        batcher, steps = await self._model_for(asked, facts)
+        identifier_of = batcher.solver.identifier_of
+        questions = [
+            Question(e.inputs, identifier_of(e.identifier), steps, asked.halting) for e in examples
+        ]
+        ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
+        wrong = [
+            index
+            for index, [step], example in zip(indices, ends, examples, strict=True)
+            if differs(step.tokens, example.labels).any()
+        ]
+        return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._seconds
+
+    async def _facts_of(self, asked: schemas.Thinking) -> Facts:
+        return await asyncio.to_thread(self._catalogue.checkpoint, asked.checkpoint)
+
+    async def _model_for(self, asked: schemas.Thinking, facts: Facts) -> tuple[Batcher, int]:
+        """The model, and how many steps it is to take at most.
+
+        It is to be used without waiting for anything else before: who waits may find it closed.
+        """
+        batcher = await self._models.get(asked.checkpoint, facts)
+        return batcher, asked.steps or batcher.solver.max_steps
+
+
+def _plan(task: Task, asked: schemas.Trying) -> list[Attempt]:
+    try:
+        return plan_attempts(task, asked.votes, asked.restarts, asked.seed)
+    except UserError as error:
+        raise Refused(422, str(error)) from None
+
+
+def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
+    return [_read_puzzle(text, task) for text in texts]
+
+
+def _read_puzzle(text: str, task: Task) -> np.ndarray:
+    try:
+        inputs = task.read(text)
+    except PuzzleError as error:
+        raise Refused(422, error.reason, error.cell) from None
+    if found := task.contradiction(inputs):
+        raise Refused(422, f"the puzzle contradicts itself: {found.reason}", found.cell)
+    return inputs
+
+
+async def _lines(
+    step: Step, stream: AsyncGenerator[tuple[int, Step]], task: Task, end: float
+) -> AsyncIterator[str]:
+    """The lines of a first step and of those that follow, until the time is over."""
+    tried: list[Step] = []  # the last step of each attempt
+    async with aclosing(stream):
+        while True:
+            if step.halted:
+                tried.append(step)
+            line = schemas.StepAnswer(
+                attempt=step.attempt,
+                step=step.number,
+                answer=task.grid.text(step.tokens),
+                confidence=rounded(step.confidence),
+                halt_probability=round(step.halt_probability, DIGITS),
+                valid=step.valid,
+                halted=step.halted,
+                last=step.last,
+                best=best_of(tried).attempt if step.last else None,
+            )
+            yield line.model_dump_json() + "\n"
+            if step.last:
+                return
+            try:
+                _, step = await _within(end, anext(stream))
+            except Refused as refused:
+                yield json.dumps(refused.body) + "\n"
+                return
+
+
+def _answer(tried: Sequence[Step], task: Task) -> schemas.Answer:
+    """Of the last steps of all attempts at a puzzle."""
+    best = best_of(tried)
+    return schemas.Answer(
+        answer=task.grid.text(best.tokens),
+        confidence=rounded(best.confidence),
+        halt_probability=round(best.halt_probability, DIGITS),
+        valid=best.valid,
+        steps=best.number,
+        attempts=len(tried),
+        total_steps=sum(step.number for step in tried),
+    )
+
+
+async def _ends(batcher: Batcher, questions: Sequence[Question]) -> list[list[Step]]:
+    """The last step of each attempt at each question."""
+    ends: list[list[Step]] = [[] for _ in questions]
+    async with aclosing(think(batcher, questions)) as stream:
+        async for number, step in stream:
+            ends[number].append(step)
+    return ends
+
+
+async def _within(deadline: float, work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError:
+        raise Refused(503, "the time for this puzzle is over; ask for fewer steps") from None
+
+
+async def _while_here(request: Request, deadline: float, work: Awaitable[Result]) -> Result:
+    """The result of some work, which is given up when the client leaves or the time is over."""
+    running = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        left = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait({running, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        raise Refused(503, "the time for this request is over; ask for less at once")
+    finally:
+        running.cancel()
+        gone.cancel()
+        await asyncio.gather(running, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,157 @@
+"""Votes and restarts: the server tries as the solver does, and tells each attempt as it runs."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from hrm.data.format import read_split
+from hrm.inference import Solver
+from hrm.inference.attempts import plan_attempts
+from hrm.models.act import Carry
+from hrm.rollout import rollout
+from hrm.web import schemas
+
+from ..inference.test_batcher import ThirdsAreValid, eventually
+from .serving import LOAD, serve
+
+PUZZLE = "1" + "." * 15
+TRIES = [(1, 0, 0), (5, 0, 3), (1, 3, 7), (4, 2, 2**53 - 1)]  # votes, restarts, seed
+
+
+def load(path: Path) -> Solver:
+    """A third of its answers is held to be valid."""
+    solver = LOAD(path)
+    solver.task = ThirdsAreValid(solver.metadata)
+    return solver
+
+
+@pytest.fixture(scope="module")
+def solver(runs) -> Solver:
+    return load(runs / "tests/patient")
+
+
+@pytest.fixture(scope="module")
+def client(runs, data_4x4) -> Iterator[httpx.Client]:
+    with serve(runs, data_4x4.parent, load) as url, httpx.Client(base_url=url, timeout=60) as one:
+        yield one
+
+
+def think(client: httpx.Client, **asked: object) -> list[schemas.StepAnswer]:
+    body = {"checkpoint": "tests/patient", "puzzle": PUZZLE, **asked}
+    answer = client.post("/api/think", json=body)
+    assert answer.status_code == 200, answer.text
+    return [schemas.StepAnswer.model_validate_json(line) for line in answer.text.splitlines()]
+
+
+@pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
+def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restarts, seed):
+    inputs = read_split(data_4x4 / "test")[1]["test"].inputs
+    tries = {"votes": votes, "restarts": restarts, "seed": seed}
+    expected = solver.solve(inputs, **tries)
+    puzzles = [solver.task.grid.text(row) for row in inputs]
+    asked = {"checkpoint": "tests/patient", "puzzles": puzzles, **tries}
+    answered = client.post("/api/solve", json=asked).json()["solutions"]
+    for one, alone in zip(answered, expected, strict=True):
+        assert (one["answer"], one["valid"]) == (alone.answer, alone.valid)
+        assert (one["steps"], one["total_steps"]) == (alone.steps, alone.total_steps)
+        assert one["halt_probability"] == pytest.approx(alone.halt_probability, abs=1e-4)
+        np.testing.assert_allclose(one["confidence"], alone.confidence, atol=1e-4)
+        assert one["attempts"] == alone.total_steps / 4
+    assert len({one["attempts"] for one in answered}) > 1 or votes + restarts == 1
+
+
+@pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
+def test_think_tells_the_steps_of_each_attempt(client, solver, votes, restarts, seed):
+    tries = {"votes": votes, "restarts": restarts, "seed": seed}
+    attempts = plan_attempts(solver.task, **tries)
+    for puzzle in (PUZZLE, PUZZLE[::-1], "." * 16):
+        tokens = solver.task.read_all([puzzle])
+        steps = think(client, puzzle=puzzle, halting="max_steps", steps=3, **tries)
+        ends = steps[2::3]
+        assert [(s.attempt, s.step, s.halted) for s in steps] == [
+            (end.attempt, step, step == 3) for end in ends for step in (1, 2, 3)
+        ]
+        assert [s.last for s in steps] == [False] * (len(steps) - 1) + [True]
+        for number, end in enumerate(ends):
+            asked = torch.from_numpy(attempts[number].apply(tokens))
+            names = torch.full((1,), solver.unseen_identifier, dtype=torch.int32)
+            batch = {"inputs": asked, "puzzle_identifiers": names}
+            with torch.inference_mode():
+                *_, alone = rollout(
+                    solver.model, [batch], max_steps=3, start_seed=attempts[number].start_seed
+                )
+            answer = attempts[number].undo(alone.outputs["logits"].argmax(-1).numpy())
+            assert end.attempt == number + 1 and end.answer == solver.task.grid.text(answer[0])
+            assert end.valid == solver.task.are_valid(answer, tokens)[0]
+        assert [end.valid for end in ends[:-1]] == [False] * (len(ends) - 1)
+        assert ends[-1].valid or len(ends) == votes + restarts
+        best = max(ends, key=lambda end: (end.valid, end.halt_probability))
+        assert [s.best for s in steps] == [None] * (len(steps) - 1) + [best.attempt]
+
+
+def test_the_seed_decides_which_versions_are_tried(runs, data_4x4):
+    tries = {"votes": 4, "halting": "max_steps", "steps": 1}
+    with serve(runs, data_4x4.parent) as url, httpx.Client(base_url=url, timeout=60) as client:
+        first, again, other = (think(client, seed=seed, **tries) for seed in (1, 1, 2))
+    assert first == again != other and len(first) == 4
+
+
+class Slow:
+    """Loads models whose ACT steps take a while, and counts them."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def load(self, path: Path) -> Solver:
+        solver = LOAD(path)
+        act, step = solver.model.model, solver.model.model.step
+
+        def slowly(carry: Carry) -> tuple[Carry, dict[str, torch.Tensor]]:
+            self.steps += 1
+            time.sleep(0.05)
+            return step(carry)
+
+        act.step = slowly  # type: ignore[method-assign]
+        return solver
+
+    def is_at_rest(self) -> bool:
+        before = self.steps
+        time.sleep(0.3)
+        return self.steps == before
+
+
+def test_the_time_of_a_request_is_that_of_all_attempts(runs, data_4x4):
+    slow = Slow()
+    many = {"checkpoint": "tests/patient", "steps": 1, "votes": 64, "restarts": 16}
+    with (
+        serve(runs, data_4x4.parent, slow.load, think_seconds=1.0) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        assert client.post("/api/think", json=many | {"puzzle": PUZZLE, "votes": 1, "restarts": 0})
+        lines = client.post("/api/think", json=many | {"puzzle": PUZZLE}).text.splitlines()
+        assert 1 < len(lines) < 30 and "time for this puzzle is over" in lines[-1]
+        refused = client.post("/api/solve", json=many | {"puzzles": [PUZZLE]})
+        assert refused.status_code == 503 and "ask for less" in refused.json()["error"]
+        eventually(slow.is_at_rest)
+
+
+def test_who_leaves_in_a_later_attempt_gives_up_the_place(runs, data_4x4):
+    slow = Slow()
+    many = {"checkpoint": "tests/patient", "steps": 1, "votes": 64, "restarts": 16}
+    with (
+        serve(runs, data_4x4.parent, slow.load) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        with client.stream("POST", "/api/think", json=many | {"puzzle": PUZZLE}) as answer:
+            lines = answer.iter_lines()
+            first, second = next(lines), next(lines)
+            assert '"attempt":1' in first and '"attempt":2' in second
+        eventually(slow.is_at_rest)
+        assert slow.steps < 64
+        health = client.get("/health").json()
+        assert (health["running"], health["waiting"]) == (0, 0)

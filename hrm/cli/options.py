@@ -1,8 +1,7 @@
 """Commands of schemas: the name, type, default and meaning of a key are written once, in its field.
 
-Every key can be given as a flag (`--batch-size 8`) and as a word (`batch_size=8`); inputs stand as
-words alone. A word is `key=value` where it begins with a known key and `=`; else, and anywhere after
-`--`, it is an input.
+Every key can be given as a flag (`--batch-size 8`) and as a word (`batch_size=8`). A word that does
+not begin with a known key and `=` is an input, and so is every word after `--`.
 """
 
 import inspect
@@ -69,7 +68,7 @@ class SchemaCommand(Described, Generic[Schema]):
         self.schema, self.run, self.first, self.rest = schema, run, first, rest
         self.surplus = surplus
         self.keys = {key: f for key, f in schema.model_fields.items() if key != rest}
-        words = click.Argument(["words"], nargs=-1, type=click.Path())
+        words = click.Argument(["words"], nargs=-1, type=Text(is_path=True))
         options = [_option(key, field) for key, field in self.keys.items() if key != first]
         super().__init__(
             name, params=[words, *options, *switches], help=help, context_settings=SETTINGS
@@ -155,20 +154,19 @@ def as_user_error(error: click.ClickException) -> UserError:
 
 
 class Text(click.ParamType):
-    """Text as it was typed, which the schema will check; completes paths and known words."""
+    """Text as it was typed, which is checked later; completes paths or known words."""
 
     name = "text"
 
-    def __init__(self, field: FieldInfo) -> None:
-        self._choices = choices(field.annotation)
-        self._is_path = Path in kinds(field.annotation)
+    def __init__(self, known: Sequence[str] = (), is_path: bool = False) -> None:
+        self._known, self._is_path = known, is_path
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         if self._is_path:
             return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(c) for c in self._choices if c.startswith(incomplete)]
+        return [CompletionItem(word) for word in self._known if word.startswith(incomplete)]
 
 
 def _option(key: str, field: FieldInfo) -> click.Option:
@@ -178,7 +176,7 @@ def _option(key: str, field: FieldInfo) -> click.Option:
     shown = "" if field.is_required() or default in (None, ()) else f" (default {default})"
     return click.Option(
         [flag(key)],
-        type=Text(field),
+        type=Text(choices(field.annotation), Path in kinds(field.annotation)),
         metavar=metavar(field),
         help=f"{field.description}{shown}",
     )

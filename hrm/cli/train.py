@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.shell_completion import CompletionItem
 
-from hrm.cli.options import SETTINGS, Described
+from hrm.cli.options import SETTINGS, Described, Text
 from hrm.config import RECIPE, RECIPES
 from hrm.errors import UserError
 
@@ -22,17 +21,6 @@ torchrun --nproc-per-node 8 -m hrm train data/sudoku-extreme-1k-aug-1000
 Train a model on a data set. A recipe gives keys and values, key=value changes
 them. All keys and what they mean: docs/configuration.md.
 """
-
-
-class RecipeName(click.ParamType):
-    """Name of a recipe; completes those that are shipped."""
-
-    name = "text"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        return [CompletionItem(name) for name in recipes() if name.startswith(incomplete)]
 
 
 def recipes() -> list[str]:
@@ -54,10 +42,10 @@ command = TrainCommand(
     help=HELP,
     context_settings=SETTINGS,
     params=[
-        click.Argument(["words"], nargs=-1, type=click.Path()),
+        click.Argument(["words"], nargs=-1, type=Text(is_path=True)),
         click.Option(
             ["--config-name"],
-            type=RecipeName(),
+            type=Text(recipes()),
             default=RECIPE,
             metavar="NAME",
             help=f"recipe: {', '.join(recipes())} (default {RECIPE})",

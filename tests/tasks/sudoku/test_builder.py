@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm.data.format import read_arrays, read_metadata
 from hrm.cli.main import main
 from hrm.data import writer
+from hrm.data.format import read_arrays, read_metadata
 from hrm.tasks.sudoku import builder
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution

@@ -41,12 +41,10 @@ class SolveConfig(Config):
     index: Count | None = Field(None, description="only this puzzle (of --data, or its own)")
 
     halting: Halting = Field("learned", description="all steps, or until sure")
-    steps: PositiveInt | None = Field(
-        None, description="ACT steps at most; more than in training is fine"
-    )
+    steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
     votes: PositiveInt = Field(1, description="also solve N symmetric versions")
     restarts: Count = Field(0, description="then N other start states")
-    seed: Seed = Field(0, description="of both")
+    seed: Seed = Field(0, description="of the versions and states")
     batch_size: PositiveInt = Field(64, description="puzzles side by side")
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
     device: DeviceName = Field("auto", description="where to compute")

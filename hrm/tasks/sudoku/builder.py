@@ -97,7 +97,7 @@ class BuildOptions(Config):
         default="hrm", description="original: digit + 1, set all"
     )
     identifiers: Literal["per-puzzle", "shared"] = Field(
-        default="per-puzzle", description="original: always shared"
+        default="per-puzzle", description="rows of the puzzle embedding"
     )
 
     @model_validator(mode="after")

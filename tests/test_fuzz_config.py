@@ -270,7 +270,7 @@ READERS = {
     "solve": solve.command.read,
     "serve": serve.command.read,
     "report": report.command.read,
-    "build": find_builder("sudoku").read,  # type: ignore[attr-defined]
+    "build": find_builder("sudoku").read,
 }
 
 

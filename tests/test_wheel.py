@@ -25,16 +25,14 @@ def _checked(*command: str | Path, **more: object) -> str:
     return str(done.stdout)
 
 
-def _wheel(tmp_path: Path) -> str:
-    """A wheel built from a copy of the sources, which setuptools would write into."""
+def _sources(tmp_path: Path) -> str:
+    """A copy of the checkout, since setuptools writes into it."""
     copy = tmp_path / "sources"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "hrm", copy / "hrm", ignore=shutil.ignore_patterns("__pycache__"))
-    _checked(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path / "dist", copy)
-    [wheel] = (tmp_path / "dist").iterdir()
-    return str(wheel)
+    return str(copy)
 
 
 def _git_url(tmp_path: Path) -> str:
@@ -44,13 +42,15 @@ def _git_url(tmp_path: Path) -> str:
     return f"git+file://{tmp_path / 'clone'}"
 
 
-@pytest.fixture(params=[_wheel, _git_url], ids=["wheel", "git"])
+@pytest.fixture(params=[_sources, _git_url], ids=["checkout", "git"])
 def hrm(request, tmp_path) -> Hrm:
     """Runs the installed `hrm` in an empty folder; the dependencies are this environment's."""
     home = tmp_path / "venv"
     venv.create(home, symlinks=True)
     python = home / "bin" / "python"
-    _checked(*PIP, "--python", python, "install", *OFFLINE, request.param(tmp_path))
+    _checked(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path, request.param(tmp_path))
+    [wheel] = tmp_path.glob("*.whl")
+    _checked(*PIP, "--python", python, "install", "--no-deps", "--no-index", wheel)
     [packages] = home.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     folder = tmp_path / "anywhere"

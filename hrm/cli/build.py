@@ -9,8 +9,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import click
-
 from hrm.cli.main import Commands, start
 from hrm.cli.options import SchemaCommand
 from hrm.errors import run_command
@@ -26,7 +24,7 @@ Build a data set to train on. hrm build sudoku --help shows the flags of one.
 """
 
 
-def find(name: str) -> click.Command:
+def find(name: str) -> SchemaCommand[Any]:
     """The command of a builder."""
     module = import_module(BUILDERS[name][0])
     return SchemaCommand(name, module.BuildOptions, partial(run, module), module.HELP)

@@ -1,6 +1,6 @@
-"""docs/configuration.md, written from the schemas: `python -m hrm.cli.keys > docs/configuration.md`.
+"""Writes docs/configuration.md from the schemas: `python -m hrm.cli.keys > docs/configuration.md`.
 
-The only module of the command line that imports torch, since it asks every package for its schema.
+The only module here that imports torch, since it asks every package for its schema.
 """
 
 from pathlib import Path
@@ -18,18 +18,21 @@ from hrm.training.config import PretrainConfig
 OPENING = """
 # Configuration
 
-<!-- Written by `python -m hrm.cli.keys > docs/configuration.md`; change the schemas, not this page. -->
+<!-- Written by `python -m hrm.cli.keys > docs/configuration.md`: change the schemas instead. -->
 
 How a value travels from the command line to where it acts:
 
-1. `hrm train` composes a **recipe**, `hrm/recipes/<--config-name>.yaml`: it begins with the schema's defaults, takes an
-   architecture from `hrm/recipes/arch/<arch>.yaml`, and sets its own keys.
-2. **Hydra overrides** of the command line change it: `lr=1e-4`, `arch.L_cycles=8`, `arch=hrm_walkthrough` for another architecture.
-   The other commands have no recipe: `--halting learned` and `halting=learned` are the same there.
-3. A **schema** checks names, types and ranges once; each package owns the schema of what it reads (`hrm/training/config.py`,
-   `hrm/optim/groups.py`, `hrm/models/registry.py`, `hrm/cli/*.py`). A mistake is one line and exit code 2, before any work.
-4. The result is a **frozen object**, which is handed to the code that reads it; nothing changes it afterwards.
-5. It is saved as **`all_config.yaml`** in the run's folder and in each checkpoint, which is all that evaluation and solving need.
+1. `hrm train` composes a **recipe**, `hrm/recipes/<--config-name>.yaml`: it begins with the
+   schema's defaults, takes an architecture from `hrm/recipes/arch/<arch>.yaml`, and sets its own
+   keys.
+2. **Hydra overrides** of the command line change it: `lr=1e-4`, `arch.L_cycles=8`, or
+   `arch=hrm_walkthrough` for another architecture. Other commands have no recipe;
+   `--halting learned` and `halting=learned` are the same there.
+3. A **schema** checks names, types and ranges once. Each package owns the schema of what it reads.
+   A mistake is one line and exit code 2, before any work.
+4. The result is a **frozen object**, handed to the code that reads it; nothing changes it later.
+5. It is saved as **`all_config.yaml`** in the run's folder and in each checkpoint, which is all
+   that evaluating and solving need.
 
 `null` stands for no value.
 """
@@ -67,7 +70,7 @@ def table(lines: list[tuple[str, ...]]) -> str:
 def rows(
     schema: type[BaseModel], prefix: str = "", flags: dict[str, str] | None = None
 ) -> list[tuple[str, ...]]:
-    """Key, value, default and meaning of every field, those of schemas within it by dotted names."""
+    """Key, value, default and meaning of every field, dotted within inner schemas."""
     found: list[tuple[str, ...]] = []
     for key, field in schema.model_fields.items():
         inner = field.annotation

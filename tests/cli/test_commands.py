@@ -114,7 +114,7 @@ def test_inputs_flags_and_words_say_the_same():
     same(serve.command, "run --port 0", "checkpoint=run port=0", "--port 0 run host=127.0.0.1")
     same(report.command, "a b --limit 5", "a limit=5 b", "--limit=5 -- a b")
     same(
-        find_builder("sudoku"),  # type: ignore[arg-type]
+        find_builder("sudoku"),
         "--generate 2x3 --givens 18 --output-dir x --overwrite",
         "generate=2x3 givens=18-18 output_dir=x overwrite=true",
     )

@@ -31,7 +31,7 @@ ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of pa
 
 HELP = """
 hrm build sudoku --generate 2x2 --num-aug 100 --output-dir data/sudoku-4x4
-hrm build sudoku --source-dir my-csv-folder --num-aug 1000 --output-dir data/mine
+hrm build sudoku --source-dir csv --num-aug 1000 --output-dir data/mine
 hrm build sudoku --subsample-size 1000 --num-aug 1000 --output-dir data/extreme
 
 Build a Sudoku data set: of generated puzzles, of CSV files with the columns

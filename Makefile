@@ -1,4 +1,4 @@
-# make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   build a data set, train, evaluate, watch a puzzle
+# make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   install, build a data set, train, evaluate, watch a puzzle
 # make test                                     lint, types, all tests
 # make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
@@ -17,45 +17,65 @@ GIVENS_4x4 := 4-7
 GIVENS_6x6 := 18
 GIVENS_9x9 := 40
 
+PUZZLE_4x4 := .3..1.3...4.4...
+PUZZLE_6x6 := 2.6..515....42..5...5..43.254..416.3
+PUZZLE_9x9 := .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
+
+# Runs a command, and says how long it took; an exit code of $$ALLOWED is fine, too.
+STAGE = stage() { name="$$1"; shift; began=$$(date +%s); echo "$$*"; \
+    "$$@" || test $$? = "$$ALLOWED" || exit; echo "--- $$name: $$(($$(date +%s) - began)) s"; }; stage
+BEGAN := $(shell date +%s)
+
 .PHONY: quickstart test lint types unit slow bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[web]' -c constraints.txt
+	touch $@
+
+.venv/dev-installed: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
 
-quickstart: .venv/installed
+quickstart:
 	$(if $(BOX_$(SIZE)),,$(error SIZE=$(SIZE) is unknown; choose 4x4, 6x6 or 9x9))
-	$(BIN)/python dataset/build_sudoku_dataset.py --generate $(BOX_$(SIZE)) \
-	    --givens $(GIVENS_$(SIZE)) --num-train 1000 --num-test 500 --num-aug 1000 \
-	    --identifiers shared --seed $(SEED) --output-dir $(DATA) --overwrite
-	$(BIN)/python pretrain.py --config-name quickstart_$(SIZE) data_path=$(DATA) seed=$(SEED) \
+	@$(STAGE) environment $(MAKE) --no-print-directory .venv/installed
+	@$(STAGE) data $(BIN)/hrm build sudoku --generate $(BOX_$(SIZE)) --givens $(GIVENS_$(SIZE)) \
+	    --num-train 1000 --num-test 500 --num-aug 1000 --identifiers shared --seed $(SEED) \
+	    --output-dir $(DATA) --overwrite
+	@$(STAGE) training $(BIN)/hrm train $(DATA) --config-name quickstart_$(SIZE) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
-	$(BIN)/python evaluate.py checkpoint=$(RUN)
-	$(BIN)/python report.py $(RUN) --limit 200
-	$(BIN)/python solve.py checkpoint=$(RUN) --index 0 --halting max_steps --trace || test $$? = 1
-	@echo "Puzzles of yours, in the browser: $(BIN)/python solve.py checkpoint=$(RUN) --serve"
+	@$(STAGE) evaluation $(BIN)/hrm evaluate $(RUN)
+	@$(STAGE) report $(BIN)/hrm report $(RUN) --limit 200
+	@ALLOWED=1; $(STAGE) "one puzzle" \
+	    $(BIN)/hrm solve $(RUN) --index 0 --halting max_steps --trace
+	@echo "--- total: $$(($$(date +%s) - $(BEGAN))) s"
+	@echo
+	@echo "Next: solve your own puzzle, open the page, train the 9x9 (about 10 minutes on 2 cores)"
+	@echo "    $(BIN)/hrm solve $(RUN) $(PUZZLE_$(SIZE)) --trace"
+	@echo "    $(BIN)/hrm serve $(RUN)"
+	@echo "    make quickstart SIZE=9x9"
 
 test: lint types unit
 
-lint: .venv/installed
+lint: .venv/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/installed
+types: .venv/dev-installed
 	$(BIN)/mypy
 
-unit: .venv/installed
+unit: .venv/dev-installed
 	$(BIN)/pytest -n 2 --dist loadscope
 
-slow: .venv/installed
+slow: .venv/dev-installed
 	$(BIN)/pytest -m slow
 
-bench: .venv/installed
+bench: .venv/dev-installed
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/techniques.py
-	$(BIN)/python evaluate.py checkpoint=$(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE) SEED=0
+	$(BIN)/hrm evaluate $(BENCH_RUN) || $(MAKE) quickstart SIZE=$(BENCH_SIZE) SEED=0
 	$(BIN)/python benchmarks/evaluation.py $(BENCH_RUN)
 	$(BIN)/python benchmarks/solving.py $(BENCH_RUN)
 	$(BIN)/python benchmarks/serving.py $(BENCH_RUN)

@@ -1,7 +1,6 @@
-"""Evaluate a checkpoint: `python evaluate.py checkpoint=…`. The same as `hrm evaluate`."""
+"""Evaluate a checkpoint. The same as `hrm evaluate`."""
 
-from hrm.cli.evaluate import main
-from hrm.errors import run_command
+from hrm.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("evaluate", "evaluate.py")

@@ -1,7 +1,6 @@
-"""Train a model: `python pretrain.py data_path=… [key=value …]`. The same as `hrm train`."""
+"""Train a model. The same as `hrm train`."""
 
-from hrm.cli.train import main
-from hrm.errors import run_command
+from hrm.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("train", "pretrain.py")

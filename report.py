@@ -1,7 +1,6 @@
-"""Compare runs: `python report.py RUN …`. The same as `hrm report`."""
+"""Compare runs. The same as `hrm report`."""
 
-from hrm.cli.report import main
-from hrm.errors import run_command
+from hrm.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("report", "report.py")

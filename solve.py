@@ -1,7 +1,6 @@
-"""Solve puzzles: `python solve.py checkpoint=… [PUZZLE …]`. The same as `hrm solve`."""
+"""Solve puzzles. The same as `hrm solve`."""
 
-from hrm.cli.solve import main
-from hrm.errors import run_command
+from hrm.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("solve", "solve.py")

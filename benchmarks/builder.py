@@ -14,14 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "dataset" / "build_sudoku_dataset.py"
+BUILD = (sys.executable, "-m", "hrm", "build", "sudoku")
 GENERATED = ("2x2", "2x3", "3x3")
 KIB_PER_RSS_UNIT = 1 / 1024 if sys.platform == "darwin" else 1
 
 
 def measure(arguments: list[str], output_dir: Path) -> tuple[float, float, float]:
     """Run the command; return wall seconds, peak resident MB and MB written."""
-    command = [sys.executable, str(SCRIPT), *arguments, "--output-dir", str(output_dir)]
+    command = [*BUILD, *arguments, "--output-dir", str(output_dir)]
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

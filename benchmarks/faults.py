@@ -156,7 +156,11 @@ class Bench:
 
     @staticmethod
     def create(folder: Path, epochs: int = EPOCHS) -> "Bench":
-        build(BuildOptions(folder / "data", generate=(2, 2), num_train=100, num_test=16, num_aug=3))
+        build(
+            BuildOptions(
+                output_dir=folder / "data", generate=(2, 2), num_train=100, num_test=16, num_aug=3
+            )
+        )
         return Bench(folder, epochs)
 
     def command(self, run_dir: Path, ranks: int) -> list[str]:

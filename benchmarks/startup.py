@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOLVE = [sys.executable, str(ROOT / "solve.py"), "--index", "0"]
-PRETRAIN = [sys.executable, str(ROOT / "pretrain.py")]
+HRM = [sys.executable, "-m", "hrm"]
 CASES = {
     "quickstart 4x4": ("2x2", ["--config-name", "quickstart_4x4"]),
     "published, batch 32": ("3x3", ["global_batch_size=32", "epochs=1000", "eval_interval=1000"]),
@@ -35,9 +34,8 @@ def whole_process(*command: str) -> float:
 
 
 def build(folder: Path, box: str) -> Path:
-    script = str(ROOT / "dataset" / "build_sudoku_dataset.py")
     whole_process(
-        *(sys.executable, script, "--generate", box, "--num-train", "1000", "--num-test", "32"),
+        *(*HRM, "build", "sudoku", "--generate", box, "--num-train", "1000", "--num-test", "32"),
         *("--num-aug", "10", "--output-dir", str(folder)),
     )
     return folder
@@ -45,7 +43,7 @@ def build(folder: Path, box: str) -> Path:
 
 def to_first_step(data_path: Path, run: Path, cache: Path, arguments: list[str]) -> float:
     """Seconds from the start of the command to the first line of metrics."""
-    command = [*PRETRAIN, *arguments, f"data_path={data_path}", f"checkpoint_path={run}"]
+    command = [*HRM, "train", str(data_path), *arguments, f"checkpoint_path={run}"]
     command += ["log_interval=1", "overwrite=true", "progress=false", "checkpoint_interval=null"]
     metrics = run / "metrics.jsonl"
     metrics.unlink(missing_ok=True)
@@ -72,12 +70,14 @@ def main() -> None:
 
     print(f"{'what':>40} {'seconds':>8}")
     for name, command in (
-        ("python pretrain.py --help", [*PRETRAIN, "--help"]),
+        ("hrm --version", [*HRM, "--version"]),
+        ("hrm --help", [*HRM, "--help"]),
+        ("hrm solve --help", [*HRM, "solve", "--help"]),
         ("python -c 'import hrm'", [sys.executable, "-c", "import hrm"]),
         ("import hrm; hrm.build_model", [sys.executable, "-c", "import hrm; hrm.build_model"]),
         ("import hrm; hrm.Solver", [sys.executable, "-c", "import hrm; hrm.Solver"]),
         *(
-            (f"solve.py, one puzzle of {run}", [*SOLVE, f"checkpoint={run}"])
+            (f"hrm solve, one puzzle of {run}", [*HRM, "solve", run, "--index", "0"])
             for run in options.solve
         ),
     ):

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hrm.inference import Solution, Solver
     from hrm.models import build_model
 
+__version__ = "0.1.0"
+
 SUBMODULES = ("data", "inference", "models", "optim")
 HOMES = {
     "Solution": "hrm.inference",

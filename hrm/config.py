@@ -10,12 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hrm.errors import UserError
 from hrm.plain_yaml import first_line, shown
 
 RECIPES = Path(__file__).parent / "recipes"
+RECIPE = "cfg_pretrain"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -24,6 +25,22 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_=+,-][A-Za-z0-9._=+, -]*$")]
 WeightsName = Literal["auto", "raw", "ema"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+CompileMode = Literal["auto", "true", "false"]
+Compile = Annotated[  # as a configuration writes it
+    CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
+]
+Halting = Literal["max_steps", "learned"]
+OutputKey = Literal[
+    "inputs",
+    "labels",
+    "puzzle_identifiers",
+    "predictions",
+    "logits",
+    "q_halt_logits",
+    "q_continue_logits",
+    "steps",
+]
 
 
 class Config(BaseModel):
@@ -35,8 +52,14 @@ class Config(BaseModel):
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def validate(schema: type[Schema], values: Any, source: str) -> Schema:
+def validate(
+    schema: type[Schema], values: Any, source: str, written: Mapping[str, str] | None = None
+) -> Schema:
     """Check plain values against a schema.
+
+    Args:
+        source: of the values, for messages, such as a file.
+        written: key -> how the user wrote key and value, where that is known.
 
     Raises:
         UserError: one line with the first wrong key, what is wrong, and `source`.
@@ -57,6 +80,8 @@ def validate(schema: type[Schema], values: Any, source: str) -> Schema:
             reason = f"unknown key; known here: {known}"
         elif first["type"] == "missing":
             reason = "is required"
+        elif written and key in written:
+            key = written[key]
         elif first["type"] != "value_error":
             reason += f", got {shown(first['input'])}"
         raise UserError(f"{source}: {key + ': ' if key else ''}{reason}") from None
@@ -167,22 +192,3 @@ def dotted_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += dotted_keys(field.annotation, f"{prefix}{name}.")
     return keys
-
-
-def parse_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """`key=value …` -> plain values.
-
-    Raises:
-        UserError: an argument is not of that form.
-    """
-    if wrong := [a for a in arguments if "=" not in a.lstrip("=")]:
-        raise UserError(f"argument {wrong[0]!r} is not of the form key=value")
-    from omegaconf import OmegaConf
-
-    try:
-        parsed = OmegaConf.from_dotlist(list(arguments))
-        values = OmegaConf.to_container(parsed, resolve=True)
-    except Exception as error:  # OmegaConf and YAML raise almost anything
-        raise UserError(f"arguments: {first_line(error)}") from None
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}

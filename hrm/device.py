@@ -4,21 +4,16 @@ import ctypes
 import shutil
 import sys
 import warnings
-from typing import Annotated, Literal, get_args
+from typing import get_args
 
 import torch
-from pydantic import BeforeValidator
 from torch import Tensor
 from torch.utils._triton import has_triton
 
+from hrm.config import CompileMode, DeviceName
 from hrm.errors import UserError
 from hrm.models.losses import ACTLossHead
 
-DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-CompileMode = Literal["auto", "true", "false"]
-Compile = Annotated[  # as a configuration writes it
-    CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
-]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # That one block is compiled for: training, and batches that shrink in evaluation. With torch's own
 # limit of 8 those beyond it would run uncompiled.

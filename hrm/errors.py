@@ -1,11 +1,9 @@
 """What a user did wrong, reported in one line."""
 
-import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -49,13 +47,6 @@ def first_mistake(error: ValidationError) -> tuple[str, str]:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "(top level)"
     return key, first["msg"].removeprefix("Value error, ")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Argument parser whose mistakes are `UserError`s."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help shows all options")
 
 
 def write_output(text: str) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.data.puzzle_dataset import NamedBatch
@@ -20,19 +21,8 @@ from hrm.device import to_device
 from hrm.metrics import MetricSums
 from hrm.models.losses import ACTLossHead
 from hrm.ranks import Ranks
-from hrm.rollout import Halting, RolloutStep, rollout
+from hrm.rollout import RolloutStep, rollout
 from hrm.tasks import task_of
-
-OutputKey = Literal[
-    "inputs",
-    "labels",
-    "puzzle_identifiers",
-    "predictions",
-    "logits",
-    "q_halt_logits",
-    "q_continue_logits",
-    "steps",
-]
 
 
 @dataclass

@@ -8,15 +8,14 @@ Shapes: B slots, T tokens per puzzle.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hrm.config import Halting
 from hrm.models.act import Carry
 from hrm.models.losses import ACTLossHead
 
-Halting = Literal["max_steps", "learned"]
 Batch = dict[str, Tensor]
 
 # Slots are not halved below this: a step of fewer rows is hardly cheaper, and a compiled model

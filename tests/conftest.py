@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hrm.checkpoint import build_for, save_checkpoint
+from hrm.cli.main import main
 from hrm.data.format import read_metadata
-from hrm.errors import run_command
 from hrm.tasks.sudoku.builder import BuildOptions, build
 from hrm.training.config import load_pretrain_config
 
@@ -43,7 +43,7 @@ def _one_thread():
 def data_4x4(tmp_path_factory) -> Path:
     """100 training puzzles of 4x4 in 11 versions each, 40 test puzzles; one identifier each."""
     folder = tmp_path_factory.mktemp("data") / "sudoku-4x4"
-    build(BuildOptions(folder, generate=(2, 2), num_train=100, num_test=40, num_aug=10))
+    build(BuildOptions(output_dir=folder, generate=(2, 2), num_train=100, num_test=40, num_aug=10))
     return folder
 
 
@@ -86,14 +86,13 @@ def run_script(tmp_path) -> Run:
 
 @pytest.fixture
 def call(monkeypatch, capsys) -> Call:
-    """Run a script's `main` in this process: exit code, stdout, stderr."""
+    """Run `hrm` with a command line in this process: exit code, stdout, stderr."""
 
-    def run(main: Callable[[], None], *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["script", *arguments])
-        monkeypatch.setenv("COLUMNS", "100")
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hrm", *arguments])
         code = 0
         try:
-            run_command(main)
+            main()
         except SystemExit as exit:
             code = int(exit.code or 0)
         return code, *capsys.readouterr()

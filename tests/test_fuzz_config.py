@@ -11,11 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from hrm.checkpoint import save_config
-from hrm.cli.evaluate import load_evaluate_config
+from hrm.cli import evaluate, report, serve, solve, train
+from hrm.cli.build import find as find_builder
 from hrm.config import RECIPES
 from hrm.errors import UserError
 from hrm.training.config import PretrainConfig, load_pretrain_config, load_train_config
-from solve import read_options
 
 from .mutations import BYTE_MUTATIONS, NASTY_VALUES, Rng, assert_one_line, pick
 
@@ -258,11 +258,27 @@ def test_numbers_are_read_as_omegaconf_wrote_and_read_them(saved, tmp_path):
     assert load_train_config(path).run_name == "1e5"
 
 
-@pytest.mark.parametrize("load", [load_pretrain_config, load_evaluate_config, read_options])
+def load_train_words(words: list[str]) -> PretrainConfig:
+    """As `hrm train` reads them."""
+    keys = list(PretrainConfig.model_fields)
+    return load_pretrain_config(train.overrides_of(words, keys, "hrm train"))
+
+
+READERS = {
+    "train": load_train_words,
+    "evaluate": evaluate.command.read,
+    "solve": solve.command.read,
+    "serve": serve.command.read,
+    "report": report.command.read,
+    "build": find_builder("sudoku").read,
+}
+
+
+@pytest.mark.parametrize("command", READERS)
 @pytest.mark.parametrize("value", [*SHORT_LINES, "a\nb", "${a.b", "[a,{b", "=", "'"])
-def test_nasty_arguments(load, value):
+def test_nasty_arguments(command, value):
     for argument in (f"checkpoint={value}", f"data_path={value}", value, f"{value}={value}"):
         try:
-            load([argument])
+            READERS[command]([argument])
         except UserError as error:
             assert_one_line(error)

@@ -1,46 +1,65 @@
-"""Evaluate a checkpoint: `python evaluate.py checkpoint=checkpoints/<project>/<run>/step_<n>`."""
+"""`hrm evaluate`: metrics of a checkpoint on a split of a data set."""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from hrm.checkpoint import Checkpoint, RunConfig, load_checkpoint, save_predictions
+from hrm.cli.options import SchemaCommand
 from hrm.config import (
+    Compile,
+    CompileMode,
     Config,
+    DeviceName,
     FileName,
     Fraction,
+    Halting,
+    OutputKey,
     PositiveInt,
     WeightsName,
-    parse_arguments,
-    validate,
 )
-from hrm.data import PuzzleDataset, PuzzleDatasetConfig
-from hrm.data.format import DatasetMetadata
-from hrm.device import Compile, CompileMode, DeviceName, compile_model, keep_memory, pick_device
 from hrm.errors import UserError
-from hrm.evaluation import OutputKey, evaluate
-from hrm.ranks import Ranks
-from hrm.rollout import Halting
+
+if TYPE_CHECKING:
+    from hrm.checkpoint import Checkpoint, RunConfig
+    from hrm.data import PuzzleDataset
+    from hrm.data.format import DatasetMetadata
+    from hrm.ranks import Ranks
 
 WORTH_COMPILING = 50_000  # ACT steps of single puzzles
 
 
-class EvaluateConfig(Config):
-    """What `evaluate.py` reads. None means: as the checkpoint was trained."""
+HELP = """
+hrm evaluate checkpoints/quickstart/first
+hrm evaluate checkpoints/quickstart/first/step_900 --halting learned
+torchrun --nproc-per-node 8 -m hrm evaluate checkpoints/sudoku/night
 
-    checkpoint: Path
-    data_path: Path | None = None
-    split: FileName = "test"
-    halting: Halting = "max_steps"
-    halt_probability: Fraction | None = None
-    global_batch_size: PositiveInt | None = None
-    weights: WeightsName = "auto"
-    eval_save_outputs: tuple[OutputKey, ...] = ()
-    device: DeviceName = "auto"
-    compile: Compile = "auto"
+Measure a checkpoint on puzzles that it was not trained on, and print the
+metrics as JSON. A run's folder stands for its newest checkpoint. What is not
+given is as in training.
+"""
+
+
+class EvaluateConfig(Config):
+    """What is measured, and how. None means: as the checkpoint was trained."""
+
+    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    data_path: Path | None = Field(None, description="data set; if not given, that of training")
+    split: FileName = Field("test", description="which part of the data set")
+    halting: Halting = Field("max_steps", description="all steps, or until sure")
+    halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")
+    global_batch_size: PositiveInt | None = Field(
+        None, description="puzzles side by side, over all ranks"
+    )
+    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    eval_save_outputs: tuple[OutputKey, ...] = Field(
+        (), description="save e.g. predictions,labels,steps"
+    )
+    device: DeviceName = Field("auto", description="where to compute")
+    compile: Compile = Field("auto", description="auto: where it saves time")
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
@@ -49,22 +68,17 @@ class EvaluateConfig(Config):
         return self
 
 
-def load_evaluate_config(arguments: Sequence[str]) -> EvaluateConfig:
-    """Parse `key=value` arguments."""
-    return validate(EvaluateConfig, parse_arguments(arguments), "evaluate.py")
+def run(read: Callable[[], EvaluateConfig]) -> None:
+    """Evaluate on every rank of the job; the first prints."""
+    from hrm.checkpoint import save_predictions
+    from hrm.device import compile_model, keep_memory, pick_device
+    from hrm.evaluation import evaluate
+    from hrm.ranks import Ranks
 
-
-KEYS = ", ".join(EvaluateConfig.model_fields)
-
-
-def main() -> None:
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(f"{__doc__}\n\nkeys: {KEYS}")
-        return
     keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
-        config = ranks.agree(lambda: load_evaluate_config(sys.argv[1:]))
+        config = ranks.agree(read)
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         checkpoint, dataset = ranks.together(lambda: load(config, ranks))
         model = checkpoint.model.to(device).eval()
@@ -90,20 +104,27 @@ def main() -> None:
             print(json.dumps({"step": checkpoint.step, **result.named()}, indent=2))
 
 
-def load(config: EvaluateConfig, ranks: Ranks) -> tuple[Checkpoint, PuzzleDataset]:
+command = SchemaCommand("evaluate", EvaluateConfig, run, HELP, first="checkpoint")
+
+
+def load(config: EvaluateConfig, ranks: "Ranks") -> "tuple[Checkpoint, PuzzleDataset]":
     """The model, and the split to run it on.
 
     Raises:
         UserError: one of them is missing or damaged, or they do not fit each other.
     """
+    from hrm.checkpoint import load_checkpoint
+
     checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
     dataset = open_dataset(config, checkpoint.config, ranks)
     check_fit(checkpoint.metadata, dataset)
     return checkpoint, dataset
 
 
-def open_dataset(config: EvaluateConfig, trained: RunConfig, ranks: Ranks) -> PuzzleDataset:
+def open_dataset(config: EvaluateConfig, trained: "RunConfig", ranks: "Ranks") -> "PuzzleDataset":
     """The split to evaluate; the training run's data and batch size unless given."""
+    from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+
     return PuzzleDataset(
         PuzzleDatasetConfig(
             seed=trained.seed,
@@ -119,7 +140,7 @@ def open_dataset(config: EvaluateConfig, trained: RunConfig, ranks: Ranks) -> Pu
 
 
 def compile_mode(
-    config: EvaluateConfig, checkpoint: Checkpoint, dataset: PuzzleDataset
+    config: EvaluateConfig, checkpoint: "Checkpoint", dataset: "PuzzleDataset"
 ) -> CompileMode:
     """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
     if config.compile != "auto":
@@ -129,7 +150,7 @@ def compile_mode(
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"
 
 
-def check_fit(trained: DatasetMetadata, dataset: PuzzleDataset) -> None:
+def check_fit(trained: "DatasetMetadata", dataset: "PuzzleDataset") -> None:
     """Raise `UserError` where the data set does not fit the checkpoint's model."""
     for key in ("vocab_size", "seq_len", "num_puzzle_identifiers"):
         theirs, ours = getattr(dataset.metadata, key), getattr(trained, key)

@@ -1,24 +1,18 @@
-"""Compare training runs: one HTML page with curves, accuracy, halting, calibration and failures.
+"""`hrm report`: runs compared on one page."""
 
-    python report.py checkpoints/<project>/<run>                # writes <run>/report.html
-    python report.py checkpoints/<project>/* --output all.html  # several runs side by side
-
-Of one run, without --output, <run>/learning_curves.png is written as well. Each run's newest
-checkpoint solves puzzles of the data set that it was trained on, or of --data.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hrm.config import validate
-from hrm.errors import OneLineParser, UserError
+from hrm.cli.options import SchemaCommand
+from hrm.errors import UserError
 from hrm.files import atomic_write
 from hrm.records import last_of
-from hrm.report.page import page
-from hrm.report.runs import ReportConfig, RunReport, read_runs
-from hrm.viz import plot_learning_curves
+from hrm.report.config import ReportConfig
+
+if TYPE_CHECKING:
+    from hrm.report.runs import RunReport
 
 CURVES_FILE = "learning_curves.png"
 REPORT_FILE = "report.html"
@@ -32,15 +26,29 @@ ROWS = (
 )
 
 
-def main() -> None:
-    config = read_options(sys.argv[1:])
+HELP = """
+hrm report checkpoints/quickstart/first
+hrm report checkpoints/quickstart/* --output all.html
+
+Compare runs on one HTML page: curves, accuracy, halting, calibration and
+failures. The newest checkpoint of each solves puzzles. The page of one run is
+written into its folder, with learning_curves.png.
+"""
+
+
+def run(read: Callable[[], ReportConfig]) -> None:
+    """Read, solve, draw, and write the page."""
+    config = read()
     if config.output is not None:
         refuse_output(config.output)
+    from hrm.report.page import page
+    from hrm.report.runs import read_runs
+
     runs = read_runs(config)
-    for run in runs:
-        print(summary(run) if len(runs) == 1 else f"{run.name}\n{summary(run)}\n")
-        for note in run.notes:
-            print(f"note: {run.name}: {note}", file=sys.stderr)
+    for found in runs:
+        print(summary(found) if len(runs) == 1 else f"{found.name}\n{summary(found)}\n")
+        for note in found.notes:
+            print(f"note: {found.name}: {note}", file=sys.stderr)
     if len(runs) == 1 and config.output is None:
         print(f"learning curves: {write_curves(runs[0])}")
     path = config.output or (config.runs[0] if len(runs) == 1 else Path()) / REPORT_FILE
@@ -49,7 +57,7 @@ def main() -> None:
 
 
 def refuse_output(path: Path) -> None:
-    """Tell before the work that a page cannot be written.
+    """Say before the work that a page cannot be written.
 
     Raises:
         UserError: it would be a folder, or its folder does not exist.
@@ -60,12 +68,14 @@ def refuse_output(path: Path) -> None:
         raise UserError(f"--output {path}: there is no folder {path.parent}")
 
 
-def write_curves(run: RunReport) -> Path:
+def write_curves(run: "RunReport") -> Path:
     """Write the learning curves into the run's folder.
 
     Raises:
         UserError: they cannot be written.
     """
+    from hrm.viz import plot_learning_curves
+
     path = run.path / CURVES_FILE
     try:
         plot_learning_curves(run.records, path, title=run.path.resolve().name)
@@ -87,7 +97,7 @@ def write_whole(path: Path, text: str) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def summary(run: RunReport) -> str:
+def summary(run: "RunReport") -> str:
     """A table of the newest metrics, evaluation beside training, and the best evaluation."""
     records = run.records
     newest = {split: last_of(records, split) for split in ("eval", "train")}
@@ -106,37 +116,4 @@ def summary(run: RunReport) -> str:
     return "\n".join(lines)
 
 
-def read_options(arguments: Sequence[str]) -> ReportConfig:
-    """Runs and flags.
-
-    Raises:
-        UserError: one of them is unknown or wrong.
-    """
-    values = vars(_parser().parse_args(arguments))
-    return validate(ReportConfig, values, "report.py")
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="report.py",
-        usage="python report.py RUN [RUN …] [flags]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    defaults = {name: field.default for name, field in ReportConfig.model_fields.items()}
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
-    for flag, metavar, text in (
-        (
-            "output",
-            "FILE",
-            f"the page (default {REPORT_FILE}, of one run <run>/{REPORT_FILE})",
-        ),
-        ("data", "DIR", "data set of the puzzles (default: each run's own)"),
-        ("split", "NAME", f"which part of the data set (default {defaults['split']})"),
-        ("limit", "N", f"puzzles at most, evenly spaced (default {defaults['limit']})"),
-        ("device", "NAME", f"auto, cuda, mps or cpu (default {defaults['device']})"),
-    ):
-        parser.add_argument(f"--{flag}", metavar=metavar, help=text)
-    parser.add_argument("--curves-only", action="store_true", help="solve no puzzles")
-    return parser
+command = SchemaCommand("report", ReportConfig, run, HELP, rest="runs")

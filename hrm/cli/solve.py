@@ -1,86 +1,70 @@
-"""Solve puzzles with a trained model, and watch it think.
+"""`hrm solve`: puzzles solved by a trained model, and drawn as it thinks."""
 
-    python solve.py checkpoint=checkpoints/<project>/<run> 53..7....6..195…    # as arguments
-    python solve.py checkpoint=… --file puzzles.txt --format csv     # one a line, or CSV
-    python solve.py checkpoint=… --index 3 --trace                   # of its own test split
-    python solve.py checkpoint=… --serve                             # as a web page
-
-Without puzzles, --file, --data or --index, puzzles are read from standard input as from a file. A
-CSV file begins with the line source,question,answer,rating.
-
-exit code: 0 all puzzles are solved, 1 some are not, 2 something is wrong with the input
-"""
-
-import argparse
-import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+import click
 from pydantic import Field, model_validator
 
-from hrm.config import Config, FileName, PositiveInt, WeightsName, validate
-from hrm.device import DeviceName, keep_memory
-from hrm.errors import OneLineParser, UserError, write_output
-from hrm.inference import Solution, Solver, sources
-from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line, pictures
-from hrm.inference.sources import Puzzle
-from hrm.rollout import Halting
-from hrm.viz.picture import save_gif, save_png, side_by_side_pictures
+from hrm.cli.options import SchemaCommand
+from hrm.config import Config, DeviceName, FileName, Halting, PositiveInt, Seed, WeightsName
+from hrm.errors import UserError, write_output
+
+if TYPE_CHECKING:
+    from hrm.inference import Solution, Solver
+    from hrm.inference.sources import Puzzle
 
 CHUNK = 4096  # puzzles between outputs
-ALIGNED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
+Count = Annotated[int, Field(ge=0)]
+HELP = """
+hrm solve checkpoints/quickstart/first 1....2....3....4 --trace
+hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
+hrm solve checkpoints/quickstart/first --index 3        # of its own test split
+
+Solve puzzles with a trained model, and watch it think. A file has one puzzle a
+line, or columns source,question,answer,rating; without any, standard input is
+read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
+"""
 
 
 class SolveConfig(Config):
-    """What `hrm solve` reads; described flag by flag in its help."""
+    """Which puzzles, how they are solved, and what is shown."""
 
-    checkpoint: Path
-    puzzles: tuple[str, ...] = ()
-    file: Path | None = None
-    data: Path | None = None
-    split: FileName = "test"
-    index: Annotated[int, Field(ge=0)] | None = None
+    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    puzzles: tuple[str, ...] = Field((), description="puzzles, one character a cell")
+    file: Path | None = Field(None, description="read puzzles from a file")
+    data: Path | None = Field(None, description="take the puzzles of a data set")
+    split: FileName = Field("test", description="which part of the data set")
+    index: Count | None = Field(None, description="only this puzzle (of --data, or its own)")
 
-    halting: Halting = "learned"
-    steps: PositiveInt | None = None
-    votes: PositiveInt = 1
-    restarts: Annotated[int, Field(ge=0)] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    batch_size: PositiveInt = 64
-    weights: WeightsName = "auto"
-    device: DeviceName = "auto"
+    halting: Halting = Field("learned", description="all steps, or until sure")
+    steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
+    votes: PositiveInt = Field(1, description="also solve N symmetric versions")
+    restarts: Count = Field(0, description="then N other start states")
+    seed: Seed = Field(0, description="of the versions and states")
+    batch_size: PositiveInt = Field(64, description="puzzles side by side")
+    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    device: DeviceName = Field("auto", description="where to compute")
 
-    format: Literal["grid", "line", "json", "csv"] = "grid"
-    trace: bool = False
-    gif: Path | None = None
-    png: Path | None = None
-
-    serve: bool = False
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, lt=2**16)] = 8000
-    checkpoints_root: Path = Path("checkpoints")
-    data_root: Path = Path("data")
+    format: Literal["grid", "line", "json", "csv"] = Field("grid", description="of the output")
+    trace: bool = Field(False, description="show the answer after every ACT step")
+    gif: Path | None = Field(None, description="draw the thinking as an animation")
+    png: Path | None = Field(None, description="draw the thinking as a picture")
 
     @model_validator(mode="after")
     def _check(self) -> "SolveConfig":
         given = [bool(self.puzzles), self.file is not None, self.index is not None]
         if sum(given) > 1:
             raise ValueError("give puzzles as arguments, by --file or by --index, in one way only")
-        if self.serve and any(given):
-            raise ValueError("--serve takes no puzzles; type or paste them into the page")
         return self
 
 
-def main() -> None:
-    config = read_options(sys.argv[1:])
-    if config.serve:
-        serve(config)
-    else:
-        sys.exit(solve(config))
+def run(read: Callable[[], SolveConfig]) -> None:
+    """Solve; ends the process with the exit code."""
+    sys.exit(solve(read()))
 
 
 def solve(config: SolveConfig) -> int:
@@ -89,6 +73,10 @@ def solve(config: SolveConfig) -> int:
     Raises:
         UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
+    from hrm.device import keep_memory
+    from hrm.inference import Solver
+    from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line
+
     keep_memory()
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
     found, task = read_puzzles(config, solver), solver.task
@@ -116,9 +104,11 @@ def solve(config: SolveConfig) -> int:
 
 
 def solve_chunk(
-    config: SolveConfig, solver: Solver, chunk: Sequence[Puzzle], trace: bool
-) -> list[Solution]:
+    config: SolveConfig, solver: "Solver", chunk: "Sequence[Puzzle]", trace: bool
+) -> "list[Solution]":
     """Solutions of some puzzles, in their order."""
+    import numpy as np
+
     return solver.solve(
         np.stack([puzzle.inputs for puzzle in chunk]),
         halting=config.halting,
@@ -132,12 +122,14 @@ def solve_chunk(
     )
 
 
-def read_puzzles(config: SolveConfig, solver: Solver) -> list[Puzzle]:
+def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     """The puzzles that the options name.
 
     Raises:
         UserError: there is none, or one cannot be read.
     """
+    from hrm.inference import sources
+
     task = solver.task
     if config.puzzles:
         return sources.from_arguments(config.puzzles, task)
@@ -147,16 +139,19 @@ def read_puzzles(config: SolveConfig, solver: Solver) -> list[Puzzle]:
     if data is not None and (config.data is not None or config.index is not None):
         return sources.from_split(data, config.split, solver.metadata, config.index)
     if sys.stdin.isatty():
-        raise UserError("no puzzle; give some as arguments, or use --file, --index or --serve")
+        raise UserError("no puzzle; give some as arguments, or use --file or --index")
     return sources.read_stream(sys.stdin.buffer, "stdin", task)
 
 
-def draw(config: SolveConfig, solver: Solver, puzzle: Puzzle, solution: Solution) -> None:
+def draw(config: SolveConfig, solver: "Solver", puzzle: "Puzzle", solution: "Solution") -> None:
     """Write the pictures that were asked for.
 
     Raises:
         UserError: a file cannot be written.
     """
+    from hrm.inference.output import pictures
+    from hrm.viz.picture import save_gif, save_png, side_by_side_pictures
+
     try:
         if path := config.gif:
             save_gif(pictures(puzzle, solution, solver.task, every_step=True), path)
@@ -167,80 +162,39 @@ def draw(config: SolveConfig, solver: Solver, puzzle: Puzzle, solution: Solution
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def serve(config: SolveConfig) -> None:
-    """Open the web page until Ctrl-C."""
-    from hrm.web import serve as run_server
+class SolveCommand(SchemaCommand[SolveConfig]):
+    """Becomes `hrm serve` with --serve."""
 
-    run_server(
-        checkpoint=config.checkpoint,
-        checkpoints_root=config.checkpoints_root,
-        data_root=config.data_root,
-        host=config.host,
-        port=config.port,
-        device=config.device,
-        weights=config.weights,
-    )
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **more: Any,
+    ) -> click.Context:
+        flags = args[: args.index("--")] if "--" in args else args
+        if "--serve" not in flags:
+            return super().make_context(info_name, args, parent, **more)
+        from hrm.cli import serve
 
-
-def read_options(arguments: Sequence[str]) -> SolveConfig:
-    """`checkpoint=…`, flags, and puzzles.
-
-    Raises:
-        UserError: one of them is unknown or wrong.
-    """
-    values = vars(_parser().parse_intermixed_args(arguments))
-    words, puzzles = values.pop("puzzles"), []
-    for word in words:
-        key = ALIGNED.fullmatch(word)
-        if key and key[1] == "checkpoint":
-            values["checkpoint"] = key[2]
-        elif key:
-            raise UserError(f"{word}: only checkpoint= is given so; --help shows the flags")
-        else:
-            puzzles.append(word)
-    return validate(SolveConfig, values | {"puzzles": tuple(puzzles)}, "solve.py")
+        others = [word for word in args if word != "--serve"]
+        return serve.command.make_context(info_name, others, parent, **more)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="solve.py",
-        usage="python solve.py checkpoint=PATH [PUZZLE …] [flags]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-
-    def flag(group: Any, name: str, text: str, metavar: str | None = None) -> None:
-        field = SolveConfig.model_fields[name]
-        switch = {"action": "store_true"} if field.annotation is bool else {"metavar": metavar}
-        default = field.default
-        shown = "" if default is None or default is False else f" (default {default})"
-        group.add_argument(f"--{name.replace('_', '-')}", help=f"{text}{shown}", **switch)
-
-    parser.add_argument("puzzles", nargs="*", default=[], help=argparse.SUPPRESS)
-    puzzles = parser.add_argument_group("puzzles")
-    flag(puzzles, "file", "read puzzles from a file", "FILE")
-    flag(puzzles, "data", "take the puzzles of a data set", "DIR")
-    flag(puzzles, "split", "which part of the data set", "NAME")
-    flag(puzzles, "index", "one puzzle of --data, or of the data that it was trained on", "N")
-    thinking = parser.add_argument_group("thinking")
-    flag(thinking, "halting", "learned: as soon as the model is sure; max_steps: all", "WAY")
-    flag(thinking, "steps", "ACT steps at most; may be more than in training", "N")
-    flag(thinking, "votes", "solve up to K symmetric versions of what is not solved", "K")
-    flag(thinking, "restarts", "then try up to K other start states", "K")
-    flag(thinking, "seed", "of the symmetries and start states", "N")
-    flag(thinking, "batch_size", "puzzles side by side", "N")
-    flag(thinking, "weights", "auto: the running average where there is one; raw; ema", "WHICH")
-    flag(thinking, "device", "auto, cuda, mps or cpu", "NAME")
-    output = parser.add_argument_group("output")
-    flag(output, "format", "grid, line, json (one object a line) or csv", "NAME")
-    flag(output, "trace", "show the answer after every ACT step")
-    flag(output, "gif", "draw the thinking as an animation", "FILE")
-    flag(output, "png", "draw the thinking as a picture", "FILE")
-    page = parser.add_argument_group("web page")
-    flag(page, "serve", "open the web page instead of solving")
-    flag(page, "host", "address to listen at", "HOST")
-    flag(page, "port", "0 takes a free one", "PORT")
-    flag(page, "checkpoints_root", "where the page looks for checkpoints", "DIR")
-    flag(page, "data_root", "where the page looks for data sets", "DIR")
-    return parser
+command = SolveCommand(
+    "solve",
+    SolveConfig,
+    run,
+    HELP,
+    first="checkpoint",
+    rest="puzzles",
+    switches=[
+        click.Option(
+            ["--serve"],
+            is_flag=True,
+            default=None,
+            expose_value=False,
+            help="open the web page instead, as hrm serve",
+        )
+    ],
+)

@@ -1,31 +1,109 @@
-"""Train a model: `python pretrain.py data_path=… [--config-name NAME] [key=value …]`."""
+"""`hrm train`: a recipe, changed by `key=value`."""
 
+import os
+import re
 import sys
+from collections.abc import Sequence
 
-from hrm.device import keep_memory, pick_device
-from hrm.errors import OneLineParser
-from hrm.ranks import Ranks
-from hrm.training.config import RECIPE, load_pretrain_config
-from hrm.training.loop import train, with_run_name
+import click
+
+from hrm.cli.options import SETTINGS, Described, Text
+from hrm.config import RECIPE, RECIPES
+from hrm.errors import UserError
+
+KEY = re.compile(r"[+~]{0,2}([A-Za-z_]\w*)[\w.@/]*(?:=|$)")
+HELP = """
+hrm train data/sudoku-4x4 --config-name quickstart_4x4 run_name=first
+hrm train data/sudoku-extreme-1k-aug-1000 lr=1e-4 epochs=20000 arch.L_cycles=8
+hrm train data/sudoku-4x4 run_name=night resume=auto   # the same again goes on
+torchrun --nproc-per-node 8 -m hrm train data/sudoku-extreme-1k-aug-1000
+
+Train a model on a data set. A recipe gives keys and values, key=value changes
+them. All keys and what they mean: docs/configuration.md.
+"""
 
 
-def main() -> None:
-    parser = OneLineParser(
-        description="Train a model. Keys and defaults: config/cfg_pretrain.yaml and config/arch/.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config-name", default=RECIPE, help="file in config/, without .yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_intermixed_args()
+def recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+class TrainCommand(Described):
+    """Words that are keys and values go to Hydra, the other one is the data set."""
+
+    usage = "[DATA] [key=value …]"
+
+    def invoke(self, ctx: click.Context) -> None:
+        run(ctx.params["words"], ctx.params["config_name"], ctx.command_path)
+
+
+command = TrainCommand(
+    "train",
+    help=HELP,
+    context_settings=SETTINGS,
+    params=[
+        click.Argument(["words"], nargs=-1, type=Text(is_path=True)),
+        click.Option(
+            ["--config-name"],
+            type=Text(recipes()),
+            default=RECIPE,
+            metavar="NAME",
+            help=f"recipe: {', '.join(recipes())} (default {RECIPE})",
+        ),
+    ],
+)
+
+
+def overrides_of(words: Sequence[str], keys: Sequence[str], typed: str) -> list[str]:
+    """Hydra's overrides: words of `key=value` as they are, a word that is none as `data_path`.
+
+    Args:
+        keys: known keys. A path may contain `=`, too.
+        typed: the command, for messages.
+
+    Raises:
+        UserError: there are two data sets.
+    """
+    overrides: list[str] = []
+    data: list[str] = []
+    for word in words:
+        found = KEY.match(word)
+        is_key = found is not None and (found[1] in keys or not os.path.exists(word))
+        is_override = is_key and ("=" in word or word.startswith("~"))
+        (overrides if is_override else data).append(word)
+    given = [word for word in overrides if word.startswith("data_path=")]
+    if len(data) + len(given) > 1 and data:
+        raise UserError(
+            f"{typed}: {data[-1]!r} is neither key=value nor the only data set; give one"
+        )
+    return [*(f"data_path={_quoted(path)}" for path in data), *overrides]
+
+
+def _quoted(text: str) -> str:
+    """A value that Hydra reads as this very text."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text).replace("${", "\\${")
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def run(words: Sequence[str], recipe: str, typed: str) -> None:
+    """Train until the end, on every rank of the job."""
+    from hrm.device import keep_memory, pick_device
+    from hrm.ranks import Ranks
+    from hrm.training.config import PretrainConfig, load_pretrain_config
+    from hrm.training.loop import train, with_run_name
 
     keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
         config = ranks.agree(
-            lambda: with_run_name(load_pretrain_config(arguments.overrides, arguments.config_name))
+            lambda: with_run_name(
+                load_pretrain_config(
+                    overrides_of(words, list(PretrainConfig.model_fields), typed), recipe
+                )
+            )
         )
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         with ranks.answering_within(config.rank_timeout) as group:
             run_dir = train(config, group, device)
     if ranks.is_first:
-        print(f"saved in {run_dir}; next: python evaluate.py checkpoint={run_dir}", file=sys.stderr)
+        print(f"saved in {run_dir}; next: hrm evaluate {run_dir}", file=sys.stderr)

@@ -318,7 +318,7 @@ def _missing_split(split_dir: Path) -> str:
         )
     return (
         f"{split_dir / METADATA_FILE}: not found; build a data set first, e.g. "
-        "python dataset/build_sudoku_dataset.py --generate 2x2 --output-dir <folder>"
+        "hrm build sudoku --generate 2x2 --output-dir <folder>"
     )
 
 

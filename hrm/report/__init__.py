@@ -1,1 +1,1 @@
-"""The report that `report.py` writes: runs compared on one HTML page."""
+"""The report that `hrm report` writes: runs compared on one HTML page."""

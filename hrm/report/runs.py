@@ -12,30 +12,17 @@ import numpy as np
 
 from hrm.checkpoint import find_checkpoint
 from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
-from hrm.config import Config, FileName, PositiveInt
 from hrm.data.grid import Grid
-from hrm.device import DeviceName
 from hrm.errors import UserError
 from hrm.inference.solver import Solver
 from hrm.inference.sources import Puzzle, from_split
 from hrm.plain_yaml import read_yaml
 from hrm.records import METRICS_FILE, Record, best_evaluation, read_records
 from hrm.report import analysis
+from hrm.report.config import ReportConfig
 from hrm.tasks import Difficulty, Task
 
 CHUNK = 256  # puzzles whose traces are held at a time
-
-
-class ReportConfig(Config):
-    """What a report is made of."""
-
-    runs: tuple[Path, ...]
-    output: Path | None = None
-    data: Path | None = None
-    split: FileName = "test"
-    limit: PositiveInt = 1000
-    device: DeviceName = "auto"
-    curves_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,24 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from hrm.checkpoint.config import RunConfig
-from hrm.config import RECIPES, FileName, Fraction, PositiveInt, compose, defaults_of, validate
-from hrm.device import Compile, DeviceName
+from hrm.config import (
+    RECIPE,
+    RECIPES,
+    Compile,
+    DeviceName,
+    FileName,
+    Fraction,
+    Halting,
+    OutputKey,
+    PositiveInt,
+    compose,
+    defaults_of,
+    validate,
+)
 from hrm.errors import UserError
-from hrm.evaluation import OutputKey
 from hrm.models.registry import arch_defaults
 from hrm.optim.groups import OptimConfig
 from hrm.plain_yaml import read_yaml
-from hrm.rollout import Halting
-
-RECIPE = "cfg_pretrain"
 
 
 class PretrainConfig(OptimConfig, RunConfig):

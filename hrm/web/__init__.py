@@ -9,7 +9,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn"):
         raise
     raise UserError(
-        f"the web page needs {error.name}; install it by: pip install -e '.[web]'"
+        f"the web page needs {error.name}; install it by: pip install 'hrm[web]'"
     ) from None
 
 __all__ = ["create_app", "serve"]

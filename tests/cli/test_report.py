@@ -1,4 +1,4 @@
-"""`report.py` as typed: what it prints and writes, and one line for each mistake."""
+"""`hrm report` as typed: what it prints and writes, and one line for each mistake."""
 
 import errno
 import shutil
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import report
 from hrm.checkpoint import build_for, save_checkpoint, save_config
+from hrm.cli.report import summary
 from hrm.data.format import read_metadata
+from hrm.report.runs import RunReport
 from hrm.training.config import load_pretrain_config
 
-from .conftest import SMALL_MODEL, Run
-from .test_records import RECORDS, write_metrics
+from ..conftest import SMALL_MODEL, Run
+from ..test_records import RECORDS, write_metrics
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,12 @@ def run_dir(data_4x4, tmp_path_factory) -> Path:
 
 
 def test_help(call):
-    code, out, err = call(report.main, "--help")
-    assert (code, err) == (0, "") and "python report.py RUN" in out
+    code, out, err = call("report", "--help")
+    assert (code, err) == (0, "") and "hrm report RUN …" in out
 
 
 def test_one_run_writes_page_and_curves_and_prints_the_table(call, run_dir):
-    code, out, err = call(report.main, str(run_dir))
+    code, out, err = call("report", str(run_dir))
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "                        eval       train",
@@ -60,7 +61,7 @@ def test_one_run_writes_page_and_curves_and_prints_the_table(call, run_dir):
 
 def test_the_same_runs_give_the_same_bytes(call, run_dir, tmp_path):
     for name in ("a", "b"):
-        code, _, _ = call(report.main, str(run_dir), "--output", str(tmp_path / name))
+        code, _, _ = call("report", str(run_dir), "--output", str(tmp_path / name))
         assert code == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
@@ -71,7 +72,7 @@ def test_several_runs_make_one_page_in_the_current_folder(call, run_dir, tmp_pat
     config = (other / "all_config.yaml").read_text()
     (other / "all_config.yaml").write_text(config.replace("lr: 0.001", "lr: 0.002"))
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(report.main, str(run_dir), "other", "--limit", "5")
+    code, out, err = call("report", str(run_dir), "other", "--limit", "5")
     assert (code, err) == (0, "") and out.endswith("report: report.html\n")
     assert out.startswith("fresh\n") and "\nother\n" in out
     page = (tmp_path / "report.html").read_text()
@@ -83,7 +84,7 @@ def test_several_runs_make_one_page_in_the_current_folder(call, run_dir, tmp_pat
 def test_curves_only_solves_nothing(call, run_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("hrm.inference.solver.Solver.solve", None)
     target = tmp_path / "x.html"
-    code, _, err = call(report.main, str(run_dir), "--curves-only", "--output", str(target))
+    code, _, err = call("report", str(run_dir), "--curves-only", "--output", str(target))
     assert (code, err) == (0, "")
     page = target.read_text()
     assert "Learning curves" in page and "halts by itself" not in page
@@ -91,7 +92,7 @@ def test_curves_only_solves_nothing(call, run_dir, tmp_path, monkeypatch):
 
 def test_without_checkpoint_and_configuration_the_curves_remain(call, tmp_path):
     write_metrics(tmp_path)
-    code, out, err = call(report.main, str(tmp_path))
+    code, out, err = call("report", str(tmp_path))
     assert code == 0 and out.endswith(f"report: {tmp_path / 'report.html'}\n")
     assert len(err.splitlines()) == 2 and all(n.startswith("note: ") for n in err.splitlines())
     page = (tmp_path / "report.html").read_text()
@@ -102,7 +103,7 @@ def test_without_checkpoint_and_configuration_the_curves_remain(call, tmp_path):
 def test_without_its_data_set_a_run_keeps_its_curves(call, run_dir, tmp_path):
     target = tmp_path / "x.html"
     code, _, err = call(
-        report.main, str(run_dir), "--data", str(tmp_path / "gone"), "--output", str(target)
+        "report", str(run_dir), "--data", str(tmp_path / "gone"), "--output", str(target)
     )
     assert code == 0 and err.startswith("note: fresh: ") and err.count("\n") == 1
     page = target.read_text()
@@ -110,19 +111,20 @@ def test_without_its_data_set_a_run_keeps_its_curves(call, run_dir, tmp_path):
     assert "<td>7</td>" in page and page.count("<figure>") == 4
 
 
-def test_a_damaged_checkpoint_is_told(call, run_dir, tmp_path):
+def test_a_damaged_checkpoint_is_reported(call, run_dir, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run_dir, folder)
     (folder / "step_7" / "model.safetensors").write_bytes(b"x")
-    code, _, err = call(report.main, str(folder))
+    code, _, err = call("report", str(folder))
     assert code == 0 and "model.safetensors" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run=nowhere"], "run=nowhere/metrics.jsonl: not found"),
-        ([], "RUN"),
+        (["run=nowhere"], "run=nowhere: unknown key"),
+        (["lr=1/nowhere", "a"], "lr=1/nowhere: unknown key"),
+        ([], "runs: "),
         (["nowhere"], "nowhere/metrics.jsonl: not found; name the folder of a run"),
         (["a", "--limit", "0"], "limit"),
         (["a", "--split", "../x"], "split"),
@@ -133,7 +135,7 @@ def test_a_damaged_checkpoint_is_told(call, run_dir, tmp_path):
 )
 def test_refuses_in_one_line(call, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(report.main, *arguments)
+    code, out, err = call("report", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -157,7 +159,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_page(call, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    code, _, err = call(report.main, str(tmp_path), "--output", str(target))
+    code, _, err = call("report", str(tmp_path), "--output", str(target))
     assert code == 2
     assert err.splitlines()[-1] == f"error: {target}: cannot be written (No space left on device)"
     assert target.read_text() == "old"
@@ -172,21 +174,24 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_page(call, tmp_path, monkeyp
         ("metrics.jsonl/page.html", "there is no folder metrics.jsonl"),
     ],
 )
-def test_an_impossible_output_is_told_before_the_work(call, tmp_path, monkeypatch, output, message):
+def test_an_impossible_output_is_reported_before_the_work(
+    call, tmp_path, monkeypatch, output, message
+):
     write_metrics(tmp_path)
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(report.main, ".", "--output", output)
+    code, out, err = call("report", ".", "--output", output)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
     assert {p.name for p in tmp_path.iterdir()} == {"metrics.jsonl"}
 
 
 def test_summary_works_before_the_first_evaluation():
-    assert report.summary(RECORDS[:1]).endswith("no evaluation yet")
+    run = RunReport("x", Path("x"), RECORDS[:1], None, None, None, None, None)
+    assert summary(run).endswith("no evaluation yet")
 
 
 @pytest.mark.parametrize("value", ["-Infinity", "NaN", "9e99", "-1"])
 @pytest.mark.parametrize("name", ["eval/steps", "eval/exact_accuracy", "eval/lm_loss"])
 def test_draws_any_number(call, tmp_path, name, value):
     write_metrics(tmp_path, tail=f'{{"step": 30, "{name}": {value}}}\n')
-    code, out, _ = call(report.main, str(tmp_path))
+    code, out, _ = call("report", str(tmp_path))
     assert code == 0 and out

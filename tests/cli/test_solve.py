@@ -1,4 +1,4 @@
-"""`solve.py` as typed: what it prints, its exit codes, and one line for each mistake."""
+"""`hrm solve` as typed: what it prints, its exit codes, and one line for each mistake."""
 
 import csv
 import io
@@ -10,17 +10,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import solve
-from hrm.data.format import read_split
-from hrm.data.grid import Grid
+from hrm.cli.solve import command
+from hrm.data.format import DatasetMetadata, read_split
 from hrm.errors import UserError
 from hrm.inference import Solution, Solver, Trace
 from hrm.inference.output import Summary, as_text, is_solved, verdict
-from hrm.inference.sources import Task
+from hrm.inference.sources import Puzzle
+from hrm.tasks import task_of
+from hrm.tasks.sudoku.task import SudokuTask
 
-from .conftest import ROOT, Call, Run, saved_run
+from ..conftest import ROOT, Call, Run, saved_run
 
-LOOK = Grid((4, 4), (2, 2), ".1234")
+TASK = task_of(
+    DatasetMetadata(
+        pad_id=0,
+        ignore_label_id=0,
+        blank_identifier_id=-1,
+        vocab_size=5,
+        seq_len=16,
+        num_puzzle_identifiers=1,
+        total_groups=1,
+        mean_puzzle_examples=1,
+        sets=("test",),
+        task="sudoku",
+        grid_shape=(4, 4),
+        box_shape=(2, 2),
+        symbols=".1234",
+    )
+)
 RIGHT = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
 WRONG = np.where(np.arange(16) == 1, 3, RIGHT)
 GIVEN = np.where(np.arange(16) % 3 == 0, RIGHT, 0)
@@ -40,7 +57,7 @@ def solution(*steps: np.ndarray, valid: bool | None = None, total: int = 0) -> S
     return Solution(
         inputs=GIVEN,
         tokens=steps[-1],
-        answer=LOOK.text(steps[-1]),
+        answer=TASK.grid.text(steps[-1]),
         valid=valid,
         steps=len(steps),
         halt_probability=0.875,
@@ -69,14 +86,14 @@ def solution(*steps: np.ndarray, valid: bool | None = None, total: int = 0) -> S
     ],
 )  # fmt: skip
 def test_the_verdict_goes_by_the_answer_else_by_the_rules(answer, given, solved, line):
-    task = Task("p", GIVEN, answer)
-    assert is_solved(task, given) is solved
-    assert verdict(task, given, LOOK) == line
+    puzzle = Puzzle("p", GIVEN, answer)
+    assert is_solved(puzzle, given) is solved
+    assert verdict(puzzle, given, TASK) == line
 
 
 def test_steps_that_change_nothing_share_a_grid():
-    task = Task("here", GIVEN, RIGHT)
-    drawn = as_text(task, solution(WRONG, RIGHT, RIGHT), "grid", LOOK, trace=True)
+    puzzle = Puzzle("here", GIVEN, RIGHT)
+    drawn = as_text(puzzle, solution(WRONG, RIGHT, RIGHT), "grid", TASK, trace=True)
     place, titles, *grid = drawn.splitlines()
     assert place == "here" and titles.startswith("puzzle, 6 givens")
     assert "step 1, halt 11.9%" in titles and titles.endswith("steps 2-3, halt 88.1%")
@@ -84,13 +101,13 @@ def test_steps_that_change_nothing_share_a_grid():
 
 
 def test_json_tells_all():
-    task = Task("here", GIVEN, RIGHT)
-    values = json.loads(as_text(task, solution(WRONG, RIGHT, valid=True), "json", LOOK, True))
+    puzzle = Puzzle("here", GIVEN, RIGHT)
+    values = json.loads(as_text(puzzle, solution(WRONG, RIGHT, valid=True), "json", TASK, True))
     trace = values.pop("trace")
     assert values == {
         "place": "here",
-        "puzzle": LOOK.text(GIVEN),
-        "answer": LOOK.text(RIGHT),
+        "puzzle": TASK.grid.text(GIVEN),
+        "answer": TASK.grid.text(RIGHT),
         "solved": True,
         "valid": True,
         "steps": 2,
@@ -98,16 +115,16 @@ def test_json_tells_all():
         "halt_probability": 0.875,
         "confidence": [0.8] * 16,
     }
-    assert [step["answer"] for step in trace] == [LOOK.text(WRONG), LOOK.text(RIGHT)]
+    assert [step["answer"] for step in trace] == [TASK.grid.text(WRONG), TASK.grid.text(RIGHT)]
     assert [step["halt_probability"] for step in trace] == [0.1192, 0.8808]
     assert trace[0]["confidence"] == [0.8] * 16
 
 
 def test_the_summary_counts():
     summary = Summary()
-    tasks = [Task("a", GIVEN), Task("b", GIVEN, RIGHT), Task("c", GIVEN)]
+    puzzles = [Puzzle("a", GIVEN), Puzzle("b", GIVEN, RIGHT), Puzzle("c", GIVEN)]
     found = [solution(RIGHT, valid=True), solution(WRONG, WRONG, valid=False), solution(RIGHT)]
-    summary.add(tasks, found, seconds=0.5)
+    summary.add(puzzles, found, seconds=0.5)
     assert str(summary) == (
         "3 puzzles: 1 solved (33.3%), 1 with an answer that cannot be checked, 1 valid, "
         "1.3 ACT steps on average, 6 puzzles/s"
@@ -132,8 +149,8 @@ def test_puzzles_come_from_arguments_files_data_and_stdin(
     call: Call, run_script: Run, run_dir, data_4x4, tmp_path
 ):
     metadata, sets = read_split(data_4x4 / "test")
-    texts = [LOOK.text(row) for row in sets["test"].inputs]
-    rows = zip(texts, (LOOK.text(row) for row in sets["test"].labels), strict=True)
+    texts = [TASK.grid.text(row) for row in sets["test"].inputs]
+    rows = zip(texts, (TASK.grid.text(row) for row in sets["test"].labels), strict=True)
     lines, table = tmp_path / "lines.txt", tmp_path / "table.csv"
     lines.write_text("\n".join(texts) + "\n\n")
     table.write_text(
@@ -144,7 +161,7 @@ def test_puzzles_come_from_arguments_files_data_and_stdin(
     expected = "".join(f"{s.answer}\n" for s in Solver.from_checkpoint(run_dir).solve(texts))
     ways = ([*texts], ["--file", str(lines)], ["--file", str(table)], ["--data", str(data_4x4)])
     for way in ways:
-        code, out, err = call(solve.main, *base, *way)
+        code, out, err = call("solve", *base, *way)
         assert (code, out) == (1, expected), way[0]
         assert err.startswith("40 puzzles: 0 solved")
     done = run_script("solve.py", *base, stdin=lines.read_bytes().decode())
@@ -152,27 +169,27 @@ def test_puzzles_come_from_arguments_files_data_and_stdin(
 
 
 def test_csv_out_can_be_read_back(call: Call, run_dir):
-    _, out, _ = call(solve.main, f"checkpoint={run_dir}", "--format", "csv", BLANK)
+    _, out, _ = call("solve", f"checkpoint={run_dir}", "--format", "csv", BLANK)
     [row] = csv.DictReader(io.StringIO(out))
     assert row["puzzle"] == BLANK and len(row["answer"]) == 16
     assert (row["solved"], row["valid"]) == ("False", "False") and row["steps"] == "4"
 
 
 def test_an_answer_that_cannot_be_checked_is_no_failure(call: Call, run_dir, monkeypatch):
-    monkeypatch.setattr("hrm.inference.solver.keeps_rules", lambda tokens, *_: [None] * len(tokens))
-    code, out, err = call(solve.main, f"checkpoint={run_dir}", BLANK)
+    monkeypatch.setattr(SudokuTask, "are_valid", lambda _, tokens, *__: [None] * len(tokens))
+    code, out, err = call("solve", f"checkpoint={run_dir}", BLANK)
     assert code == 0 and "answered in" in out and "cannot be checked" in err
 
 
 def test_all_solved_is_exit_code_0(call: Call, run_dir, monkeypatch):
-    monkeypatch.setattr("hrm.inference.solver.keeps_rules", lambda tokens, *_: [True] * len(tokens))
-    code, _, err = call(solve.main, f"checkpoint={run_dir}", BLANK, BLANK)
+    monkeypatch.setattr(SudokuTask, "are_valid", lambda _, tokens, *__: [True] * len(tokens))
+    code, _, err = call("solve", f"checkpoint={run_dir}", BLANK, BLANK)
     assert code == 0 and err.startswith("2 puzzles: 2 solved (100.0%), 2 valid")
 
 
 def test_more_steps_votes_and_restarts_are_taken(call: Call, run_dir):
     options = ["--steps", "6", "--votes", "3", "--restarts", "2", "--halting", "max_steps"]
-    code, out, err = call(solve.main, f"checkpoint={run_dir}", *options, BLANK)
+    code, out, err = call("solve", f"checkpoint={run_dir}", *options, BLANK)
     assert code == 1 and "6 ACT steps (30 in all attempts)" in out
     assert "30.0 ACT steps on average" in err
 
@@ -180,7 +197,7 @@ def test_more_steps_votes_and_restarts_are_taken(call: Call, run_dir):
 def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
     gif, png = tmp_path / "out.gif", tmp_path / "out.png"
     options = ["--index", "0", "--halting", "max_steps", "--gif", str(gif), "--png", str(png)]
-    code, _, err = call(solve.main, f"checkpoint={run_dir}", *options)
+    code, _, err = call("solve", f"checkpoint={run_dir}", *options)
     assert code == 1 and "error" not in err
     with Image.open(gif) as frames, Image.open(png) as picture:
         assert frames.n_frames >= 2 and frames.info["loop"] == 0
@@ -196,11 +213,12 @@ def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
         (["11" + "." * 14], "puzzle 1, column 2: contradicts itself: 1 is given 2 times in row 1"),
         (["--index", "40"], "--index 40: "),
         (["--index", "0", "--split", "other"], "no other/dataset.json; name a data set with"),
-        (["--halting", "never"], "solve.py: halting: "),
-        (["--steps", "0"], "solve.py: steps: "),
-        (["--votes", "many"], "solve.py: votes: "),
-        (["--stepz", "1"], "unrecognized arguments: --stepz"),
-        (["index=1"], "index=1: only checkpoint= is given so"),
+        (["--halting", "never"], "hrm solve: --halting never: Input should be"),
+        (["--steps", "0"], "hrm solve: --steps 0: Input should be greater than 0"),
+        (["--votes", "many"], "hrm solve: --votes many: Input should be a valid integer"),
+        (["--stepz", "1"], "--stepz"),
+        (["indexes=1"], "indexes=1: unknown key; did you mean index?"),
+        (["index=40"], "--index 40: "),
         (["--file", "nowhere"], "nowhere: No such file"),
         (["--file", "."], ".: Is a directory"),
         (["--file", "/dev/null"], "/dev/null: holds no puzzle"),
@@ -210,13 +228,13 @@ def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
             ["--gif", "/dev/null", BLANK],
             "/dev/null: cannot be written (it is not an ordinary file)",
         ),
-        (["--device", "abacus", BLANK], "solve.py: device: "),
-        (["--index", "0", BLANK], "solve.py: give puzzles as arguments, by --file or by --index"),
-        (["--serve", BLANK], "solve.py: --serve takes no puzzles"),
+        (["--device", "abacus", BLANK], "hrm solve: --device abacus: "),
+        (["--index", "0", BLANK], "hrm solve: give puzzles as arguments, by --file or by --index"),
+        (["--serve", BLANK], "serve takes no puzzles; type or paste them into the page"),
     ],
 )
-def test_mistakes_are_told_in_one_line(call: Call, run_dir, arguments, message):
-    code, out, err = call(solve.main, f"checkpoint={run_dir}", *arguments)
+def test_mistakes_are_reported_in_one_line(call: Call, run_dir, arguments, message):
+    code, out, err = call("solve", f"checkpoint={run_dir}", *arguments)
     assert code == 2 and (out == "" or "cannot be written" in message)
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
 
@@ -240,7 +258,7 @@ def test_mistakes_are_told_in_one_line(call: Call, run_dir, arguments, message):
 def test_mistakes_in_a_file_name_line_and_column(call: Call, run_dir, tmp_path, content, message):
     path = tmp_path / "in.txt"
     path.write_bytes(content)
-    code, out, err = call(solve.main, f"checkpoint={run_dir}", "--file", str(path))
+    code, out, err = call("solve", f"checkpoint={run_dir}", "--file", str(path))
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {path}{message}") and err.count("\n") == 1
 
@@ -264,7 +282,7 @@ def test_a_reader_that_leaves_is_no_mistake(run_dir, data_4x4):
     command.stderr.close()
 
 
-def test_a_full_disk_is_told_in_one_line(run_dir, data_4x4):
+def test_a_full_disk_is_reported_in_one_line(run_dir, data_4x4):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, str(ROOT / "solve.py"), f"checkpoint={run_dir}", BLANK],
@@ -277,16 +295,16 @@ def test_a_full_disk_is_told_in_one_line(run_dir, data_4x4):
 
 
 def test_solve_needs_a_checkpoint():
-    with pytest.raises(UserError, match="solve.py: checkpoint: is required"):
-        solve.read_options([])
+    with pytest.raises(UserError, match="hrm solve: checkpoint: is required"):
+        command.read([])
 
 
 @pytest.mark.parametrize("puzzle", ["0012003400000000", "1e10", "# S ${x}", "{a: b}", ""])
 def test_puzzles_are_taken_literally(puzzle):
-    config = solve.read_options(["--votes", "3", puzzle, "checkpoint=x"])
+    config = command.read(["--votes", "3", puzzle, "checkpoint=x"])
     assert (config.puzzles, config.votes) == ((puzzle,), 3)
 
 
-def test_help(call: Call):
-    code, out, err = call(solve.main, "--help")
-    assert (code, err) == (0, "") and "python solve.py" in out and "default 127.0.0.1" in out
+def test_a_puzzle_may_begin_with_a_dash_after_two_dashes():
+    config = command.read(["x", "1...", "--votes", "2", "--", "--serve", "-.-.", "a=b/votes=3"])
+    assert config.puzzles == ("1...", "--serve", "-.-.", "a=b/votes=3") and config.votes == 2

@@ -254,7 +254,7 @@ def test_damaged_metadata_is_named(tmp_path, text):
 
 
 def test_a_missing_data_set_says_how_to_build_one(tmp_path):
-    with pytest.raises(UserError, match="build_sudoku_dataset.py"):
+    with pytest.raises(UserError, match="hrm build sudoku --generate 2x2"):
         read_metadata(tmp_path / "nothing" / "train")
 
 

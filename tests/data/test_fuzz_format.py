@@ -203,7 +203,11 @@ def test_a_pipe_is_not_waited_for(split_dir):
 
 def test_a_fingerprint_names_the_content(tmp_path):
     def built(name: str, **options) -> str:
-        build(BuildOptions(tmp_path / name, generate=(2, 2), num_train=20, num_test=5, **options))
+        build(
+            BuildOptions(
+                output_dir=tmp_path / name, generate=(2, 2), num_train=20, num_test=5, **options
+            )
+        )
         return fingerprint(tmp_path / name / "train", read_metadata(tmp_path / name / "train"))
 
     assert built("a") == built("b") != built("other", seed=1)

@@ -15,10 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import evaluate as evaluate_script
 from hrm.checkpoint import find_checkpoint, load_checkpoint
 from hrm.checkpoint.manifest import write_manifest
+from hrm.cli import evaluate as command
 from hrm.cli.evaluate import EvaluateConfig
+from hrm.cli.main import main
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.evaluation import evaluate
 from hrm.inference.solver import Solver
@@ -143,7 +144,7 @@ def test_every_evaluation_asks_for_the_probability_that_is_configured(
         return evaluate(*arguments, halt_probability=halt_probability, **more)
 
     monkeypatch.setattr(loop, "evaluate", spy)
-    monkeypatch.setattr(evaluate_script, "evaluate", spy)
+    monkeypatch.setattr("hrm.evaluation.evaluate", spy)
     run_dir = tmp_path / "run"
     more = ["compile=false", "eval_halt_probability=0.75", f"checkpoint_path={run_dir}"]
     config = load_pretrain_config([f"data_path={data_4x4}", "run_name=x", *SHORT, *more])
@@ -151,8 +152,8 @@ def test_every_evaluation_asks_for_the_probability_that_is_configured(
     assert asked == [0.75, 0.75]
     assert Solver.from_checkpoint(run_dir, "cpu").halt_probability == 0.75
     for given, expected in ((), 0.75), (("halting=learned", "halt_probability=0.25"), 0.25):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", f"checkpoint={run_dir}", *given])
-        evaluate_script.main()
+        monkeypatch.setattr(sys, "argv", ["hrm", "evaluate", str(run_dir), *given])
+        main()
         assert asked.pop() == expected
 
 
@@ -172,7 +173,7 @@ def test_evaluation_compiles_where_there_is_enough_to_do(trained, given, rows, e
     size = SimpleNamespace(
         batches_per_iteration=lambda: rows, config=SimpleNamespace(global_batch_size=1)
     )
-    assert evaluate_script.compile_mode(config, load_checkpoint(trained), size) == expected
+    assert command.compile_mode(config, load_checkpoint(trained), size) == expected
 
 
 def test_evaluate_on_two_ranks(trained, run_script):
@@ -273,7 +274,8 @@ def test_mistakes(data_4x4, run_script, tmp_path, arguments, words):
         ([], ["checkpoint", "required"]),
         (["checkpoint=nowhere"], ["nowhere"]),
         (["checkpoint=.", "haltin=learned"], ["haltin", "halting"]),
-        (["checkpoint"], ["key=value"]),
+        (["checkpoint"], ["checkpoint"]),
+        (["checkpoint=.", "."], ["key=value"]),
         (["checkpoint=.", "halt_probability=0.9"], ["halt_probability", "halting=learned"]),
     ],
 )
@@ -284,7 +286,7 @@ def test_evaluate_mistakes(run_script, arguments, words):
 def test_evaluate_on_other_data(trained, tmp_path, run_script):
     from hrm.tasks.sudoku.builder import BuildOptions, build
 
-    build(BuildOptions(tmp_path / "6x6", generate=(2, 3), num_train=5, num_test=5))
+    build(BuildOptions(output_dir=tmp_path / "6x6", generate=(2, 3), num_train=5, num_test=5))
     arguments = (f"checkpoint={trained}", f"data_path={tmp_path / '6x6'}", *EVAL_SHORT)
     result = run_script("evaluate.py", *arguments)
     assert_one_error_line(result, "6x6", "vocab_size is 7", "5")

@@ -235,7 +235,7 @@ def test_other_data_are_noticed(whole, data_4x4, tmp_path):
     from hrm.tasks.sudoku.builder import BuildOptions, build
 
     options = {"generate": (2, 2), "num_train": 100, "num_test": 40, "num_aug": 10}
-    build(BuildOptions(tmp_path / "other", seed=1, **options))
+    build(BuildOptions(output_dir=tmp_path / "other", seed=1, **options))
     killed = killed_after(whole, 15, tmp_path / "killed")
     with pytest.raises(UserError, match="not the data"):
         run(tmp_path / "other", killed, "resume=auto")

@@ -200,8 +200,7 @@ ONE_RANK_FAILS = """
 import os, sys
 sys.path.insert(0, {root!r})
 import torch
-import pretrain
-from hrm.errors import run_command
+from hrm.cli.main import run
 from hrm.models.losses import ACTLossHead
 
 original, calls = ACTLossHead.sequence_losses, [0]
@@ -214,7 +213,7 @@ def poisoned(head, outputs, labels):
     return losses
 
 ACTLossHead.sequence_losses = poisoned
-run_command(pretrain.main)
+run("train", "pretrain.py")
 """
 
 

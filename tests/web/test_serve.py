@@ -16,7 +16,6 @@ import pytest
 
 from hrm.errors import UserError
 from hrm.web import serve
-from solve import main
 
 from ..conftest import ROOT
 
@@ -78,7 +77,7 @@ def test_a_taken_port_is_told_in_one_line(runs, call):
     checkpoint = f"checkpoint={runs / 'tests/patient'}"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, out, told = call(main, checkpoint, "--serve", "--port", port, "--device", "cpu")
+        code, out, told = call("solve", checkpoint, "--serve", "--port", port, "--device", "cpu")
     assert (code, out) == (2, "") and told.count("\n") == 1
     assert told.startswith(f"error: --host 127.0.0.1 --port {port}: cannot listen there (Address")
 
@@ -86,7 +85,7 @@ def test_a_taken_port_is_told_in_one_line(runs, call):
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b", "a" * 70, "192.0.2.1"])
 def test_an_impossible_host_is_told_in_one_line(runs, call, host):
     checkpoint = f"checkpoint={runs / 'tests/patient'}"
-    code, out, told = call(main, checkpoint, "--serve", "--host", host, "--device", "cpu")
+    code, out, told = call("solve", checkpoint, "--serve", "--host", host, "--device", "cpu")
     assert (code, out) == (2, "") and told.count("\n") == 1
     assert "cannot listen there" in told and "choose another" in told
 

@@ -1,13 +1,15 @@
 """Build a Sudoku data set: take puzzles from a source, check, augment and write them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
 
+from hrm.config import Config, PositiveInt, Seed
 from hrm.data.download import download
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL
@@ -15,35 +17,113 @@ from hrm.data.writer import new_dataset, write_identifiers, write_split
 from hrm.errors import UserError
 from hrm.tasks.sudoku.csv_file import CsvPuzzles, parse_csv
 from hrm.tasks.sudoku.generator import Puzzles, generate_split
-from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape
+from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import are_equivalent, augment, canonical_hash
 
 DEFAULT_REPO = "sapientinc/sudoku-extreme"
+SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
+CSV_OPTIONS = ("box", "subsample_size", "min_difficulty", "allow_leakage")
+GENERATOR_OPTIONS = ("givens", "num_train", "num_test")
 WRITE_CHUNK_ROWS = 4096
 NO_IDENTITY = -1
 ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of padding 0
 
 
-@dataclass(frozen=True)
-class BuildOptions:
+HELP = """
+hrm build sudoku --generate 2x2 --num-aug 100 --output-dir data/sudoku-4x4
+hrm build sudoku --source-dir csv --num-aug 1000 --output-dir data/mine
+hrm build sudoku --subsample-size 1000 --num-aug 1000 --output-dir data/extreme
+
+Build a Sudoku data set: of generated puzzles, of CSV files with the columns
+source,question,answer,rating, or of such files that are downloaded.
+"""
+
+
+def _parsed(parse: Callable[[str], tuple[int, int]]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def parse_givens(text: str) -> tuple[int, int]:
+    """'4-7' -> (4, 7), '5' -> (5, 5).
+
+    Raises:
+        UserError: not of that form.
+    """
+    fewest, dash, most = text.partition("-")
+    if not fewest.isdecimal() or (dash and not most.isdecimal()):
+        raise UserError("must be a number or MIN-MAX, e.g. 4-7")
+    return int(fewest), int(most if dash else fewest)
+
+
+Box = Annotated[BoxShape, _parsed(parse_box_shape)]
+Givens = Annotated[tuple[int, int], _parsed(parse_givens)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class BuildOptions(Config):
     """What to build. The source is `generate`, else `source_dir`, else `source_repo`."""
 
-    output_dir: Path
-    source_repo: str = DEFAULT_REPO
-    source_dir: Path | None = None
-    generate: BoxShape | None = None
-    givens: tuple[int, int] | None = None
-    num_train: int = 1000
-    num_test: int = 500
-    box_shape: BoxShape | None = None
-    subsample_size: int | None = None
-    min_difficulty: int | None = None
-    num_aug: int = 0
-    seed: int = 0
-    format: Literal["hrm", "original"] = "hrm"
-    identifiers: Literal["per-puzzle", "shared"] = "per-puzzle"
-    allow_leakage: bool = False
-    overwrite: bool = False
+    output_dir: Path = Field(Path("data/sudoku-extreme-full"), description="where it goes")
+    overwrite: bool = Field(False, description="replace an existing data set")
+    seed: Seed = Field(0, description="equal seeds give equal bytes")
+
+    source_repo: str = Field(DEFAULT_REPO, description="on Hugging Face")
+    source_dir: Path | None = Field(None, description="folder with train.csv and maybe test.csv")
+    generate: Box | None = Field(
+        None,
+        description="new puzzles with boxes of RxC cells",
+        json_schema_extra={"metavar": "RxC"},
+    )
+
+    givens: Givens | None = Field(
+        None,
+        description="generated: number of given cells",
+        json_schema_extra={"metavar": "MIN-MAX"},
+    )
+    num_train: PositiveInt = Field(1000, description="generated: training puzzles")
+    num_test: Count = Field(500, description="generated: test puzzles")
+
+    box: Box | None = Field(
+        None,
+        description="CSV: box shape, where not the usual",
+        json_schema_extra={"metavar": "RxC"},
+    )
+    subsample_size: PositiveInt | None = Field(None, description="CSV: draw N training puzzles")
+    min_difficulty: int | None = Field(None, description="CSV: only ratings of N and above")
+    allow_leakage: bool = Field(False, description="CSV: test puzzles may equal training puzzles")
+
+    num_aug: Count = Field(0, description="more versions of each puzzle")
+    format: Literal["hrm", "original"] = Field(
+        default="hrm", description="original: digit + 1, set all"
+    )
+    identifiers: Literal["per-puzzle", "shared"] = Field(
+        default="per-puzzle", description="rows of the puzzle embedding"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "BuildOptions":
+        given = self.model_fields_set - {
+            name for name, value in self if value is None or value is False
+        }
+        sources = [flag_of(name) for name in SOURCE_OPTIONS if name in given]
+        if len(sources) > 1:
+            raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
+        generated = self.generate is not None
+        for name in CSV_OPTIONS if generated else GENERATOR_OPTIONS:
+            if name in given:
+                relation = "does not go with" if generated else "needs"
+                way_out = "drop one" if generated else "drop one or add the other"
+                raise ValueError(f"{flag_of(name)} {relation} --generate; {way_out}")
+        if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
+            raise ValueError(
+                "--identifiers per-puzzle does not go with --format original, which has one for all"
+            )
+        return self
+
+
+def flag_of(name: str) -> str:
+    """A key as it is given on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -52,6 +132,12 @@ class BuildSummary:
     train_puzzles: int
     train_rows: int
     test_puzzles: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.train_rows:,} training rows ({self.train_puzzles:,} puzzles) and "
+            f"{self.test_puzzles:,} test puzzles in {self.output_dir}"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,9 +187,7 @@ def _read_sources(
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
     with_ratings = options.min_difficulty is not None
-    train_csv = parse_csv(
-        csv_paths[0], options.box_shape, with_ratings=with_ratings, spool_dir=spool_dir
-    )
+    train_csv = parse_csv(csv_paths[0], options.box, with_ratings=with_ratings, spool_dir=spool_dir)
     test_csv = None
     if csv_paths[1] is not None:
         test_csv = parse_csv(

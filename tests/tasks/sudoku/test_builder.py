@@ -1,5 +1,4 @@
 import errno
-import importlib.util
 import json
 import os
 import signal
@@ -11,44 +10,35 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-from hrm.data import sudoku_builder
+from hrm.cli.main import main
+from hrm.data import writer
 from hrm.data.format import read_arrays, read_metadata
-from hrm.errors import run_command
+from hrm.tasks.sudoku import builder
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
 from hrm.tasks.sudoku.symmetry import augment, canonical_hash
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "dataset" / "build_sudoku_dataset.py"
 REAL_DIR = ROOT.parent / "shared/data/sudoku-extreme-1k"
 HEADER = "source,question,answer,rating"
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_sudoku_dataset", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def run(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Run the command in this process: exit code, stdout, stderr."""
 
     def run_with(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["hrm", "build", "sudoku", *map(str, arguments)])
         code = 0
         try:
-            run_command(script.main)
+            main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         captured = capsys.readouterr()
@@ -215,7 +205,7 @@ def test_chunks_do_not_show(
     run: Callable, tmp_path: Path, source_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many chunks give each version its place, and whole puzzles."""
-    monkeypatch.setattr(sudoku_builder, "WRITE_CHUNK_ROWS", 7)
+    monkeypatch.setattr(builder, "WRITE_CHUNK_ROWS", 7)
     output = tmp_path / "data"
     assert run("--output-dir", output, "--source-dir", source_dir, "--num-aug", 4)[0] == 0
     arrays = read_arrays(output / "train", "train", read_metadata(output / "train"))
@@ -306,7 +296,7 @@ def test_equal_hashes_alone_are_no_leakage(
     run: Callable, tmp_path: Path, source_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        sudoku_builder, "canonical_hash", lambda rows, box_shape: np.zeros(len(rows), np.uint64)
+        builder, "canonical_hash", lambda rows, box_shape: np.zeros(len(rows), np.uint64)
     )
     assert run("--output-dir", tmp_path / "out", "--source-dir", source_dir)[0] == 0
 
@@ -412,7 +402,7 @@ def test_full_disk_is_one_line(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sudoku_builder, "write_metadata", full)
+    monkeypatch.setattr(writer, "write_metadata", full)
     result = run("--output-dir", tmp_path / "a" / "b", "--generate", "2x2")
     assert_refused(result, "--output-dir", "disk is full")
     assert list(tmp_path.iterdir()) == []

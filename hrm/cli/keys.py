@@ -1,0 +1,130 @@
+"""Writes docs/configuration.md from the schemas: `python -m hrm.cli.keys > docs/configuration.md`.
+
+The only module here that imports torch, since it asks every package for its schema.
+"""
+
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from hrm.cli import build, evaluate, report, serve, solve
+from hrm.cli.options import SchemaCommand, choices, flag, is_list, kinds
+from hrm.training.config import PretrainConfig
+
+OPENING = """
+# Configuration
+
+<!-- Written by `python -m hrm.cli.keys > docs/configuration.md`: change the schemas instead. -->
+
+How a value travels from the command line to where it acts:
+
+1. `hrm train` composes a **recipe**, `hrm/recipes/<--config-name>.yaml`: it begins with the
+   schema's defaults, takes an architecture from `hrm/recipes/arch/<arch>.yaml`, and sets its own
+   keys.
+2. **Hydra overrides** of the command line change it: `lr=1e-4`, `arch.L_cycles=8`, or
+   `arch=hrm_walkthrough` for another architecture. Other commands have no recipe;
+   `--halting learned` and `halting=learned` are the same there.
+3. A **schema** checks names, types and ranges once. Each package owns the schema of what it reads.
+   A mistake is one line and exit code 2, before any work.
+4. The result is a **frozen object**, handed to the code that reads it; nothing changes it later.
+5. It is saved as **`all_config.yaml`** in the run's folder and in each checkpoint, which is all
+   that evaluating and solving need.
+
+`null` stands for no value.
+"""
+TRAIN = "Input: the data set, or `data_path=…`. `--config-name` names the recipe."
+BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+NAMES = {bool: "true, false", int: "whole number", float: "number", Path: "path", str: "text"}
+COMMANDS: dict[str, SchemaCommand[Any]] = {
+    "hrm evaluate": evaluate.command,
+    "hrm solve": solve.command,
+    "hrm serve": serve.command,
+    "hrm report": report.command,
+}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [OPENING.strip(), "## hrm train", TRAIN, table(rows(PretrainConfig))]
+    builders = {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
+    for name, command in (builders | COMMANDS).items():
+        inputs = [key for key in (command.first, command.rest) if key]
+        given = f"Inputs: {' and '.join(f'`{key}`' for key in inputs)}. " if inputs else ""
+        parts += [f"## {name}", f"{given}Flags may be written as `key=value`, too."]
+        flags = {key: "" if key in inputs else flag(key) for key in command.schema.model_fields}
+        parts.append(table(rows(command.schema, flags=flags)))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(lines: list[tuple[str, ...]]) -> str:
+    """Rows as a Markdown table."""
+    head = ("key", "value", "default", "meaning")
+    shown = (head, ("---",) * len(head), *lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in r)} |" for r in shown)
+
+
+def rows(
+    schema: type[BaseModel], prefix: str = "", flags: dict[str, str] | None = None
+) -> list[tuple[str, ...]]:
+    """Key, value, default and meaning of every field, dotted within inner schemas."""
+    found: list[tuple[str, ...]] = []
+    for key, field in schema.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += rows(inner, f"{prefix}{key}.")
+            continue
+        assert field.description, f"{schema.__name__}.{key} has no description"
+        name = (flags or {}).get(key) or prefix + key
+        found.append((f"`{name}`", value_of(field), default_of(field), field.description))
+    return found
+
+
+def value_of(field: FieldInfo) -> str:
+    """What may be given, e.g. "whole number > 0 or null"."""
+    extra = field.json_schema_extra
+    words = [f"`{word}`" for word in choices(field.annotation)]
+    if isinstance(extra, dict) and "metavar" in extra:
+        words = [f"`{extra['metavar']}`"]
+    elif is_list(field):
+        words = ["any of " + ", ".join(words)] if words else ["any number"]
+    else:
+        words += [name for kind, name in NAMES.items() if kind in kinds(field.annotation)]
+    bounds = ", ".join(_bounds(field.metadata + _inner_metadata(field.annotation)))
+    null = " or `null`" if NoneType in kinds(field.annotation) else ""
+    return f"{', '.join(words)}{' ' + bounds if bounds and words != ['any number'] else ''}{null}"
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as it would be typed."""
+    if field.is_required():
+        return "required"
+    value = field.get_default()
+    typed = "null" if value is None else "[]" if value == () else str(value)
+    return f"`{typed.lower() if isinstance(value, bool) else typed}`"
+
+
+def _bounds(metadata: list[Any]) -> list[str]:
+    found = []
+    for item in metadata:
+        for part in [item, *getattr(item, "metadata", ())]:
+            if type(part) in BOUNDS:
+                sign, name = BOUNDS[type(part)]
+                limit = getattr(part, name)
+                found.append(f"{sign} {'2^63' if limit == 2**63 else limit}")
+    return found
+
+
+def _inner_metadata(annotation: Any) -> list[Any]:
+    """Metadata of `Annotated` parts, such as those of `PositiveInt | None`."""
+    found = list(getattr(annotation, "__metadata__", ()))
+    for part in getattr(annotation, "__args__", ()):
+        found += _inner_metadata(part)
+    return found
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,47 @@
+"""`hrm serve`: the web page."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from hrm.cli.options import SchemaCommand
+from hrm.config import Config, DeviceName, WeightsName
+
+HELP = """
+hrm serve checkpoints/quickstart/first
+
+Open the web page: type or paste puzzles, watch the model think, look at runs
+and data sets. Ctrl-C ends it. Needs the extra: pip install 'hrm[web]'
+"""
+
+
+class ServeConfig(Config):
+    """What is served, and where."""
+
+    checkpoint: Path = Field(description="folder of a checkpoint or of a run; the page's first")
+    host: str = Field("127.0.0.1", description="address to listen at")
+    port: Annotated[int, Field(ge=0, lt=2**16)] = Field(8000, description="0 takes a free one")
+    checkpoints_root: Path = Field(Path("checkpoints"), description="folder of checkpoints")
+    data_root: Path = Field(Path("data"), description="folder of data sets")
+    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    device: DeviceName = Field("auto", description="where to compute")
+
+
+def run(read: Callable[[], ServeConfig]) -> None:
+    """Open the web page until Ctrl-C."""
+    config = read()
+    from hrm.web import serve
+
+    serve(**dict(config))
+
+
+command = SchemaCommand(
+    "serve",
+    ServeConfig,
+    run,
+    HELP,
+    first="checkpoint",
+    surplus="is one input too many: serve takes no puzzles; type or paste them into the page",
+)

@@ -8,7 +8,6 @@ import torch
 
 from hrm.optim.groups import OptimConfig
 from hrm.optim.schedule import learning_rate
-
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import open_split

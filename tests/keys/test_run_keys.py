@@ -89,14 +89,17 @@ def test_data_come_in_the_order_of_the_seed(data, tmp_path, seed):
 
 
 @acts("seed")
-def test_exploration_is_drawn_from_the_seed(data, tmp_path, eager):
-    """Every sequence wants to halt, whatever its data: only exploration keeps it from that."""
+@pytest.mark.parametrize("drawn, probability, most", [("whether", 0.5, 2), ("how long", 1, 4)])
+def test_exploration_is_drawn_from_the_seed(data, tmp_path, eager, drawn, probability, most):
+    """Every sequence wants to halt, whatever its data: only exploration keeps it from that.
+
+    With two steps at most, the minimum that is drawn can only be 2.
+    """
+    explores = (f"arch.halt_exploration_prob={probability}", f"arch.halt_max_steps={most}")
     halted = {}
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        keys = (f"seed={seed}", "arch.halt_exploration_prob=0.5", *HALTS_AT_ONCE)
-        made = run(data, tmp_path / name, *keys)
+        made = run(data, tmp_path / name, f"seed={seed}", *explores, *HALTS_AT_ONCE)
         halted[name] = torch.stack([made.kept(step, "carry/")["halted"] for step in range(1, 5)])
-    assert 0 < halted["first"][0].float().mean() < 1
     assert torch.equal(halted["first"], halted["again"])
     assert not torch.equal(halted["first"], halted["other"])
 

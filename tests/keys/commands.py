@@ -1,0 +1,70 @@
+"""The commands as a user types them, run in this process; and the keys that each of them knows."""
+
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import fields
+from unittest.mock import patch
+
+from hrm.cli import build, evaluate, report, solve, train
+from hrm.errors import run_command
+from hrm.report.runs import ReportConfig
+from hrm.tasks.sudoku.builder import BuildOptions
+
+MAIN: dict[str, Callable[[], None]] = {
+    "build sudoku": build.main,
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "solve": solve.main,
+    "report": report.main,
+}
+PAGE = {"serve", "host", "port", "checkpoints_root", "data_root"}
+KEYS = {
+    "build sudoku": {field.name for field in fields(BuildOptions)},
+    "evaluate": set(evaluate.EvaluateConfig.model_fields),
+    "solve": set(solve.SolveConfig.model_fields) - PAGE,
+    "serve": PAGE | {"checkpoint", "device", "weights"},
+    "report": set(ReportConfig.model_fields),
+}
+
+
+def command(name: str, *words: object, stdin: str = "") -> tuple[int, str, str]:
+    """Run a command with these words after its name.
+
+    Returns:
+        Exit code, standard output, standard error.
+    """
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    with (
+        patch.object(sys, "argv", [name, *map(str, words)]),
+        patch.object(sys, "stdin", given),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        _signal_handlers_kept(),
+    ):
+        try:
+            run_command(MAIN[name])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def done(name: str, *words: object, stdin: str = "") -> str:
+    """Standard output of a command that has nothing to complain about."""
+    code, out, err = command(name, *words, stdin=stdin)
+    assert code in (0, 1) and "error" not in err, err
+    return out
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

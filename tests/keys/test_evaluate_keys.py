@@ -1,0 +1,119 @@
+"""Every key of `evaluate.py` acts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .commands import KEYS, command, done
+from .conftest import EAGER, PATIENT
+from .registry import Registry
+from .spies import compiled_modules, rows_per_pass
+from .training import BATCH, PUZZLES, TEST_PUZZLES, VERSIONS, saved
+
+acts = Registry()
+
+
+def evaluated(checkpoint: Path, *keys: str) -> dict[str, Any]:
+    return json.loads(done("evaluate", f"checkpoint={checkpoint}", "device=cpu", *keys))
+
+
+@acts("checkpoint")
+def test_the_checkpoint_is_the_one_that_is_named(patient, moody):
+    ours, other = evaluated(patient), evaluated(moody)
+    assert ours["step"] == other["step"] == 7
+    assert ours["eval/q_halt"] == pytest.approx(5) and other["eval/q_halt"] != ours["eval/q_halt"]
+    code, _, err = command("evaluate", "checkpoint=nowhere")
+    assert code == 2 and "nowhere" in err
+
+
+@acts("data_path")
+def test_the_data_are_the_runs_own_unless_others_are_named(patient, other_data):
+    assert evaluated(patient)["eval/count"] == TEST_PUZZLES
+    assert evaluated(patient, f"data_path={other_data}")["eval/count"] == 5
+
+
+@acts("split")
+def test_the_split_is_the_one_that_is_named(patient):
+    assert evaluated(patient)["eval/count"] == TEST_PUZZLES
+    assert evaluated(patient, "split=train")["eval/count"] == PUZZLES * VERSIONS
+
+
+@acts("halting")
+def test_puzzles_halt_as_asked(patient):
+    assert evaluated(patient)["eval/steps"] == 4
+    assert evaluated(patient, "halting=learned")["eval/steps"] == 1
+
+
+@acts("halt_probability")
+def test_learned_halting_asks_for_a_probability(data, patient, tmp_path):
+    """sigmoid(5) is 0.9933; the run's own key is taken where none is given."""
+    for probability, steps in ((0.99, 1), (0.999, 4)):
+        keys = ("halting=learned", f"halt_probability={probability}")
+        assert evaluated(patient, *keys)["eval/steps"] == steps
+    careful = saved(data, tmp_path / "careful", EAGER, "eval_halt_probability=0.999")
+    assert evaluated(careful, "halting=learned")["eval/steps"] == 4
+    assert evaluated(careful, "halting=learned", "halt_probability=0")["eval/steps"] == 1
+
+
+@acts("global_batch_size")
+def test_as_many_puzzles_run_side_by_side(patient, monkeypatch):
+    seen = rows_per_pass(monkeypatch)
+    evaluated(patient, "global_batch_size=3")
+    assert seen == [3] * 4 * 4
+    seen.clear()
+    evaluated(patient)
+    assert seen == [BATCH] * 4
+
+
+@acts("weights")
+@pytest.mark.parametrize("weights, steps", [("raw", 4), ("ema", 1), ("auto", 1)])
+def test_the_weights_are_those_that_are_named(patient, weights, steps):
+    """Only the running average of this checkpoint halts before the last step."""
+    keys = ("halting=learned", f"weights={weights}")
+    assert evaluated(patient, *keys)["eval/steps"] == steps
+
+
+@acts("weights")
+def test_a_running_average_that_is_not_there_is_missed(data, tmp_path):
+    run_dir = saved(data, tmp_path / "run", PATIENT)
+    code, _, err = command("evaluate", f"checkpoint={run_dir}", "weights=ema", "device=cpu")
+    assert code == 2 and "ema=false" in err
+    assert evaluated(run_dir)["eval/q_halt"] == pytest.approx(-5)
+
+
+@acts("eval_save_outputs")
+def test_outputs_are_saved_by_name(data, tmp_path):
+    run_dir = saved(data, tmp_path / "run", PATIENT)
+    predictions = run_dir / "step_7/predictions.safetensors"
+    evaluated(run_dir)
+    assert not predictions.exists()
+    evaluated(run_dir, "eval_save_outputs=[labels,steps]")
+    assert load_file(predictions).keys() == {"labels", "steps"}
+
+
+@acts("device")
+def test_the_device_is_the_one_that_is_named(patient, monkeypatch, no_accelerator):
+    for name in ("cuda", "mps"):
+        code, _, err = command("evaluate", f"checkpoint={patient}", f"device={name}")
+        assert code == 2 and f"device={name}: not available" in err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    done("evaluate", f"checkpoint={patient}", "device=cpu")
+
+
+@acts("compile")
+def test_blocks_are_compiled_where_asked(patient, monkeypatch):
+    monkeypatch.setattr("hrm.device._has_compiler", lambda device: True)
+    compiled = compiled_modules(monkeypatch)
+    for switched_off in ("compile=false", "compile=auto"):  # too little to do
+        evaluated(patient, switched_off)
+        assert compiled == {}
+    evaluated(patient, "compile=true")
+    assert len(compiled) == 2 and all(calls >= 8 for calls in compiled.values())
+
+
+def test_every_key_has_a_test():
+    acts.check(KEYS["evaluate"])

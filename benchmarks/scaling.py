@@ -25,6 +25,7 @@ import torch
 from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.errors import run_command
+from hrm.models.hrm import HRM
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.state import TrainState, train_step
@@ -240,6 +241,7 @@ class Work:
             model = build_for(config, METADATA)
             parameters = sum(p.numel() for p in model.parameters())
         inner = model.model.inner
+        assert isinstance(inner, HRM)
         block = sum(p.numel() for p in inner.L_level.layers[0].parameters())
         positions = METADATA.seq_len + a.prefix_len
         forward = a.H_cycles * (a.L_cycles * a.L_layers + a.H_layers)

@@ -26,9 +26,9 @@ import numpy as np
 
 from hrm.checkpoint import find_checkpoint
 from hrm.data.format import read_metadata, read_split
-from hrm.data.grid import Grid
 from hrm.errors import run_command
 from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
+from hrm.tasks import task_of
 from hrm.training.config import load_train_config
 
 ROOT = Path(__file__).parents[1]
@@ -85,9 +85,9 @@ def main() -> None:
 def _puzzles(run: Path) -> list[str]:
     checkpoint = find_checkpoint(run)
     data_path = load_train_config(checkpoint / "all_config.yaml").data_path
-    look = Grid.from_metadata(read_metadata(checkpoint))
+    grid = task_of(read_metadata(checkpoint)).grid
     _, sets = read_split(data_path / "test")
-    return [look.text(row) for arrays in sets.values() for row in arrays.inputs]
+    return [grid.text(row) for arrays in sets.values() for row in arrays.inputs]
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def prepare(
         "labels": torch.randint(1, side + 1, shape, dtype=torch.int32, device=device),
         "puzzle_identifiers": torch.arange(shape[0], dtype=torch.int32, device=device),
     }
-    return lambda: train_step(state, batch, config, ALONE), state.model.model.config, config
+    return lambda: train_step(state, batch, config, ALONE), state.model.model.inner.config, config
 
 
 def rate_of_product(dtype: torch.dtype, device: torch.device) -> Callable[[], float]:

@@ -3,31 +3,26 @@
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import fields
 from unittest.mock import patch
 
-from hrm.cli import build, evaluate, report, solve, train
+from hrm.cli.evaluate import EvaluateConfig
+from hrm.cli.main import root, start
+from hrm.cli.serve import ServeConfig
+from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
 from hrm.tasks.sudoku.builder import BuildOptions
 
-MAIN: dict[str, Callable[[], None]] = {
-    "build sudoku": build.main,
-    "train": train.main,
-    "evaluate": evaluate.main,
-    "solve": solve.main,
-    "report": report.main,
+SCHEMAS = {
+    "build sudoku": BuildOptions,
+    "evaluate": EvaluateConfig,
+    "solve": SolveConfig,
+    "serve": ServeConfig,
+    "report": ReportConfig,
 }
-PAGE = {"serve", "host", "port", "checkpoints_root", "data_root"}
-KEYS = {
-    "build sudoku": {field.name for field in fields(BuildOptions)},
-    "evaluate": set(evaluate.EvaluateConfig.model_fields),
-    "solve": set(solve.SolveConfig.model_fields) - PAGE,
-    "serve": PAGE | {"checkpoint", "device", "weights"},
-    "report": set(ReportConfig.model_fields),
-}
+KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 
 
 def command(name: str, *words: object, stdin: str = "") -> tuple[int, str, str]:
@@ -39,14 +34,13 @@ def command(name: str, *words: object, stdin: str = "") -> tuple[int, str, str]:
     out, err, code = io.StringIO(), io.StringIO(), 0
     given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
     with (
-        patch.object(sys, "argv", [name, *map(str, words)]),
         patch.object(sys, "stdin", given),
         redirect_stdout(out),
         redirect_stderr(err),
         _signal_handlers_kept(),
     ):
         try:
-            run_command(MAIN[name])
+            run_command(lambda: start(root, [*name.split(), *map(str, words)], "hrm"))
         except SystemExit as stop:
             code = int(stop.code or 0)
     return code, out.getvalue(), err.getvalue()

@@ -1,0 +1,120 @@
+"""The README's code blocks run as they are typed, on a small model and small data."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hrm.tasks.sudoku.generator import generate_split
+from hrm.tasks.sudoku.rules import SYMBOLS
+
+from .conftest import ROOT, saved_run
+
+README = (ROOT / "README.md").read_text()
+SMALL = (
+    "arch.hidden_size=32 arch.num_heads=2 arch.H_layers=1 arch.L_layers=1 arch.halt_max_steps=2 "
+    "arch.forward_dtype=float32 compile=false device=cpu epochs=2 eval_interval=1"
+)
+CHANGES = {  # what a reader has, and we have not: hours, eight GPUs, a connection
+    r"^(hrm train|python pretrain.py|torchrun .*pretrain.py).*": rf"\g<0> {SMALL}",
+    r"--nproc-per-node 8": "--nproc-per-node 2",
+    r"^python dataset/build_sudoku_dataset.py.*": r"\g<0> --source-dir csv",
+    r"^hrm serve.*": r"\g<0> --port 0",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands(block: str) -> Iterator[str]:
+    """The commands of a block: continued lines joined, comments and blank lines left out."""
+    for line in block.replace("\\\n", " ").split("\n"):
+        if text := re.sub(r"(^|\s)#.*", "", line).strip():
+            yield re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, data_4x4) -> Path:
+    """A folder like a checkout's, with `hrm` and torchrun, the quickstart's run, and CSV files."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("pretrain.py", "evaluate.py", "solve.py", "report.py", "dataset"):
+        (folder / name).symlink_to(ROOT / name)
+    saved_run(data_4x4, folder / "checkpoints" / "quickstart" / "4x4-seed0")
+    scripts = {"hrm": "-m hrm", "python": "", "torchrun": "-m torch.distributed.run --standalone"}
+    (folder / "bin").mkdir()
+    for name, module in scripts.items():
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {module} "$@"\n')
+        script.chmod(0o755)
+    (folder / "csv").mkdir()
+    for split, puzzles in zip(("train", "test"), generate_split((2, 2), 1000, 20), strict=True):
+        rows = ("".join(SYMBOLS[token] for token in grid) for grids in puzzles for grid in grids)
+        texts = list(rows)
+        pairs = zip(texts[: len(texts) // 2], texts[len(texts) // 2 :], strict=True)
+        lines = ["source,question,answer,rating", *(f"x,{q},{a},0" for q, a in pairs)]
+        (folder / "csv" / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def environment(checkout) -> dict[str, str]:
+    return {
+        "PATH": f"{checkout / 'bin'}:/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(checkout),
+    }
+
+
+@pytest.mark.parametrize("number", range(len(blocks("sh"))))
+def test_shell_blocks(checkout, environment, number):
+    for command in commands(blocks("sh")[number]):
+        for pattern, replacement in CHANGES.items():
+            command = re.sub(pattern, replacement, command)
+        if command.startswith("hrm serve"):
+            assert_page_opens(command, checkout, environment)
+            continue
+        done = subprocess.run(
+            command, shell=True, cwd=checkout, env=environment, capture_output=True, text=True
+        )
+        solving = command.startswith("hrm solve")  # 1: the model has learned nothing
+        assert done.returncode in ((0, 1) if solving else (0,)), f"{command}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+def assert_page_opens(command: str, folder: Path, environment: dict[str, str]) -> None:
+    arguments = shlex.split(command)
+    arguments[0] = str(folder / "bin" / arguments[0])
+    with subprocess.Popen(
+        arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        with urllib.request.urlopen(address) as page:
+            assert b"<title>" in page.read()
+        server.terminate()
+
+
+def test_every_change_is_needed():
+    written = [command for block in blocks("sh") for command in commands(block)]
+    for pattern in CHANGES:
+        assert any(re.search(pattern, command) for command in written), pattern
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_blocks(checkout, environment, number):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
+        cwd=checkout,
+        env=environment | {"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

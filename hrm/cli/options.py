@@ -1,7 +1,7 @@
 """Commands of schemas: the name, type, default and meaning of a key are written once, in its field.
 
-Every key can be given as a flag (`--batch-size 8`) and as a word (`batch_size=8`). A word that does
-not begin with a known key and `=` is an input, and so is every word after `--`.
+A key is given as a word (`batch_size=8`) or, unless it is an input, as a flag (`--batch-size 8`).
+A word that does not begin with a known key and `=` is an input, and so is every word after `--`.
 """
 
 import inspect
@@ -24,7 +24,6 @@ KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?==)")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME"}
 LITERAL = "hrm.literal"  # words after --
-UNKNOWN = "{word}: unknown key; {hint}"
 
 
 class Described(click.Command):
@@ -137,7 +136,7 @@ class SchemaCommand(Described, Generic[Schema]):
         if found[0] not in self.keys:
             close = get_close_matches(found[0], self.keys, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(self.keys)}"
-            raise UserError(UNKNOWN.format(word=word, hint=hint))
+            raise UserError(f"{word}: unknown key; {hint}")
         return found[0]
 
 

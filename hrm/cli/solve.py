@@ -38,7 +38,7 @@ class SolveConfig(Config):
     file: Path | None = Field(None, description="read puzzles from a file")
     data: Path | None = Field(None, description="take the puzzles of a data set")
     split: FileName = Field("test", description="which part of the data set")
-    index: Count | None = Field(None, description="only this puzzle (of --data, or its own)")
+    index: Count | None = Field(None, description="only this one (of its own data set by default)")
 
     halting: Halting = Field("learned", description="all steps, or until sure")
     steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")

@@ -1,6 +1,6 @@
 """Evaluates the data of `test_evaluation.py` on the ranks that torchrun starts; saves the outcome.
 
-python evaluation_worker.py DATA GLOBAL_BATCH_SIZE OUTPUT.pt
+python evaluation_worker.py DATA OUTPUT.pt GLOBAL_BATCH_SIZE …
 """
 
 import sys
@@ -42,11 +42,14 @@ def outcome(data: Path, batch_size: int, halting: str, ranks: Ranks) -> dict:
 
 
 def main() -> None:
-    data, batch_size, output = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    data, output, batch_sizes = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:])
     torch.set_num_threads(1)
     ranks = Ranks.from_environment()
     with ranks.connected():
-        outcomes = {h: outcome(data, batch_size, h, ranks) for h in ("max_steps", "learned")}
+        outcomes = {
+            size: {h: outcome(data, size, h, ranks) for h in ("max_steps", "learned")}
+            for size in batch_sizes
+        }
         if ranks.is_first:
             torch.save(outcomes, output)
 

@@ -169,20 +169,21 @@ def test_it_ends_when_told_and_leaves_the_model_as_it_was(data, halting):
     assert result is None and model.training and next(answers, None) is None
 
 
-@pytest.mark.parametrize("batch_size", [8, 32, 64])
-def test_two_ranks(data, tmp_path, run_script, batch_size):
+def test_two_ranks(data, tmp_path, run_script):
     """Batches of 64 leave rank 1 little in the first set and nothing but padding in the second."""
-    output = tmp_path / "outcome.pt"
+    output, batch_sizes = tmp_path / "outcome.pt", (8, 32, 64)
     result = run_script(
         "tests/evaluation_worker.py",
-        *map(str, (data, batch_size, output)),
+        *map(str, (data, output, *batch_sizes)),
         ranks=2,
         env={"PYTHONPATH": str(ROOT)},
     )
     assert result.returncode == 0, result.stderr
-    outcome = torch.load(output, weights_only=True)
-    for halting in ("max_steps", "learned"):
-        assert_same(EvaluationResult(**outcome[halting]["result"]), plain(data, halting))
-        steps = outcome[halting]["act_steps"]  # of each rank
-        assert (steps[0] == steps[1]) == (halting == "max_steps"), steps
-        assert outcome[halting]["asked_until_stop"] == [2, 2]
+    outcomes = torch.load(output, weights_only=True)
+    assert list(outcomes) == list(batch_sizes)
+    for outcome in outcomes.values():
+        for halting in ("max_steps", "learned"):
+            assert_same(EvaluationResult(**outcome[halting]["result"]), plain(data, halting))
+            steps = outcome[halting]["act_steps"]  # of each rank
+            assert (steps[0] == steps[1]) == (halting == "max_steps"), steps
+            assert outcome[halting]["asked_until_stop"] == [2, 2]

@@ -1,10 +1,11 @@
-"""Trains a golden case on the ranks that torchrun starts, or in micro-batches; saves the outcome.
+"""Trains golden cases on the ranks that torchrun starts; saves what came out.
 
-python golden_worker.py CASE.npz MICRO_BATCH_SIZE OUTPUT.pt
+python golden_worker.py OUTPUT.pt MICRO_BATCH_SIZE … CASE.npz …
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,9 @@ from hrm.training.state import TrainState, train_step
 from tests.models.test_golden import Golden
 
 
-def main() -> None:
-    golden, micro, output = Golden(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+def trained(case: Path, micro: int, ranks: Ranks) -> dict[str, Any]:
+    """Metrics and halted rows of every step, and the final weights."""
+    golden = Golden(case)
     meta = golden.meta
     config = load_pretrain_config(
         [
@@ -31,21 +33,32 @@ def main() -> None:
             "lr_min_ratio=1",
         ]
     )
+    model = golden.model().train()
+    state = TrainState.of(model, config, ranks, meta["steps"])
+    local = config.global_batch_size // ranks.size
+    share = slice(ranks.rank * local, (ranks.rank + 1) * local)
+    steps = []
+    for s in range(meta["steps"]):
+        batch = {n: t[share] for n, t in golden.under(f"train/{s}/batch/").items()}
+        metrics = ranks.sum(train_step(state, batch, config, ranks))
+        halted = torch.cat([carry.halted for carry in state.carries])
+        steps.append({"metrics": metrics, "halted": ranks.gather_rows(halted)})
+    return {"steps": steps, "final": model.state_dict()}
+
+
+def main() -> None:
+    output, *words = sys.argv[1:]
+    micros, cases = [w for w in words if w.isdecimal()], [w for w in words if w.endswith(".npz")]
     torch.set_num_threads(1)
     ranks = Ranks.from_environment()
     with ranks.connected():
-        model = golden.model().train()
-        state = TrainState.of(model, config, ranks, meta["steps"])
-        local = config.global_batch_size // ranks.size
-        share = slice(ranks.rank * local, (ranks.rank + 1) * local)
-        steps = []
-        for s in range(meta["steps"]):
-            batch = {n: t[share] for n, t in golden.under(f"train/{s}/batch/").items()}
-            metrics = ranks.sum(train_step(state, batch, config, ranks))
-            halted = torch.cat([carry.halted for carry in state.carries])
-            steps.append({"metrics": metrics, "halted": ranks.gather_rows(halted)})
+        outcomes = {
+            f"{Path(case).stem} {micro}": trained(Path(case), int(micro), ranks)
+            for case in cases
+            for micro in micros
+        }
         if ranks.is_first:
-            torch.save({"steps": steps, "final": model.state_dict()}, output)
+            torch.save(outcomes, output)
 
 
 if __name__ == "__main__":

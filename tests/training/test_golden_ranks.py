@@ -1,26 +1,20 @@
 """Golden training runs, in micro-batches and on two gloo ranks."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from hrm.ranks import Ranks
 from tests.conftest import ROOT
 from tests.models.test_golden import CASES, Golden
 
+from .golden_worker import trained
 
-@pytest.mark.parametrize("ranks, micro", [(1, 1), (1, 2), (2, 2), (2, 1)])
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_training(case, ranks, micro, tmp_path, run_script):
-    output = tmp_path / "outcome.pt"
-    result = run_script(
-        "tests/training/golden_worker.py",
-        str(case),
-        str(micro),
-        str(output),
-        ranks=ranks,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
-    outcome, golden = torch.load(output, weights_only=True), Golden(case)
+MICRO_BATCHES = (1, 2)
+
+
+def assert_golden(outcome: dict[str, Any], golden: Golden) -> None:
     for s, step in enumerate(outcome["steps"]):
         values = golden.under(f"train/{s}/")
         for name, value in golden.under(f"train/{s}/metrics/").items():
@@ -31,3 +25,24 @@ def test_training(case, ranks, micro, tmp_path, run_script):
     for name, ours in outcome["final"].items():
         error = (ours - final[name]).abs() / final[name].abs().max()
         assert (error <= 1e-4).float().mean() >= 0.999, name
+
+
+@pytest.mark.parametrize("micro", MICRO_BATCHES)
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_micro_batches(case, micro):
+    assert_golden(trained(case, micro, Ranks(0, 1, 0)), Golden(case))
+
+
+def test_two_ranks(tmp_path, run_script):
+    output = tmp_path / "outcomes.pt"
+    words = [str(output), *map(str, MICRO_BATCHES), *map(str, CASES)]
+    result = run_script(
+        "tests/training/golden_worker.py", *words, ranks=2, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert result.returncode == 0, result.stderr
+    outcomes = torch.load(output, weights_only=True)
+    expected = {f"{case.stem} {micro}" for case in CASES for micro in MICRO_BATCHES}
+    assert outcomes.keys() == expected and len(expected) == 4
+    for case in CASES:
+        for micro in MICRO_BATCHES:
+            assert_golden(outcomes[f"{case.stem} {micro}"], Golden(case))

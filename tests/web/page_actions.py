@@ -1,5 +1,6 @@
 """What a user does on the page, and what is then to be seen; under the page's tests."""
 
+import os
 import re
 import shutil
 
@@ -13,12 +14,12 @@ ENDED = re.compile("^(Halted|Ended) after")
 
 
 def require_chromium() -> None:
-    """Skip the test module that is being imported where there is no browser."""
+    """Skip the test module that is being imported where there is no browser; with CI set, fail."""
     if CHROMIUM is None:
-        pytest.skip(
-            "no Chromium found: install the package chromium to run the page's tests",
-            allow_module_level=True,
-        )
+        reason = "no Chromium found: install the package chromium to run the page's tests"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason, allow_module_level=True)
 
 
 def forgive(problems: list[str], text: str) -> None:

@@ -118,11 +118,11 @@ class Slots:
         if taken:
             slots = places.to(limits.device)
             held, new = self._carry.named(), fresh.named()
-            rows = {n: t.index_copy(0, slots, new[n][:taken]) for n, t in held.items()}
+            rows = {n: t.index_put((slots,), new[n][:taken]) for n, t in held.items()}
             self._carry = Carry.of(rows)
-            self._limits = self._limits.index_copy(0, slots, limits[:taken])
-            self._learned = self._learned.index_copy(0, slots, learned[:taken])
-            self.index = self.index.index_copy(0, places, index[:taken])
+            self._limits = self._limits.index_put((slots,), limits[:taken])
+            self._learned = self._learned.index_put((slots,), learned[:taken])
+            self.index = self.index.index_put((places,), index[:taken])
             self.running = self.running.index_fill(0, places, True)
         if taken < len(index):
             self._carry = self._carry.join(fresh.select(slice(taken, None)))

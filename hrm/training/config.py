@@ -35,7 +35,7 @@ class PretrainConfig(OptimConfig, RunConfig):
 
     micro_batch_size: Literal["auto"] | PositiveInt | None = Field(
         "auto",
-        description="rows per forward pass on one rank; null: all at once; auto: on a CPU few",
+        description="rows per forward pass of a rank; null: all; auto: few on CPUs, else what fits",
     )
     epochs: PositiveInt = Field(20000, description="an epoch draws one puzzle of every group")
     eval_interval: PositiveInt | None = Field(

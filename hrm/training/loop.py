@@ -18,12 +18,13 @@ from hrm.checkpoint.manifest import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import fingerprint, has_split
-from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
+from hrm.device import free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig
+from hrm.training.fit import for_device
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
     TIMINGS_FILE,
@@ -68,8 +69,8 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         TrainingDiverged: losses or gradients stay non-finite.
     """
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
-    seq_len = train_set.metadata.seq_len
-    config = ranks.agree(partial(for_device, config, device, seq_len, ranks.size))
+    metadata, [most_used] = train_set.metadata, ranks.maximum(-free_memory(device))
+    config = ranks.agree(partial(for_device, config, device, metadata, ranks.size, -most_used))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
         start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
@@ -283,24 +284,6 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
         return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
     return config.model_copy(update={"run_name": name})
-
-
-def for_device(
-    config: PretrainConfig, device: torch.device, seq_len: int, ranks: int
-) -> PretrainConfig:
-    """The configuration with the dtype and the micro-batch that suit the device, where `auto`."""
-    arch, updates = config.arch, dict[str, object]()
-    fast = has_fast_bfloat16(device)
-    if arch.forward_dtype == "auto":
-        dtype = "bfloat16" if fast else "float32"
-        updates["arch"] = arch.model_copy(update={"forward_dtype": dtype})
-    elif arch.forward_dtype == "bfloat16" and not fast:
-        print("arch.forward_dtype=bfloat16 is very slow on this CPU; float32 or auto is not")
-    if config.micro_batch_size == "auto":
-        numbers = arch.state_numbers(seq_len)
-        rows = config.local_micro_batch_size(ranks)
-        updates["micro_batch_size"] = micro_batch_size(device, rows, numbers)
-    return config.model_copy(update=updates)
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:

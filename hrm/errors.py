@@ -1,11 +1,14 @@
 """What a user did wrong, reported in one line."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pydantic import ValidationError
+
+from hrm.signals import Interrupted, end_at_once, handled_by, interrupt
+from hrm.streams import lasting, lead_nowhere, open_streams
 
 LONGEST_MESSAGE = 1500
 
@@ -60,22 +63,28 @@ def write_output(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again
+        lead_nowhere(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise UserError(f"standard output: cannot be written ({error.strerror})") from None
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback."""
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(130)  # at once: a thread that still writes would not survive Python's own end
+    """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback.
+
+    A signal that asks to end raises `Interrupted` in `main`; the exit code is 128 + its number.
+    """
+    open_streams()
+    with lasting("stderr"), handled_by(interrupt):
+        try:
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(128 + signal.SIGPIPE)
+        except KeyboardInterrupt as error:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            # At once: a thread that still writes would not survive Python's own end.
+            end_at_once(error.number if isinstance(error, Interrupted) else signal.SIGINT)

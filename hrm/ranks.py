@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,7 @@ T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
 _DDP_OPTIONS = signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS)
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 START_SECONDS = 600  # within which all ranks begin
 ROLL_CALL_SECONDS = 30  # at most; how long the ranks that are left wait for the others
 
@@ -41,11 +42,22 @@ class Ranks:
 
     @staticmethod
     def from_environment() -> "Ranks":
-        """Read what torchrun sets."""
-        get = os.environ.get
-        return Ranks(
-            int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0"))
-        )
+        """Read what torchrun sets.
+
+        Raises:
+            UserError: only some of it is set, or it makes no sense.
+        """
+        size = _number("WORLD_SIZE", 1, least=1)
+        rank, local_rank = (_number(name, 0, most=size - 1) for name in ("RANK", "LOCAL_RANK"))
+        given = [name for name in ("RANK", "LOCAL_RANK") if name in os.environ]
+        if given and "WORLD_SIZE" not in os.environ:
+            _refuse_environment(f"{given[0]} is set and WORLD_SIZE is not")
+        if size > 1:
+            for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+                if not os.environ.get(name):
+                    _refuse_environment(f"WORLD_SIZE is {size} and {name} is not set")
+            _number("MASTER_PORT", 0, least=1, most=65535)
+        return Ranks(rank, size, local_rank)
 
     @property
     def is_first(self) -> bool:
@@ -232,6 +244,23 @@ class Ranks:
             if self.is_first:
                 result[name] = parts
         return result
+
+
+def _number(name: str, default: int, least: int = 0, most: int = 2**20) -> int:
+    """A whole number from the environment, within bounds."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        _refuse_environment(f"{name} is {text!r}, not a number")
+    if not least <= int(text) <= most:
+        _refuse_environment(f"{name} is {text}, not within {least} to {most}")
+    return int(text)
+
+
+def _refuse_environment(reason: str) -> NoReturn:
+    raise UserError(
+        f"environment: {reason}; several processes are started by torchrun, which sets all that "
+        f"is needed, a single one needs none of it: unset {' '.join(ENVIRONMENT)}"
+    )
 
 
 def _rank_0_keeps_store() -> bool:

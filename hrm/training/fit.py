@@ -28,6 +28,7 @@ from hrm.device import has_fast_bfloat16, micro_batch_size
 from hrm.errors import UserError
 from hrm.models.losses import ACTLossHead
 from hrm.training.config import PretrainConfig
+from hrm.training.progress import say
 
 SHARE = 0.8  # of the free memory; the rest is for libraries, messages and fragmentation
 COPIES_IN_UPDATE = 6  # of the parameters: two moments, and four more while AdamATan2 moves them
@@ -58,7 +59,7 @@ def for_device(
             update={"arch": arch.model_copy(update={"forward_dtype": dtype})}
         )
     elif arch.forward_dtype == "bfloat16" and not fast:
-        print("arch.forward_dtype=bfloat16 is very slow on this device; use float32 or auto")
+        say("arch.forward_dtype=bfloat16 is very slow on this device; use float32 or auto")
     if config.micro_batch_size != "auto":
         return config
     rows = config.local_micro_batch_size(ranks)

@@ -1,29 +1,26 @@
-"""Ctrl-C and SIGTERM: finish the step, save, end. A second Ctrl-C ends at once."""
+"""Ctrl-C, SIGTERM, SIGHUP: finish the step, save, end. A second Ctrl-C ends at once."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hrm.signals import Interrupted, handled_by
+
 
 class StopRequest:
-    """Remembers SIGINT or SIGTERM; a SIGINT after that raises `KeyboardInterrupt`."""
+    """Remembers the signal that asked to end; a SIGINT after that raises `Interrupted`."""
 
     def __init__(self) -> None:
         self.signal = 0
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self.signal = number
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
         """Receive the signals while inside."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, self._receive) for number in numbers}
-        try:
+        with handled_by(self._receive):
             yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -33,9 +33,9 @@ from hrm.training.loggers import (
     WandbLogger,
     prefixed,
 )
-from hrm.training.progress import Progress
-from hrm.training.run_folder import Start, last_good, prepare
-from hrm.training.saving import Checkpoints
+from hrm.training.progress import Progress, say
+from hrm.training.run_folder import Start, check_position, last_good, prepare, unused_name
+from hrm.training.saving import Checkpoints, code_version
 from hrm.training.snapshot import check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
@@ -73,8 +73,10 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     config = ranks.agree(partial(for_device, config, device, metadata, ranks.size, -most_used))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
-        start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
-        job = open_job(config, ranks, device, train_set, test_set, start, digest, cleanup)
+        stop = cleanup.enter_context(StopRequest().listening())
+        config = ranks.agree(lambda: with_run_name(config))
+        start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
+        job = open_job(config, ranks, device, train_set, test_set, start, digest, stop, cleanup)
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
@@ -94,6 +96,9 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
     """
     config, ranks, state, progress = job.config, job.ranks, job.state, job.progress
     keeps_evaluated = config.checkpoint_every_eval or bool(config.eval_save_outputs)
+    (signal,) = ranks.maximum(job.stop.signal)
+    if signal:
+        sys.exit(128 + signal)
     for iteration in range(state.iteration, config.iterations):
         if iteration > state.iteration:
             state.iteration, state.batch = iteration, 0
@@ -173,6 +178,7 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
         build_for(config, train_set.metadata)
     if config.logger == "wandb" and find_spec("wandb") is None:
         raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
+    code_version()  # asks git, which may be slow, while there is nothing to save yet
     return fingerprint(config.data_path / "train", train_set.metadata)
 
 
@@ -184,6 +190,7 @@ def open_job(
     test_set: PuzzleDataset | None,
     start: Start | None,
     data_digest: str,
+    stop: StopRequest,
     cleanup: ExitStack,
 ) -> Job:
     """Build the state, or restore it, and open what the loop writes to."""
@@ -203,8 +210,9 @@ def open_job(
     loggers: list[Logger] = []
     metrics = timings = None
     wandb_run_id = None if start is None else start.values.get("wandb_run_id")
-    record: dict[str, str | None] = {"data": data_digest, "wandb_run_id": wandb_run_id}
+    record: dict[str, Any] = {"data": data_digest, "wandb_run_id": wandb_run_id}
     if ranks.is_first:
+        record["code"] = code_version()
         metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
         timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
         loggers.append(metrics)
@@ -223,7 +231,6 @@ def open_job(
         checkpoints.begin_after(state.step)
     elif start is not None:
         checkpoints.save(state, wait=True)
-    stop = cleanup.enter_context(StopRequest().listening())
     return Job(
         config=config,
         ranks=ranks,
@@ -250,21 +257,6 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
     ranks.together(read)
 
 
-def check_position(start: Start, sizes: list[int]) -> None:
-    """Raise `UserError` unless a checkpoint's step is where it stands in the data.
-
-    Args:
-        sizes: steps of every iteration.
-    """
-    step, iteration, batch = (start.values[name] for name in ("step", "iteration", "batch"))
-    if iteration < len(sizes) and (
-        batch > sizes[iteration] or step != sum(sizes[:iteration]) + batch
-    ):
-        raise UserError(
-            f"{start.checkpoint}: step {step} is not batch {batch} of iteration {iteration}"
-        )
-
-
 def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
     values, run_dir = config.model_dump(mode="json"), config.run_dir
     source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
@@ -274,7 +266,8 @@ def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
 def with_run_name(config: PretrainConfig) -> PretrainConfig:
     """The configuration with a run name where none was given.
 
-    It is the folder's with `resume=<path>`, else architecture, date and time.
+    It is the folder's with `resume=<path>`, else architecture, date and time, with a number behind
+    them where another run has that name.
     """
     if config.run_name is not None:
         return config
@@ -283,7 +276,7 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
         run_dir = path if not (path / MANIFEST_FILE).is_file() else path.parent
         return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
-    return config.model_copy(update={"run_name": name})
+    return config.model_copy(update={"run_name": unused_name(config, name)})
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:

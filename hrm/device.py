@@ -5,6 +5,8 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import get_args
 
 import torch
@@ -21,6 +23,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MOST_SHAPES = 64
 CPU_STATE = 2**21  # numbers in the state of a micro-batch
 LARGEST_KEPT = 32 << 20  # bytes
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # environment variable
+FIXED_WORKSPACES = (":4096:8", ":16:8")  # the only values with which cuBLAS is deterministic
 CUDNN_ATTENTION = "HRM_CUDNN_ATTENTION"  # environment variable
 
 
@@ -63,6 +67,32 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """While inside, operations whose results vary from run to run are replaced, or raise.
+
+    Raises:
+        UserError: `CUBLAS_WORKSPACE_CONFIG` lets cuBLAS's products vary; where it is not set, it
+            is set. It counts until the first product.
+    """
+    if device.type == "cuda":
+        given = os.environ.setdefault(CUBLAS_WORKSPACE, FIXED_WORKSPACES[0])
+        if given not in FIXED_WORKSPACES:
+            raise UserError(
+                f"deterministic=true: {CUBLAS_WORKSPACE} is {given!r}, with which cuBLAS is not; "
+                f"unset it, or use {' or '.join(FIXED_WORKSPACES)}"
+            )
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 def free_memory(device: torch.device) -> int:

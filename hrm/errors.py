@@ -1,9 +1,12 @@
 """What a user did wrong, reported in one line."""
 
+import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -67,6 +70,27 @@ def write_output(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise UserError(f"standard output: cannot be written ({error.strerror})") from None
+
+
+def leave(error: BaseException) -> NoReturn:
+    """Report what ends this process, and end it at once, with the exit code of `run_command`.
+
+    For where Python's own way to the end would wait for something that does not come.
+    """
+    code = 1
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif isinstance(error, KeyboardInterrupt):
+        end_at_once(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    else:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def run_command(main: Callable[[], None]) -> None:

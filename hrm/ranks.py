@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrm.errors import RankLost, UserError
+from hrm.errors import RankLost, UserError, leave
 
 T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
@@ -37,6 +37,7 @@ class Ranks:
     size: int
     local_rank: int
     group: dist.ProcessGroup | None = None  # all ranks; None is the default group
+    messages: dist.ProcessGroup | None = None  # the same, for what travels between hosts, by gloo
     roll: str = ""  # under which the ranks answer when something went wrong
     hosts: tuple[str, ...] = ()  # of each rank
 
@@ -67,6 +68,9 @@ class Ranks:
     def connected(self) -> Iterator[None]:
         """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's.
 
+        Leaving a group with NCCL waits for all ranks. So where one fails on CUDA it reports why
+        and ends at once, and torchrun ends the others.
+
         Raises:
             RankLost: another rank did not start.
         """
@@ -77,7 +81,11 @@ class Ranks:
         dist.init_process_group(_backend(), store=store, rank=self.rank, world_size=self.size)
         try:
             yield
-            dist.barrier()
+            self.maximum(0)  # all have come to the end
+        except BaseException as error:
+            if _has_nccl():
+                leave(error)
+            raise
         finally:
             dist.destroy_process_group()
             gc.collect()
@@ -92,12 +100,16 @@ class Ranks:
         if self.size == 1:
             yield self
             return
-        group = dist.new_group(backend=_backend(), timeout=timedelta(seconds=seconds))
+        messages = group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+        if _has_nccl():  # its watchdog would end the process before the roll is called
+            longer = timedelta(seconds=2 * seconds + 2 * ROLL_CALL_SECONDS)
+            group = dist.new_group(backend=_backend(), timeout=longer)
         mine = (uuid.uuid4().hex, socket.gethostname())
         entries: list[Any] = [mine] * self.size
-        dist.all_gather_object(entries, mine, group)
+        dist.all_gather_object(entries, mine, messages)
         hosts = tuple(host for _, host in entries)
-        ranks = replace(self, group=group, roll=entries[0][0], hosts=hosts)
+        roll = entries[0][0]
+        ranks = replace(self, group=group, messages=messages, roll=roll, hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:
@@ -148,7 +160,7 @@ class Ranks:
                 outcome = [make()]
             except UserError as error:
                 outcome = [error]
-        dist.broadcast_object_list(outcome, 0, self.group, device=torch.device("cpu"))
+        dist.broadcast_object_list(outcome, 0, self.messages, device=torch.device("cpu"))
         self._fail_together(outcome)
         return outcome[0]
 
@@ -166,7 +178,7 @@ class Ranks:
         except UserError as mine:
             error = mine
         errors: list[Any] = [None] * self.size
-        dist.all_gather_object(errors, error, self.group)
+        dist.all_gather_object(errors, error, self.messages)
         failed = [rank for rank, theirs in enumerate(errors) if theirs is not None]
         if failed and len(failed) < self.size:
             first = errors[failed[0]]
@@ -189,10 +201,23 @@ class Ranks:
         """
         if self.size == 1:
             return model
+        self.meet()
         options: dict[str, Any] = {_SYNC_BUFFERS: False, "gradient_as_bucket_view": True}
         wrapped = DistributedDataParallel(model, process_group=self.group, **options)
         wrapped.register_comm_hook(self.group, _sum_bucket)
         return wrapped
+
+    def meet(self) -> None:
+        """Wait until all hosts are here, where NCCL carries tensors; the devices go on meanwhile.
+
+        A host that reads what NCCL computes waits for the other ranks, without an end that Python
+        could set. Once all have met, all have started what is about to be read.
+
+        Raises:
+            RuntimeError: a rank did not come in time; `answering_within` names it.
+        """
+        if self.size > 1 and _has_nccl():
+            dist.all_reduce(torch.zeros(()), group=self.messages)
 
     def sum(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Add up named scalars over the ranks; every rank has the same names."""
@@ -202,6 +227,7 @@ class Ranks:
         values = torch.stack([sums[name].float() for name in names])
         if self.size > 1:
             dist.all_reduce(values, group=self.group)
+            self.meet()
         return dict(zip(names, values.tolist(), strict=True))
 
     def any(self, flags: Tensor) -> Tensor:
@@ -217,7 +243,7 @@ class Ranks:
         if self.size == 1:
             return list(numbers)
         values = torch.tensor(numbers)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.messages)
         return values.tolist()
 
     def gather_rows(self, local: Tensor) -> Tensor:
@@ -235,12 +261,13 @@ class Ranks:
         """
         if self.size == 1:
             return {name: [tensor] for name, tensor in tensors.items()}
+        self.meet()
         result = {}
         for name in sorted(tensors):
             tensor = tensors[name].detach().cpu().contiguous()
             parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else []
             views = [_bytes(part) for part in parts] or None
-            dist.gather(_bytes(tensor), views, dst=0, group=self.group)
+            dist.gather(_bytes(tensor), views, dst=0, group=self.messages)
             if self.is_first:
                 result[name] = parts
         return result
@@ -307,8 +334,12 @@ def _meet(rank: int, size: int) -> dist.Store:
     return dist.PrefixStore(mine, store)
 
 
+def _has_nccl() -> bool:
+    return torch.cuda.is_available()
+
+
 def _backend() -> str:
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    return "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo"
 
 
 def _bytes(tensor: Tensor) -> Tensor:

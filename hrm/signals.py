@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -71,7 +72,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def end_at_once(number: int, frame: FrameType | None = None) -> None:
+def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
     """End here and now."""
     with suppress(OSError):
         os.write(2, b"interrupted\n")

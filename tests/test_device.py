@@ -1,6 +1,7 @@
 """What suits a device: dtypes, micro-batches, copies, memory between steps."""
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
@@ -18,6 +20,7 @@ from hrm.device import (
     CPU_STATE,
     MOST_SHAPES,
     compile_model,
+    deterministic,
     free_memory,
     has_fast_bfloat16,
     micro_batch_size,
@@ -29,6 +32,7 @@ from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
 from hrm.training.fit import SHARE, MemoryNeed, for_device, largest_fitting, memory_need
 from hrm.training.loop import train
+from hrm.training.state import TrainState, train_step
 from tests.conftest import ROOT
 from tests.keys.spies import compiled_modules
 from tests.test_rollout import build
@@ -239,6 +243,61 @@ def test_the_rank_with_the_least_memory_decides(data_4x4, monkeypatch):
     with pytest.raises(UserError, match="seen"):
         train(config, Ranks(0, 1, 0), CPU)
     assert asked == [12]
+
+
+@pytest.mark.parametrize("given", [None, ":16:8", ":4096:8"])
+def test_deterministic_sets_cublas_up(monkeypatch, given):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given or "")
+    if given is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with deterministic(CUDA):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (given or ":4096:8")
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_refuses_another_workspace_of_cublas(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
+    with pytest.raises(UserError, match="CUBLAS_WORKSPACE_CONFIG is ':4096:2'.*unset it"):
+        with deterministic(CUDA):
+            pass
+    with deterministic(CPU):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:2"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# Of `torch.use_deterministic_algorithms`: what raises on CUDA, so far as a model could use it.
+VARYING = re.compile(
+    r"aten::(cumsum|nll_loss2d|kthvalue|median|histc|bincount|put_|resize_|grid_sampl|"
+    r"scatter_reduce|reflection_pad|replication_pad|upsample|adaptive|avg_pool|max_pool|ctc_loss)"
+)
+
+
+@pytest.mark.parametrize("loss", ["stablemax_cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize("arch", ["hrm_v1", "quickstart"])
+def test_a_training_step_has_no_operation_that_would_raise(arch, loss):
+    used: set[str] = set()
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            used.add(func.name())
+            return func(*args, **(kwargs or {}))
+
+    small = ("arch.hidden_size=16", "arch.num_heads=2", "arch.puzzle_emb_ndim=16")
+    config = load_pretrain_config([f"arch={arch}", *small, f"arch.loss.loss_type={loss}"])
+    config = config.model_copy(update={"global_batch_size": 4, "micro_batch_size": 2})
+    config = config.model_copy(
+        update={"arch": config.arch.model_copy(update={"forward_dtype": "float32"})}
+    )
+    data = tokens(16).model_copy(update={"grid_shape": (4, 4), "box_shape": (2, 2)})
+    alone = Ranks(0, 1, 0)
+    state = TrainState.of(build_for(config, data).train(), config, alone, 10)
+    batch = {name: torch.ones(4, 16, dtype=torch.int32) for name in ("inputs", "labels")}
+    batch["puzzle_identifiers"] = torch.arange(4, dtype=torch.int32)
+    with Names():
+        train_step(state, batch, config, alone)
+    assert "aten::index_add_" in used and len(used) > 40
+    assert not [name for name in used if VARYING.match(name)]
 
 
 FAULTS = """

@@ -85,6 +85,9 @@ class PretrainConfig(OptimConfig, RunConfig):
 
     device: DeviceName = Field("auto", description="cuda, mps or cpu")
     compile: Compile = Field("auto", description="true, false; auto: where there is a compiler")
+    deterministic: bool = Field(
+        False, description="on CUDA, too, the same run gives the same bits; slower"
+    )
     rank_timeout: PositiveInt = Field(
         600, description="seconds after which a process that does not answer is given up"
     )

@@ -18,7 +18,7 @@ from hrm.checkpoint.manifest import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import fingerprint, has_split
-from hrm.device import free_memory, to_device
+from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.ranks import Ranks
@@ -74,6 +74,8 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
         stop = cleanup.enter_context(StopRequest().listening())
+        if config.deterministic:
+            ranks.together(lambda: cleanup.enter_context(deterministic(device)))
         config = ranks.agree(lambda: with_run_name(config))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
         job = open_job(config, ranks, device, train_set, test_set, start, digest, stop, cleanup)
@@ -81,7 +83,8 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         failed_at = 0
         while True:
             try:
-                run(job, evaluated)
+                with job.stop.watched() if ranks.size > 1 else nullcontext():
+                    run(job, evaluated)
                 return config.run_dir
             except TrainingDiverged as error:
                 evaluated = roll_back(job, error, failed_at)
@@ -119,6 +122,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 state.since_log = 0
                 check_soundness(job, batch)
             progress.update(metrics)
+            job.stop.got_on()
 
             signal = overdue = 0
             if is_logged or ranks.size == 1:
@@ -127,16 +131,16 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 save_and_exit(job, signal, keep=keeps_evaluated and state.batch == batches)
             is_due = overdue or job.checkpoints.is_due(state.step)
             if is_due and state.batch < batches:
-                job.checkpoints.save(state)
+                save(job)
 
-        job.checkpoints.save(state, keep=keeps_evaluated)
+        save(job, keep=keeps_evaluated)
         if job.test_set is not None:
             evaluated = evaluated or evaluate_state(job, job.test_set)
             update_best(state, evaluated)
             if config.early_stop and state.evaluations_since_best >= config.early_stop:
                 progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
                 break
-    job.checkpoints.save(state, wait=True)
+    save(job, wait=True)
     if state.best_step is not None:
         metric = state.best_metric.replace("_", " ")
         progress.say(f"best: step {state.best_step} with eval {metric} {state.best_value:.1%}")
@@ -292,6 +296,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
     config, state = job.config, job.state
 
     def must_stop() -> bool:
+        job.stop.got_on()
         (signal,) = job.ranks.maximum(job.stop.signal)
         return signal > 0
 
@@ -338,9 +343,15 @@ def update_best(state: TrainState, evaluated: dict[str, float]) -> None:
         state.evaluations_since_best = 0
 
 
+def save(job: Job, wait: bool = False, keep: bool = False) -> None:
+    """Write a checkpoint, as `Checkpoints.save`."""
+    with job.stop.saving():
+        job.checkpoints.save(job.state, wait, keep)
+
+
 def save_and_exit(job: Job, signal: int, keep: bool = False) -> NoReturn:
     """Save and exit, as a signal asked for."""
-    job.checkpoints.save(job.state, wait=True, keep=keep)
+    save(job, wait=True, keep=keep)
     job.progress.say(f"stopped: step {job.state.step} saved in {job.config.run_dir}")
     sys.exit(128 + signal)
 

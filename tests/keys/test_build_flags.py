@@ -104,7 +104,7 @@ def test_puzzles_are_downloaded_from_the_repository_that_is_named(tmp_path, sour
     assert asked == ["some/where", "sapientinc/sudoku-extreme"]
 
 
-@acts("source_dir", "box_shape")
+@acts("source_dir", "box")
 def test_puzzles_are_read_from_the_folder_that_is_named(tmp_path, source):
     folder = built(tmp_path / "data", "--source-dir", source, "--box", "3x2")
     made = metadata(folder)

@@ -165,6 +165,12 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     return True
 
 
+def is_compiled(model: ACTLossHead) -> bool:
+    """Whether each new number of rows costs a compilation."""
+    blocks = model.model.inner.blocks()
+    return any(getattr(block, "_compiled_call_impl", None) is not None for block in blocks)
+
+
 def _has_compiler(device: torch.device) -> bool:
     if device.type == "cpu":
         return sys.platform == "linux" and any(map(shutil.which, ("g++", "clang++")))

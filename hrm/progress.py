@@ -31,7 +31,7 @@ class Progress:
         self._bar = tqdm(
             initial=done,
             total=total,
-            disable=not enabled,
+            disable=not (enabled and total),
             file=sys.stderr if on_terminal else _Lines(sys.stderr),
             leave=lasting,
             delay=0 if on_terminal and lasting else SHORT_SECONDS,
@@ -64,10 +64,9 @@ class Progress:
             self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(min(count, self._total - self._bar.n))
 
-    def go_back(self, done: int) -> None:
-        """Fewer are done than was said."""
+    def set(self, done: int) -> None:
+        """So many are done, which may be fewer than was said; shown at the next update."""
         self._bar.n = done
-        self._bar.refresh()
 
     def close(self) -> None:
         self._bar.close()

@@ -48,11 +48,11 @@ class Ranks:
         Raises:
             UserError: only some of it is set, or it makes no sense.
         """
-        size = _number("WORLD_SIZE", 1, least=1)
-        rank, local_rank = (_number(name, 0, most=size - 1) for name in ("RANK", "LOCAL_RANK"))
         given = [name for name in ("RANK", "LOCAL_RANK") if name in os.environ]
         if given and "WORLD_SIZE" not in os.environ:
             _refuse_environment(f"{given[0]} is set and WORLD_SIZE is not")
+        size = _number("WORLD_SIZE", 1, least=1)
+        rank, local_rank = (_number(name, 0, most=size - 1) for name in ("RANK", "LOCAL_RANK"))
         if size > 1:
             for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
                 if not os.environ.get(name):

@@ -23,6 +23,13 @@ Batch = dict[str, Tensor]
 FEWEST_SLOTS = 8
 
 
+def halved(size: int, busy: int) -> int:
+    """Slots for `busy` puzzles: `size`, halved as often as they fit, so that shapes stay few."""
+    while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
+        size //= 2
+    return size
+
+
 @dataclass(frozen=True)
 class RolloutStep:
     """One ACT step of B slots. The first three are on the host, the rest on the model's device."""
@@ -156,10 +163,7 @@ class Slots:
 
     def halve(self) -> None:
         """Give up half of the slots where the other half holds what runs, as often as possible."""
-        size, busy = len(self.running), int(self.running.sum())
-        while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
-            size //= 2
-        self._keep(size)
+        self._keep(halved(len(self.running), int(self.running.sum())))
 
     def compact(self) -> None:
         """Give up all idle slots."""

@@ -97,6 +97,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             config.halting,
             config.eval_save_outputs,
             halt_probability=probability,
+            progress=ranks.is_first,
         )
         assert result is not None
         if config.eval_save_outputs:
@@ -149,8 +150,7 @@ def compile_mode(
     """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
     if config.compile != "auto":
         return config.compile
-    rows = dataset.batches_per_iteration() * dataset.config.global_batch_size
-    steps = rows * checkpoint.model.model.config.halt_max_steps
+    steps = dataset.examples * checkpoint.model.model.config.halt_max_steps
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"
 
 

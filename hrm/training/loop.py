@@ -310,6 +310,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             config.eval_save_outputs,
             must_stop,
             halt_probability=config.eval_halt_probability,
+            progress=job.progress.is_shown,
         )
     if result is None:
         (signal,) = job.ranks.maximum(job.stop.signal)

@@ -33,7 +33,7 @@ class Progress:
 
     def go_back(self, step: int) -> None:
         """Show an earlier step."""
-        self._bar.go_back(step)
+        self._bar.set(step)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -171,9 +171,7 @@ def test_every_evaluation_asks_for_the_probability_that_is_configured(
 )
 def test_evaluation_compiles_where_there_is_enough_to_do(trained, given, rows, expected):
     config = EvaluateConfig(checkpoint=trained, **given)
-    size = SimpleNamespace(
-        batches_per_iteration=lambda: rows, config=SimpleNamespace(global_batch_size=1)
-    )
+    size = SimpleNamespace(examples=rows)
     assert command.compile_mode(config, load_checkpoint(trained), size) == expected
 
 

@@ -127,7 +127,9 @@ def start(command: click.Command, arguments: Sequence[str], name: str) -> None:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
-        if os.environ.get("RANK", "0") != "0":  # under torchrun all ranks read the same words
+        if (
+            os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ
+        ):  # under torchrun all ranks read the same words
             sys.exit(UserError.exit_code)
         raise as_user_error(error) from None
 

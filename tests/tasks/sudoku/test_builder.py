@@ -44,9 +44,7 @@ def run(
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    before = signal.getsignal(signal.SIGTERM)
-    yield run_with
-    signal.signal(signal.SIGTERM, before)
+    return run_with
 
 
 def csv_text(questions: np.ndarray, answers: np.ndarray, rating: int = 1) -> str:
@@ -412,7 +410,7 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, str(SCRIPT), *map(str, arguments)]
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruption_leaves_nothing_behind(tmp_path: Path, signal_number: int) -> None:
     parent = tmp_path / "out"
     parent.mkdir()
@@ -426,7 +424,7 @@ def test_interruption_leaves_nothing_behind(tmp_path: Path, signal_number: int) 
     assert list(parent.iterdir())
     process.send_signal(signal_number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert (process.returncode, out, err) == (128 + signal_number, "", "interrupted\n")
     assert list(parent.iterdir()) == []
 
 

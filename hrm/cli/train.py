@@ -3,11 +3,13 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
+from pydantic.fields import FieldInfo
 
-from hrm.cli.options import SETTINGS, Described, Text
+from hrm.cli.launch import next_command
+from hrm.cli.options import SETTINGS, Described, Text, is_literal
 from hrm.config import RECIPE, RECIPES
 from hrm.errors import UserError
 
@@ -54,11 +56,14 @@ command = TrainCommand(
 )
 
 
-def overrides_of(words: Sequence[str], keys: Sequence[str], typed: str) -> list[str]:
-    """Hydra's overrides: words of `key=value` as they are, a word that is none as `data_path`.
+def overrides_of(words: Sequence[str], fields: Mapping[str, FieldInfo], typed: str) -> list[str]:
+    """Hydra's overrides, of words `key=value` and a word that is none as `data_path`.
+
+    Values of paths and names are quoted, so that Hydra reads them as they were typed: `1e-4` is
+    no number there, and `a,b` no list.
 
     Args:
-        keys: known keys. A path may contain `=`, too.
+        fields: of the known keys. A path may contain `=`, too.
         typed: the command, for messages.
 
     Raises:
@@ -68,15 +73,27 @@ def overrides_of(words: Sequence[str], keys: Sequence[str], typed: str) -> list[
     data: list[str] = []
     for word in words:
         found = KEY.match(word)
-        is_key = found is not None and (found[1] in keys or not os.path.exists(word))
+        is_key = found is not None and (found[1] in fields or not os.path.exists(word))
         is_override = is_key and ("=" in word or word.startswith("~"))
-        (overrides if is_override else data).append(word)
+        if is_override:
+            overrides.append(_literal(word, fields))
+        else:
+            data.append(word)
     given = [word for word in overrides if word.startswith("data_path=")]
     if len(data) + len(given) > 1 and data:
         raise UserError(
             f"{typed}: {data[-1]!r} is neither key=value nor the only data set; give one"
         )
     return [*(f"data_path={_quoted(path)}" for path in data), *overrides]
+
+
+def _literal(word: str, fields: Mapping[str, FieldInfo]) -> str:
+    """A word `key=value` with the value quoted where the key is a path or a name."""
+    key, _, value = word.partition("=")
+    field = fields.get(key.lstrip("+"))
+    if field is None or value == "null" or not is_literal(field):
+        return word
+    return f"{key}={_quoted(value)}"
 
 
 def _quoted(text: str) -> str:
@@ -98,7 +115,7 @@ def run(words: Sequence[str], recipe: str, typed: str) -> None:
         config = ranks.agree(
             lambda: with_run_name(
                 load_pretrain_config(
-                    overrides_of(words, list(PretrainConfig.model_fields), typed), recipe
+                    overrides_of(words, PretrainConfig.model_fields, typed), recipe
                 )
             )
         )
@@ -106,4 +123,4 @@ def run(words: Sequence[str], recipe: str, typed: str) -> None:
         with ranks.answering_within(config.rank_timeout) as group:
             run_dir = train(config, group, device)
     if ranks.is_first:
-        print(f"saved in {run_dir}; next: hrm evaluate {run_dir}", file=sys.stderr)
+        print(f"saved in {run_dir}; next: {next_command('evaluate', run_dir)}", file=sys.stderr)

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -191,7 +190,7 @@ def code_version() -> dict[str, str | None]:
     except (OSError, subprocess.SubprocessError):
         commit = None
     return {
-        "hrm": version("hrm"),
+        "hrm": hrm.__version__,
         "commit": commit,
         "torch": torch.__version__,
         "python": platform.python_version(),

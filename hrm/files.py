@@ -38,3 +38,18 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".zst"}
+
+
+def looked_in(path: Path) -> str:
+    """Where a path that is not there was looked for, to be said after it."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def wrong_file(path: Path, wanted: str) -> str:
+    """What to do where a file was named instead of a folder."""
+    if path.suffix.lower() in ARCHIVES:
+        return f"{path} is an archive; unpack it, and name {wanted}"
+    return f"{path} is a file; name {wanted}"

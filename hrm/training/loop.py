@@ -17,7 +17,9 @@ from hrm.checkpoint.layout import SOURCE_DIR, step_dir
 from hrm.checkpoint.manifest import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.fit import check_fits
 from hrm.data.format import fingerprint, has_split
+from hrm.data.origin import identifiers_digest
 from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
@@ -139,9 +141,11 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
 def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
     """This rank's share of the training split, and of the test split where there is one."""
     config.local_micro_batch_size(ranks.size)
-    train_set = open_split(config, ranks, "train")
-    has_test = has_split(config.data_path, "test")
-    return train_set, open_split(config, ranks, "test") if has_test else None
+    train_set, test_set = open_split(config, ranks, "train"), None
+    if has_split(config.data_path, "test"):
+        test_set = open_split(config, ranks, "test")
+        check_fits(train_set.metadata, test_set.metadata, f"{config.data_path}/test")
+    return train_set, test_set
 
 
 def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
@@ -204,6 +208,7 @@ def open_job(
     wandb_run_id = None if start is None else start.values.get("wandb_run_id")
     record: dict[str, str | None] = {"data": data_digest, "wandb_run_id": wandb_run_id}
     if ranks.is_first:
+        record["identifiers"] = identifiers_digest(config.data_path)
         metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
         timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
         loggers.append(metrics)

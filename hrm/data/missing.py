@@ -1,0 +1,48 @@
+"""What is said where there is no data set: what lies there instead, and what to name."""
+
+from pathlib import Path
+
+from hrm.errors import UserError
+from hrm.files import looked_in, wrong_file
+
+METADATA_FILE = "dataset.json"
+
+
+def missing_split(data_path: Path, split: str) -> str:
+    """Why a data set's split is not there, and the way out; one line."""
+    wanted = data_path / split / METADATA_FILE
+    if not data_path.exists():
+        reason = f"there is no folder {data_path}{looked_in(data_path)}"
+    elif not data_path.is_dir():
+        reason = wrong_file(data_path, "the folder of a data set")
+    elif (data_path / METADATA_FILE).is_file():
+        reason = f"{data_path} is one split of a data set; name the folder above it"
+    elif splits := [path.parent.name for path in sorted(data_path.glob(f"*/{METADATA_FILE}"))]:
+        reason = f"this data set has no split {split!r}, only {', '.join(splits)}"
+    elif inner := sorted(data_path.glob(f"*/*/{METADATA_FILE}")):
+        names = dict.fromkeys(str(path.parents[1]) for path in inner)
+        reason = f"{data_path} holds data sets; name one of them, such as {next(iter(names))}"
+    elif (data_path / "train.csv").is_file():
+        reason = f"these are CSV files; build a data set of them with --source-dir {data_path}"
+    else:
+        reason = (
+            "build a data set first, e.g. hrm build sudoku --generate 2x2 --output-dir <folder>"
+        )
+    return f"{wanted}: not found; {reason}"
+
+
+def training_data(data_path: Path, flag: str) -> Path:
+    """The data set that a model was trained on, where it is still there.
+
+    Args:
+        flag: names another one.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not data_path.exists():
+        raise UserError(
+            f"data_path={data_path}: the data of training are not there{looked_in(data_path)}; "
+            f"run this in the folder where training ran, or name a data set by {flag}"
+        )
+    return data_path

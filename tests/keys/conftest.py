@@ -17,7 +17,7 @@ def data(tmp_path_factory) -> Path:
     """4x4 Sudoku, one identifier per puzzle."""
     folder = tmp_path_factory.mktemp("keys") / "small-4x4"
     sizes = {"num_train": PUZZLES, "num_test": TEST_PUZZLES, "num_aug": VERSIONS - 1}
-    build(BuildOptions(folder, generate=(2, 2), **sizes))
+    build(BuildOptions(output_dir=folder, generate=(2, 2), **sizes))
     return folder
 
 
@@ -25,7 +25,7 @@ def data(tmp_path_factory) -> Path:
 def other_data(tmp_path_factory) -> Path:
     """Fewer puzzles of the same kind, others than those of `data`."""
     folder = tmp_path_factory.mktemp("keys") / "other-4x4"
-    build(BuildOptions(folder, generate=(2, 2), num_train=16, num_test=5, seed=1))
+    build(BuildOptions(output_dir=folder, generate=(2, 2), num_train=16, num_test=5, seed=1))
     return folder
 
 

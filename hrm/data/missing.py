@@ -1,20 +1,21 @@
 """What is said where there is no data set: what lies there instead, and what to name."""
 
+import shlex
 from pathlib import Path
 
 from hrm.errors import UserError
-from hrm.files import looked_in, wrong_file
+from hrm.files import looked_in, not_a_folder
 
 METADATA_FILE = "dataset.json"
 
 
 def missing_split(data_path: Path, split: str) -> str:
     """Why a data set's split is not there, and the way out; one line."""
-    wanted = data_path / split / METADATA_FILE
+    build = f"hrm build sudoku --generate 2x2 --output-dir {shlex.quote(str(data_path))}"
     if not data_path.exists():
-        reason = f"there is no folder {data_path}{looked_in(data_path)}"
+        reason = f"there is no {data_path}{looked_in(data_path)}; build a data set, e.g. {build}"
     elif not data_path.is_dir():
-        reason = wrong_file(data_path, "the folder of a data set")
+        reason = f"{data_path} {not_a_folder(data_path, 'the folder of a data set')}"
     elif (data_path / METADATA_FILE).is_file():
         reason = f"{data_path} is one split of a data set; name the folder above it"
     elif splits := [path.parent.name for path in sorted(data_path.glob(f"*/{METADATA_FILE}"))]:
@@ -25,10 +26,8 @@ def missing_split(data_path: Path, split: str) -> str:
     elif (data_path / "train.csv").is_file():
         reason = f"these are CSV files; build a data set of them with --source-dir {data_path}"
     else:
-        reason = (
-            "build a data set first, e.g. hrm build sudoku --generate 2x2 --output-dir <folder>"
-        )
-    return f"{wanted}: not found; {reason}"
+        reason = f"this is no data set; build one first, e.g. {build}"
+    return f"{data_path / split / METADATA_FILE}: not found; {reason}"
 
 
 def training_data(data_path: Path, flag: str) -> Path:

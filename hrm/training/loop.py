@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from hrm.checkpoint import build_for, save_predictions
-from hrm.checkpoint.layout import SOURCE_DIR, step_dir
-from hrm.checkpoint.manifest import MANIFEST_FILE
+from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR, step_dir
 from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.fit import check_fits

@@ -104,7 +104,7 @@ def test_puzzles_are_downloaded_from_the_repository_that_is_named(tmp_path, sour
     assert asked == ["some/where", "sapientinc/sudoku-extreme"]
 
 
-@acts("source_dir", "box_shape")
+@acts("source_dir", "box")
 def test_puzzles_are_read_from_the_folder_that_is_named(tmp_path, source):
     folder = built(tmp_path / "data", "--source-dir", source, "--box", "3x2")
     made = metadata(folder)
@@ -171,6 +171,18 @@ def test_test_puzzles_may_be_training_puzzles_only_where_asked(tmp_path, source)
     assert code == 2 and "--allow-leakage" in err and not (tmp_path / "data").exists()
     done("build sudoku", *words, "--allow-leakage")
     assert np.array_equal(array(tmp_path / "data"), array(tmp_path / "data", split="test"))
+
+
+@acts("drop_equivalent")
+def test_training_puzzles_that_are_test_puzzles_are_dropped_where_asked(tmp_path, source):
+    lines = (source / "train.csv").read_text().splitlines(keepends=True)
+    (source / "test.csv").write_text("".join(lines[:3]))
+    words = ("--output-dir", tmp_path / "data", "--source-dir", source, "--box", "3x2")
+    assert command("build sudoku", *words)[0] == 2
+    done("build sudoku", *words, "--drop-equivalent")
+    train, test = array(tmp_path / "data"), array(tmp_path / "data", split="test")
+    assert (len(train), len(test)) == (len(lines) - 3, 2)
+    assert not (train[:, None] == test).all(-1).any()
 
 
 @acts("num_aug")

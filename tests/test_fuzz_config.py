@@ -132,13 +132,13 @@ def test_damage_to_a_saved_configuration(saved, tmp_path, seed):
     for _ in range(SAVED_CASES):
         text = damaged(saved[seed], rng)
         path.write_bytes(text)
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             assert_valid(load_train_config(path), tmp_path)
             valid += 1
         except UserError as error:
             assert_one_line(error)
-        assert time.perf_counter() - begin < 5, text
+        assert time.process_time() - begin < 5, text
     assert SAVED_CASES / 20 < valid < SAVED_CASES * 0.9
 
 

@@ -23,7 +23,7 @@ Served = Callable[..., dict[str, Any]]
 def served(monkeypatch, patient, tmp_path) -> Served:
     """What the server that a command starts listens at and answers, by the name of the question.
 
-    Flags come after `checkpoint=` and `--serve`.
+    Flags come after `checkpoint=`.
     """
     found: dict[str, Any] = {}
 
@@ -50,8 +50,8 @@ def served(monkeypatch, patient, tmp_path) -> Served:
 
     def serve(*flags: object, checkpoint: Path = patient) -> dict[str, Any]:
         found.clear()
-        words = (f"checkpoint={checkpoint}", "--serve", "--device", "cpu", *flags)
-        found["printed"] = done("solve", *words)
+        words = (f"checkpoint={checkpoint}", "--device", "cpu", *flags)
+        found["printed"] = done("serve", *words)
         return dict(found)
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
@@ -59,7 +59,7 @@ def served(monkeypatch, patient, tmp_path) -> Served:
     return serve
 
 
-@acts("serve", "port")
+@acts("port")
 def test_the_page_is_opened_at_the_port_that_is_named(served):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

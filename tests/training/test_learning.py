@@ -42,7 +42,7 @@ RECIPE = (
 def test_a_small_model_learns_4x4_sudoku(tmp_path):
     data, run_dir = tmp_path / "data", tmp_path / "run"
     sizes = {"num_train": 200, "num_aug": 10, "num_test": 200}
-    build(BuildOptions(data, generate=(2, 2), givens=(6, 8), seed=SEED, **sizes))
+    build(BuildOptions(output_dir=data, generate=(2, 2), givens=(6, 8), seed=SEED, **sizes))
     names = (f"data_path={data}", f"checkpoint_path={run_dir}", "run_name=run", f"seed={SEED}")
     train(load_pretrain_config([*names, *RECIPE]), Ranks(0, 1, 0), torch.device("cpu"))
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]

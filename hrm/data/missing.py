@@ -24,7 +24,8 @@ def missing_split(data_path: Path, split: str) -> str:
         names = dict.fromkeys(str(path.parents[1]) for path in inner)
         reason = f"{data_path} holds data sets; name one of them, such as {next(iter(names))}"
     elif (data_path / "train.csv").is_file():
-        reason = f"these are CSV files; build a data set of them with --source-dir {data_path}"
+        build = f"hrm build sudoku --source-dir {shlex.quote(str(data_path))}"
+        reason = f"these are CSV files; build a data set of them: {build}"
     else:
         reason = f"this is no data set; build one first, e.g. {build}"
     return f"{data_path / split / METADATA_FILE}: not found; {reason}"

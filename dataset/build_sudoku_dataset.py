@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hrm.cli.build import run_builder  # noqa: E402
+from hrm.cli.launch import run_builder  # noqa: E402
 
 if __name__ == "__main__":
     run_builder("sudoku", "build_sudoku_dataset.py")

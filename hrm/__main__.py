@@ -1,6 +1,6 @@
 """`python -m hrm`: the same as `hrm`."""
 
-from hrm.cli.main import main
+from hrm.cli.launch import main
 
 if __name__ == "__main__":
     main()

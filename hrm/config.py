@@ -5,12 +5,21 @@ Each package owns its schema, with its defaults and what every key means. Values
 never change afterwards.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from hrm.errors import UserError
 from hrm.plain_yaml import first_line, shown
@@ -18,12 +27,21 @@ from hrm.plain_yaml import first_line, shown
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE = "cfg_pretrain"
 
+HYDRA_KEY = re.compile(r"[+~]*hydra(?![\w-])")
+
+
+def _file_name(name: str) -> str:
+    if not name or name[0] == "." or not name.isprintable() or {"/", "\\"} & set(name):
+        raise ValueError("must be a name without / or \\ that does not begin with a dot")
+    return name
+
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_=+,-][A-Za-z0-9._=+, -]*$")]
+FileName = Annotated[str, AfterValidator(_file_name)]
 WeightsName = Literal["auto", "raw", "ema"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 CompileMode = Literal["auto", "true", "false"]
@@ -122,6 +140,22 @@ def _refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:
             _refuse_huge_numbers(value, source, key)
 
 
+def with_home(schema: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Values that a user typed, with `~` at the start of a path as a shell would read it."""
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(expanded, value))
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
+    paths = {name for name, f in schema.model_fields.items() if _takes_paths(f.annotation)}
+    return {key: expanded(value) if key in paths else value for key, value in values.items()}
+
+
+def _takes_paths(annotation: Any) -> bool:
+    return annotation is Path or any(map(_takes_paths, get_args(annotation)))
+
+
 def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -149,13 +183,20 @@ def compose(
             defaults takes them, such as `schema` or, in a group, `arch/hrm_act_v1_schema`.
 
     Raises:
-        UserError: an unknown key, a wrong value, or a file that is not there; one line.
+        UserError: an unknown key, a key of Hydra itself, a wrong value, or a file that is not
+            there; one line.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    for override in overrides:
+        if HYDRA_KEY.match(override):
+            raise UserError(
+                f"{_shorten(override)}: keys of Hydra itself are not used here; "
+                "docs/configuration.md lists all keys"
+            )
     for path, known in defaults.items():
         group, _, own_name = path.rpartition("/")
         ConfigStore.instance().store(name=own_name, node=dict(known), group=group or None)
@@ -163,9 +204,11 @@ def compose(
         with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
             composed = hydra_compose(name, overrides=list(overrides))
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        assert isinstance(values, dict)
     except Exception as error:  # a damaged file raises almost anything in Hydra and OmegaConf
         raise UserError(f"configuration: {_explain(error, schema)}") from None
-    return validate(schema, values, "configuration")
+    plain = {str(key): value for key, value in values.items()}
+    return validate(schema, with_home(schema, plain), "configuration")
 
 
 def defaults_of(schema: type[BaseModel]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".zst"}
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -38,3 +40,18 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def looked_in(path: Path) -> str:
+    """Where a path that is not there was looked for, to be said after it."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file must be unpacked first, by its name."""
+    return path.suffix.lower() in ARCHIVES and path.is_file()
+
+
+def not_a_folder(path: Path, wanted: str) -> str:
+    """What to do where a file was named instead of `wanted`, to be said after its name."""
+    return f"is {'an archive; unpack it and' if is_archive(path) else 'a file;'} name {wanted}"

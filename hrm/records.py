@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrm.errors import UserError
+from hrm.files import looked_in, not_a_folder
 
 METRICS_FILE = "metrics.jsonl"
 BEYOND_ANY_METRIC = 1e100  # a finite number as large as this is damage, and cannot be drawn
@@ -23,7 +24,12 @@ def read_records(path: Path) -> list[Record]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: not found; name the folder of a run") from None
+        folder = path.parent
+        inside = folder.parent if (folder.parent / path.name).is_file() else None
+        named = "the folder of a run" + (f", here {inside}" if inside else "")
+        if folder.is_file():
+            raise UserError(f"{folder}: {not_a_folder(folder, named)}") from None
+        raise UserError(f"{path}: not found{looked_in(path)}; name {named}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     records = []

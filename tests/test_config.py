@@ -20,7 +20,7 @@ ARCH_KEYS = """hidden_size num_heads H_layers L_layers expansion H_cycles L_cycl
 halt_exploration_prob pos_encodings puzzle_emb_ndim forward_dtype backprop q_continue qk_norm
 attention_bias puzzle_emb_mode name loss"""
 EVALUATE_KEYS = """checkpoint data_path split halting halt_probability global_batch_size weights
-eval_save_outputs device compile"""
+allow_leakage eval_save_outputs device compile"""
 
 
 def test_keys_are_frozen():

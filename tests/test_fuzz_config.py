@@ -260,8 +260,8 @@ def test_numbers_are_read_as_omegaconf_wrote_and_read_them(saved, tmp_path):
 
 def load_train_words(words: list[str]) -> PretrainConfig:
     """As `hrm train` reads them."""
-    keys = list(PretrainConfig.model_fields)
-    return load_pretrain_config(train.overrides_of(words, keys, "hrm train"))
+    fields = PretrainConfig.model_fields
+    return load_pretrain_config(train.overrides_of(words, fields, "hrm train"))
 
 
 READERS = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ from hrm.checkpoint.weights import (
 )
 from hrm.config import WeightsName
 from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
+from hrm.data.missing import missing_split
+from hrm.data.origin import Origin
 from hrm.errors import UserError
 from hrm.files import sync
 from hrm.models.hrm import ForwardDtype
@@ -122,6 +125,7 @@ class Checkpoint:
     model: ACTLossHead
     config: RunConfig
     metadata: DatasetMetadata
+    origin: Origin = Origin()  # of the training data
 
     def in_dtype(self, forward_dtype: ForwardDtype) -> "Checkpoint":
         """The same weights in a model that computes in another dtype."""
@@ -145,7 +149,7 @@ def load_checkpoint(
     Raises:
         UserError: the checkpoint is missing, damaged, or does not fit its configuration.
     """
-    path = find_checkpoint(path)
+    path, origin = find_checkpoint(path), Origin()
     if path.is_dir():
         listed = listed_files(path)
         has_ema = EMA_FILE in listed
@@ -157,7 +161,7 @@ def load_checkpoint(
         except Damaged as error:
             raise Damaged(f"{error}; name another checkpoint") from None
         if RECORD_FILE in listed:
-            read_values(path)
+            origin = _origin(read_values(path))
         config = load_config(path / CONFIG_FILE, RunConfig)
         metadata = read_metadata(path)
         state = read_weights(file)
@@ -174,7 +178,14 @@ def load_checkpoint(
     model = build_for(config, metadata)
     load_weights(model, state, source=str(file))
     step = STEP_NAME.fullmatch(path.name)
-    return Checkpoint(path, int(step[1]) if step else None, model, config, metadata)
+    return Checkpoint(path, int(step[1]) if step else None, model, config, metadata, origin)
+
+
+def _origin(record: Mapping[str, Any]) -> Origin:
+    """Of the training data, so far as a record says it; earlier ones know no identifiers."""
+    data, identifiers = (record.get(key) for key in ("data", "identifiers"))
+    known = (value if isinstance(value, str) else None for value in (data, identifiers))
+    return Origin(*known)
 
 
 def _check_sizes(
@@ -203,7 +214,7 @@ def _foreign_metadata(data_path: Path) -> DatasetMetadata:
         with suppress(UserError):
             if (data_path / split / METADATA_FILE).is_file():
                 return read_metadata(data_path / split)
-    raise UserError(f"data_path={data_path}: no data set; name one that fits the checkpoint")
+    raise UserError(f"data_path={data_path}: {missing_split(data_path, 'test')}")
 
 
 def build_for(config: RunConfig, metadata: DatasetMetadata) -> ACTLossHead:

@@ -17,7 +17,9 @@ import re
 import shutil
 from pathlib import Path
 
+from hrm.data.format import METADATA_FILE
 from hrm.errors import UserError
+from hrm.files import is_archive, looked_in, not_a_folder
 
 CONFIG_FILE = "all_config.yaml"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,6 +28,7 @@ PREDICTIONS_FILE = "predictions.safetensors"
 SOURCE_DIR = "source"
 TRAINING_FILE = "training.safetensors"
 RECORD_FILE = "training.json"
+MANIFEST_FILE = "manifest.json"
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
 
 
@@ -65,10 +68,28 @@ def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
     Raises:
         UserError: there is none.
     """
+    wanted = "expected a step_<n> folder or file, or a run"
     if not path.exists():
-        raise UserError(f"{key}={path}: not found; expected a step_<n> folder or file, or a run")
+        raise UserError(f"{key}={path}: not found{looked_in(path)}; {wanted}")
+    if is_archive(path):
+        raise UserError(f"{key}={path}: {not_a_folder(path, 'the folder of a run')}")
+    if path.is_file() and (path.parent / MANIFEST_FILE).is_file():
+        raise UserError(f"{key}={path}: {not_a_folder(path, f'its folder, {path.parent}')}")
     if path.is_file() or (path / WEIGHTS_FILE).is_file():
         return path
     if not (numbered := _numbered(path)):
-        raise UserError(f"{key}={path}: holds neither {WEIGHTS_FILE} nor step_<n>")
+        way_out = _instead_of_checkpoint(path)
+        raise UserError(f"{key}={path}: holds neither {WEIGHTS_FILE} nor step_<n>; {way_out}")
     return numbered[-1][1]
+
+
+def _instead_of_checkpoint(folder: Path) -> str:
+    """What a folder without checkpoints is, and what to name instead."""
+    if (folder / CONFIG_FILE).is_file():
+        return "this run has no checkpoint yet; wait for its first, or go on with resume=auto"
+    inner = [path for path in sorted(folder.iterdir()) if _numbered(path)]
+    if inner:
+        return f"it holds runs; name one of them, such as {inner[0]}"
+    if any(folder.glob(f"*/{METADATA_FILE}")):
+        return "this is a data set; name the folder of a run"
+    return "name the folder of a run, such as checkpoints/<project>/<run>"

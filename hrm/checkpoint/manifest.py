@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hrm.checkpoint.layout import MANIFEST_FILE
 from hrm.errors import UserError
 from hrm.files import file_digest
 
-MANIFEST_FILE = "manifest.json"
 FORMAT = 1
 
 

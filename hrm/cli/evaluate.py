@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from hrm.cli.options import SchemaCommand
+from hrm.cli.options import SchemaCommand, flag
 from hrm.config import (
     Compile,
     CompileMode,
@@ -26,9 +26,8 @@ from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once
 
 if TYPE_CHECKING:
-    from hrm.checkpoint import Checkpoint, RunConfig
+    from hrm.checkpoint import Checkpoint
     from hrm.data import PuzzleDataset
-    from hrm.data.format import DatasetMetadata
     from hrm.ranks import Ranks
 
 WORTH_COMPILING = 50_000  # ACT steps of single puzzles
@@ -57,6 +56,9 @@ class EvaluateConfig(Config):
         None, description="puzzles side by side, over all ranks"
     )
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    allow_leakage: bool = Field(
+        False, description="go on where the model may have been trained on the puzzles"
+    )
     eval_save_outputs: tuple[OutputKey, ...] = Field(
         (), description="save e.g. predictions,labels,steps"
     )
@@ -72,7 +74,7 @@ class EvaluateConfig(Config):
 
 def run(read: Callable[[], EvaluateConfig]) -> None:
     """Evaluate on every rank of the job; the first prints."""
-    from hrm.checkpoint import save_predictions
+    from hrm.checkpoint import load_checkpoint, save_predictions
     from hrm.device import compile_model, keep_memory, pick_device
     from hrm.evaluation import evaluate
     from hrm.ranks import Ranks
@@ -83,7 +85,13 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
     with ending_at_once() if ranks.size > 1 else nullcontext(), ranks.connected():
         config = ranks.agree(read)
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
-        checkpoint, dataset = ranks.together(lambda: load(config, ranks))
+        checkpoint = ranks.together(
+            lambda: load_checkpoint(config.checkpoint, config.weights, config.data_path)
+        )
+        data_path, is_known = ranks.agree(lambda: meet_data(config, checkpoint))
+        dataset = ranks.together(
+            lambda: open_dataset(config, checkpoint, data_path, is_known, ranks)
+        )
         model = checkpoint.model.to(device).eval()
         compile_model(model, compile_mode(config, checkpoint, dataset), device)
         probability = config.halt_probability
@@ -112,33 +120,60 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
 command = SchemaCommand("evaluate", EvaluateConfig, run, HELP, first="checkpoint")
 
 
-def load(config: EvaluateConfig, ranks: "Ranks") -> "tuple[Checkpoint, PuzzleDataset]":
-    """The model, and the split to run it on.
+def meet_data(config: EvaluateConfig, checkpoint: "Checkpoint") -> tuple[Path, bool]:
+    """The data set to evaluate on, and whether its identifiers are rows of the model's table.
+
+    Says on stderr what is not known of them.
 
     Raises:
-        UserError: one of them is missing or damaged, or they do not fit each other.
+        UserError: it is missing, does not fit the model, or may have been trained on.
     """
-    from hrm.checkpoint import load_checkpoint
+    from hrm.data.fit import check_fits
+    from hrm.data.format import read_metadata
+    from hrm.data.missing import training_data
+    from hrm.data.origin import meet, unknown_identifiers
 
-    checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
-    dataset = open_dataset(config, checkpoint.config, ranks)
-    check_fit(checkpoint.metadata, dataset)
-    return checkpoint, dataset
+    trained = checkpoint.config.data_path
+    data_path = config.data_path or training_data(trained, flag("data_path"))
+    given, ours = read_metadata(data_path / config.split), checkpoint.metadata
+    check_fits(ours, given, f"data_path={data_path}")
+    meeting = meet(checkpoint.origin, trained, data_path, config.split)
+    if meeting.seen and not config.allow_leakage:
+        raise UserError(f"{meeting.seen}; name the right data by data_path, or --allow-leakage")
+    is_known = meeting.knows_identifiers
+    is_known &= given.num_puzzle_identifiers <= ours.num_puzzle_identifiers
+    notes = [meeting.seen, meeting.note]
+    notes += [] if is_known else [unknown_identifiers(data_path, ours)]
+    for note in filter(None, notes):
+        print(f"note: {note}", file=sys.stderr)
+    return data_path, is_known
 
 
-def open_dataset(config: EvaluateConfig, trained: "RunConfig", ranks: "Ranks") -> "PuzzleDataset":
-    """The split to evaluate; the training run's data and batch size unless given."""
+def open_dataset(
+    config: EvaluateConfig,
+    checkpoint: "Checkpoint",
+    data_path: Path,
+    knows_identifiers: bool,
+    ranks: "Ranks",
+) -> "PuzzleDataset":
+    """The split to evaluate, in batches as in training unless their size is given.
+
+    Raises:
+        UserError: it is damaged.
+    """
     from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 
+    trained, unseen = checkpoint.config, checkpoint.metadata.unseen_identifier
     return PuzzleDataset(
         PuzzleDatasetConfig(
             seed=trained.seed,
-            dataset_path=config.data_path or trained.data_path,
+            dataset_path=data_path,
             global_batch_size=config.global_batch_size or trained.global_batch_size,
             test_set_mode=True,
             epochs_per_iter=1,
             rank=ranks.rank,
             num_replicas=ranks.size,
+            unseen_identifier=None if knows_identifiers else unseen,
         ),
         split=config.split,
     )
@@ -152,15 +187,3 @@ def compile_mode(
         return config.compile
     steps = dataset.examples * checkpoint.model.model.config.halt_max_steps
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"
-
-
-def check_fit(trained: "DatasetMetadata", dataset: "PuzzleDataset") -> None:
-    """Raise `UserError` where the data set does not fit the checkpoint's model."""
-    for key in ("vocab_size", "seq_len", "num_puzzle_identifiers"):
-        theirs, ours = getattr(dataset.metadata, key), getattr(trained, key)
-        fits = theirs <= ours if key == "num_puzzle_identifiers" else theirs == ours
-        if not fits:
-            raise UserError(
-                f"data_path={dataset.config.dataset_path}: {key} is {theirs}, but the checkpoint "
-                f"was trained with {ours}; name a data set of the same kind"
-            )

@@ -27,7 +27,8 @@ How a value travels from the command line to where it acts:
    keys.
 2. **Hydra overrides** of the command line change it: `lr=1e-4`, `arch.L_cycles=8`, or
    `arch=hrm_walkthrough` for another architecture. Other commands have no recipe;
-   `--halting learned` and `halting=learned` are the same there.
+   `--halting learned` and `halting=learned` are the same there. Paths and names are taken as they
+   are typed (`run_name=1e-4` is a name, not a number), but for `~`, the home folder, and `null`.
 3. A **schema** checks names, types and ranges once. Each package owns the schema of what it reads.
    A mistake is one line and exit code 2, before any work.
 4. The result is a **frozen object**, handed to the code that reads it; nothing changes it later.

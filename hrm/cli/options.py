@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic.fields import FieldInfo
 
-from hrm.config import Schema, validate
+from hrm.config import Schema, validate, with_home
 from hrm.errors import UserError
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?==)")
@@ -122,7 +122,8 @@ class SchemaCommand(Described, Generic[Schema]):
             values[self.rest] = tuple(inputs)
         elif inputs:
             raise UserError(f"{ctx.command_path}: {inputs[0]!r} {self.surplus}")
-        return validate(self.schema, values, ctx.command_path, written)
+        typed = with_home(self.schema, values)
+        return validate(self.schema, typed, ctx.command_path, written)
 
     def _key_of(self, word: str) -> str | None:
         """The key that a word gives a value to, None where it is an input.
@@ -207,6 +208,12 @@ def choices(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return list(map(str, get_args(annotation)))
     return [word for part in get_args(annotation) for word in choices(part)]
+
+
+def is_literal(field: FieldInfo) -> bool:
+    """Whether a field is a path or a name, whose value is the very text that was typed."""
+    found = kinds(field.annotation)
+    return Path in found or found <= {str, NoneType}
 
 
 def is_list(field: FieldInfo) -> bool:

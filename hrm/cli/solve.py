@@ -143,12 +143,30 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
         return sources.from_arguments(config.puzzles, task)
     if config.file is not None:
         return sources.read_lines(config.file, task)
-    data = config.data or solver.data_path
-    if data is not None and (config.data is not None or config.index is not None):
-        return sources.from_split(data, config.split, solver.metadata, config.index)
+    if config.data is not None or (config.index is not None and solver.data_path is not None):
+        return from_data(config, solver)
     if sys.stdin.isatty():
         raise UserError("no puzzle; give some as arguments, or use --file or --index")
     return sources.read_stream(sys.stdin.buffer, "stdin", task)
+
+
+def from_data(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
+    """Puzzles of a data set, with a note where the model may know them, or does not by name.
+
+    Raises:
+        UserError: there is none, or they do not fit the model.
+    """
+    from hrm.data.missing import training_data
+    from hrm.inference.sources import from_split
+
+    data = config.data
+    if data is None:
+        assert solver.data_path is not None
+        data = training_data(solver.data_path, "--data")
+    found = from_split(data, config.split, solver.metadata, config.index, origin=solver.origin)
+    for note in solver.notes_on(data, config.split):
+        print(f"note: {note}", file=sys.stderr)
+    return found
 
 
 def draw(config: SolveConfig, solver: "Solver", puzzle: "Puzzle", solution: "Solution") -> None:

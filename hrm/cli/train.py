@@ -3,11 +3,13 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
+from pydantic.fields import FieldInfo
 
-from hrm.cli.options import SETTINGS, Described, Text
+from hrm.cli.launch import next_command
+from hrm.cli.options import SETTINGS, Described, Text, is_literal
 from hrm.config import RECIPE, RECIPES
 from hrm.errors import UserError
 from hrm.signals import ending_at_once
@@ -56,11 +58,14 @@ command = TrainCommand(
 )
 
 
-def overrides_of(words: Sequence[str], keys: Sequence[str], typed: str) -> list[str]:
-    """Hydra's overrides: words of `key=value` as they are, a word that is none as `data_path`.
+def overrides_of(words: Sequence[str], fields: Mapping[str, FieldInfo], typed: str) -> list[str]:
+    """Hydra's overrides, of words `key=value` and a word that is none as `data_path`.
+
+    Values of paths and names are quoted, so that Hydra reads them as they were typed: `1e-4` is
+    no number there, and `a,b` no list.
 
     Args:
-        keys: known keys. A path may contain `=`, too.
+        fields: of the known keys. A path may contain `=`, too.
         typed: the command, for messages.
 
     Raises:
@@ -70,15 +75,27 @@ def overrides_of(words: Sequence[str], keys: Sequence[str], typed: str) -> list[
     data: list[str] = []
     for word in words:
         found = KEY.match(word)
-        is_key = found is not None and (found[1] in keys or not os.path.exists(word))
+        is_key = found is not None and (found[1] in fields or not os.path.exists(word))
         is_override = is_key and ("=" in word or word.startswith("~"))
-        (overrides if is_override else data).append(word)
+        if is_override:
+            overrides.append(_literal(word, fields))
+        else:
+            data.append(word)
     given = [word for word in overrides if word.startswith("data_path=")]
     if len(data) + len(given) > 1 and data:
         raise UserError(
             f"{typed}: {data[-1]!r} is neither key=value nor the only data set; give one"
         )
     return [*(f"data_path={_quoted(path)}" for path in data), *overrides]
+
+
+def _literal(word: str, fields: Mapping[str, FieldInfo]) -> str:
+    """A word `key=value` with the value quoted where the key is a path or a name."""
+    key, _, value = word.partition("=")
+    field = fields.get(key.lstrip("+"))
+    if field is None or value == "null" or not is_literal(field):
+        return word
+    return f"{key}={_quoted(value)}"
 
 
 def _quoted(text: str) -> str:
@@ -102,10 +119,10 @@ def _run(words: Sequence[str], recipe: str, typed: str) -> None:
     keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
-        keys = list(PretrainConfig.model_fields)
+        keys = PretrainConfig.model_fields
         config = ranks.agree(lambda: load_pretrain_config(overrides_of(words, keys, typed), recipe))
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         with ranks.answering_within(config.rank_timeout) as group:
             run_dir = train(config, group, device)
     if ranks.is_first:
-        print(f"saved in {run_dir}; next: hrm evaluate {run_dir}", file=sys.stderr)
+        print(f"saved in {run_dir}; next: {next_command('evaluate', run_dir)}", file=sys.stderr)

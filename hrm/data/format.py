@@ -27,11 +27,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
+from hrm.data.missing import METADATA_FILE, missing_split
 from hrm.errors import UserError, first_mistake
 from hrm.files import file_digest
 
 IGNORE_LABEL_ID = -100
-METADATA_FILE = "dataset.json"
 IDENTIFIERS_FILE = "identifiers.json"
 DIGESTS_KEY = "sha256"
 METADATA_DIGEST_KEY = "metadata_sha256"
@@ -107,6 +107,11 @@ class DatasetMetadata(BaseModel):
     def inferred_box_shape(self) -> Shape | None:
         """The box as stated, else as `infer_box_shape` finds it."""
         return self.box_shape or infer_box_shape(self.inferred_grid_shape())
+
+    @property
+    def unseen_identifier(self) -> int:
+        """Identifier of a puzzle that training did not know: the shared one, else the blank."""
+        return 0 if self.num_puzzle_identifiers == 1 else self.blank_identifier_id
 
 
 @dataclass(frozen=True)
@@ -231,8 +236,8 @@ def _read_values(split_dir: Path) -> tuple[Any, dict[str, str] | None]:
         sealed = isinstance(values, dict) and {DIGESTS_KEY, METADATA_DIGEST_KEY} & values.keys()
         stated = values.pop(METADATA_DIGEST_KEY, None) if sealed else None
         intact = not sealed or stated == _digest_of(values)
-    except FileNotFoundError:
-        raise UserError(_missing_split(split_dir)) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(missing_split(split_dir.parent, split_dir.name)) from None
     except (ValueError, RecursionError, OSError) as error:
         raise UserError(
             f"{path}: cannot be read as JSON ({_one_line(error)}); build it again"
@@ -307,19 +312,6 @@ def _damaged(path: Path) -> str:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _missing_split(split_dir: Path) -> str:
-    splits = sorted(path.parent.name for path in split_dir.parent.glob(f"*/{METADATA_FILE}"))
-    if splits:
-        return (
-            f"{split_dir / METADATA_FILE}: not found; this data set has no split "
-            f"{split_dir.name!r}, only {', '.join(splits)}"
-        )
-    return (
-        f"{split_dir / METADATA_FILE}: not found; build a data set first, e.g. "
-        "hrm build sudoku --generate 2x2 --output-dir <folder>"
-    )
 
 
 def open_array(path: Path) -> np.ndarray:

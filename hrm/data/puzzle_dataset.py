@@ -40,6 +40,7 @@ class PuzzleDatasetConfig(BaseModel):
 
     `puzzle_emb_dropout` counts only in training, and only where the data set's blank identifier is
     negative ("no identity"): each row's identifier becomes the blank with this probability.
+    `unseen_identifier` counts only in testing: all puzzles have it instead of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class PuzzleDatasetConfig(BaseModel):
     rank: Annotated[int, Field(ge=0)]
     num_replicas: Annotated[int, Field(gt=0)]
     puzzle_emb_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    unseen_identifier: int | None = None
 
 
 class _Plan(Protocol):
@@ -67,9 +69,10 @@ class _Plan(Protocol):
 class _TestPlan:
     """All examples once, in order."""
 
-    def __init__(self, arrays: PuzzleArrays, global_batch_size: int):
+    def __init__(self, arrays: PuzzleArrays, config: PuzzleDatasetConfig):
         self._arrays = arrays
-        self._batch_size = global_batch_size
+        self._batch_size = config.global_batch_size
+        self._unseen_identifier = config.unseen_identifier
 
     def batches(self, iteration: int) -> int:
         return -(-len(self._arrays.inputs) // self._batch_size)
@@ -79,6 +82,8 @@ class _TestPlan:
         start = index * self._batch_size
         stop = min(start + self._batch_size, len(self._arrays.inputs))
         examples = np.arange(start, stop, dtype=starts.dtype)
+        if self._unseen_identifier is not None:
+            return examples, np.full(len(examples), self._unseen_identifier, np.int32)
         puzzles = np.searchsorted(starts, examples, side="right") - 1
         return examples, self._arrays.puzzle_identifiers[puzzles].astype(np.int32)
 
@@ -220,7 +225,7 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
         self.metadata, self._sets = read_split(config.dataset_path / split)
         self._local_batch_size = config.global_batch_size // config.num_replicas
         self._plans: dict[str, _Plan] = {
-            name: _TestPlan(arrays, config.global_batch_size)
+            name: _TestPlan(arrays, config)
             if config.test_set_mode
             else _TrainPlan(arrays, config, number, self.metadata.blank_identifier_id)
             for number, (name, arrays) in enumerate(self._sets.items())
@@ -298,10 +303,13 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
         labels = arrays.labels.take(examples, axis=0).astype(np.int32)
         if self.metadata.ignore_label_id is not None:
             labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
+        blank = self.metadata.blank_identifier_id
+        if self.config.unseen_identifier is not None:
+            blank = self.config.unseen_identifier
         batch = {
             "inputs": (inputs, self.metadata.pad_id),
             "labels": (labels, IGNORE_LABEL_ID),
-            "puzzle_identifiers": (identifiers, self.metadata.blank_identifier_id),
+            "puzzle_identifiers": (identifiers, blank),
         }
         return {
             name: torch.from_numpy(_pad(values, self._local_batch_size, padding))

@@ -14,6 +14,7 @@ from torch import Tensor
 from hrm.checkpoint import load_checkpoint
 from hrm.config import WeightsName
 from hrm.data.format import DatasetMetadata
+from hrm.data.origin import Origin, meet, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
 from hrm.inference.attempts import Attempt, best_of, plan_attempts
@@ -66,6 +67,7 @@ class Solver:
         device: torch.device,
         halt_probability: float = 0.0,
         data_path: Path | None = None,
+        origin: Origin | None = None,
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
@@ -74,6 +76,7 @@ class Solver:
         self.device = device
         self.halt_probability = halt_probability  # with learned halting; see `rollout`
         self.data_path = data_path  # of the data set that the model was trained on
+        self.origin = origin or Origin()  # what names it
 
     @classmethod
     def from_checkpoint(
@@ -98,19 +101,31 @@ class Solver:
             checkpoint = checkpoint.in_dtype("float32")
         config = checkpoint.config
         sure = config.eval_halt_probability
-        return cls(checkpoint.model, checkpoint.metadata, chosen, sure, config.data_path)
+        known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
+        return cls(checkpoint.model, *known)
 
     @property
     def unseen_identifier(self) -> int:
         """Identifier of a puzzle that training did not know: the shared one, else the blank."""
-        shared = self.metadata.num_puzzle_identifiers == 1
-        return 0 if shared else self.metadata.blank_identifier_id
+        return self.metadata.unseen_identifier
 
     def identifier_of(self, identifier: int | None) -> int:
         """A data set's identifier where the model has a row for it, else that of unseen ones."""
         if identifier is None or identifier >= self.metadata.num_puzzle_identifiers:
             return self.unseen_identifier
         return identifier
+
+    def notes_on(self, data_path: Path, split: str) -> list[str]:
+        """What is to be said of a data set that is not the one that the model was trained on.
+
+        Raises:
+            UserError: its files, or those of the training data, are damaged.
+        """
+        meeting = meet(self.origin, self.data_path or data_path, data_path, split)
+        notes = [meeting.seen, meeting.note]
+        if not meeting.knows_identifiers:
+            notes.append(unknown_identifiers(data_path, self.metadata))
+        return [note for note in notes if note]
 
     @property
     def max_steps(self) -> int:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm.data.format import METADATA_FILE, DatasetMetadata, has_split
+from hrm.data.fit import check_fits
+from hrm.data.format import DatasetMetadata, read_metadata
+from hrm.data.origin import Origin, knows_identifiers
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.tasks import PuzzleError, Task
@@ -161,6 +163,7 @@ def from_split(
     metadata: DatasetMetadata,
     index: int | None = None,
     limit: int | None = None,
+    origin: Origin | None = None,
 ) -> list[Puzzle]:
     """Puzzles of a data set, counted over its sets in the metadata's order.
 
@@ -168,21 +171,15 @@ def from_split(
         metadata: the model's.
         index: which one; None: all.
         limit: at most so many of all, evenly spaced.
+        origin: of the model's data; without their identifiers all puzzles are unseen ones.
 
     Raises:
         UserError: there is no such puzzle, or it does not fit the model.
     """
     folder = data_path / split
-    if not has_split(data_path, split):
-        raise UserError(f"{data_path}: no {split}/{METADATA_FILE}; name a data set with --data")
+    check_fits(metadata, read_metadata(folder), str(data_path))
     opened = Split.open(folder)
-    theirs, total = opened.metadata, len(opened)
-    for key in ("vocab_size", "seq_len"):
-        if getattr(theirs, key) != getattr(metadata, key):
-            raise UserError(
-                f"{data_path}: {key} is {getattr(theirs, key)}, "
-                f"the checkpoint's {getattr(metadata, key)}"
-            )
+    total = len(opened)
     if index is not None and index >= total:
         raise UserError(f"--index {index}: {folder} has {total} puzzles, the first is 0")
     if total == 0:
@@ -190,9 +187,11 @@ def from_split(
     wanted = range(total) if index is None else [index]
     if limit is not None and limit < len(wanted):
         wanted = [n * len(wanted) // limit for n in range(limit)]
+    is_known = knows_identifiers(origin or Origin(), data_path)
     puzzles = []
     for number in wanted:
         example = opened.example(number)
         place = f"{folder}[{number}]"
-        puzzles.append(Puzzle(place, example.inputs, example.labels, example.identifier))
+        identifier = example.identifier if is_known else None
+        puzzles.append(Puzzle(place, example.inputs, example.labels, identifier))
     return puzzles

@@ -13,6 +13,7 @@ import numpy as np
 from hrm.checkpoint import find_checkpoint
 from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
 from hrm.data.grid import Grid
+from hrm.data.missing import training_data
 from hrm.errors import UserError
 from hrm.inference.solver import Solver
 from hrm.inference.sources import Puzzle, from_split
@@ -116,7 +117,10 @@ def _read_run(path: Path, name: str, records: Sequence[Record], config: ReportCo
         best_metric = solver.task.best_metric
         data = config.data or solver.data_path
         if not config.curves_only and data is not None:
-            found = from_split(data, config.split, solver.metadata, limit=config.limit)
+            data = config.data or training_data(data, "--data")
+            limit, origin = config.limit, solver.origin
+            found = from_split(data, config.split, solver.metadata, limit=limit, origin=origin)
+            notes += (f"{note}." for note in solver.notes_on(data, config.split))
             solved = solve(solver, found)
     except UserError as error:
         notes.append(f"What needs its model or its puzzles is left out: {error}.")

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from hrm.checkpoint import build_for, save_predictions
-from hrm.checkpoint.layout import SOURCE_DIR, step_dir
-from hrm.checkpoint.manifest import MANIFEST_FILE
+from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR, step_dir
 from hrm.checkpoint.training import load_snapshot
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.fit import check_fits
 from hrm.data.format import fingerprint, has_split
+from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
@@ -149,9 +150,11 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
 def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
     """This rank's share of the training split, and of the test split where there is one."""
     config.local_micro_batch_size(ranks.size)
-    train_set = open_split(config, ranks, "train")
-    has_test = has_split(config.data_path, "test")
-    return train_set, open_split(config, ranks, "test") if has_test else None
+    train_set, test_set = open_split(config, ranks, "train"), None
+    if has_split(config.data_path, "test"):
+        test_set = open_split(config, ranks, "test")
+        check_fits(train_set.metadata, test_set.metadata, f"{config.data_path}/test")
+    return train_set, test_set
 
 
 def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
@@ -217,6 +220,7 @@ def open_job(
     record: dict[str, Any] = {"data": data_digest, "wandb_run_id": wandb_run_id}
     if ranks.is_first:
         record["code"] = code_version()
+        record["identifiers"] = identifiers_digest(config.data_path)
         metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
         timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
         loggers.append(metrics)

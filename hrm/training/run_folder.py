@@ -26,6 +26,9 @@ from hrm.checkpoint.layout import (
 )
 from hrm.checkpoint.manifest import Damaged
 from hrm.checkpoint.training import check_values, check_whole, newest_whole, read_values
+from hrm.data.fit import check_fits
+from hrm.data.format import read_metadata
+from hrm.data.origin import SHOWN_DIGITS, TRAINING_SPLIT
 from hrm.errors import UserError
 from hrm.files import sync
 from hrm.records import METRICS_FILE
@@ -310,8 +313,11 @@ def _check_same_run(
                 "own value, or begin another run"
             )
     if values["data"] != data_digest:
+        place, split_dir = f"data_path={config.data_path}", config.data_path / TRAINING_SPLIT
+        check_fits(read_metadata(checkpoint), read_metadata(split_dir), place)
+        prints = f"{data_digest[:SHOWN_DIGITS]}, not {values['data'][:SHOWN_DIGITS]}"
         raise UserError(
-            f"data_path={config.data_path}: not the data that {checkpoint} was trained on; name "
+            f"{place}: not the data that {checkpoint} was trained on (fingerprint {prints}); name "
             "them, or begin another run"
         )
     for key in PretrainConfig.model_fields.keys() - FREE - set(FIXED):

@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -188,7 +187,7 @@ def _is_kept(checkpoint: Path) -> bool:
 def code_version() -> dict[str, str | None]:
     """Versions of this package, its commit where it is a checkout of its own, torch and Python."""
     return {
-        "hrm": version("hrm"),
+        "hrm": hrm.__version__,
         "commit": commit_of(Path(hrm.__file__).parent),
         "torch": torch.__version__,
         "python": platform.python_version(),

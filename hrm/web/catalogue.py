@@ -167,6 +167,10 @@ class Catalogue:
             return None
         return name if name in self.datasets() else None
 
+    def folder_of(self, dataset: str) -> Path:
+        """Raises `Refused` where there is no such data set."""
+        return next(iter(_found("data set", dataset, self.datasets()).values())).parent
+
     def split(self, dataset: str, split: str) -> Split:
         """Open a split; damaged ones and unknown ids are refused.
 

@@ -10,6 +10,8 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from hrm.data.fit import check_fits
+from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
 from hrm.inference.attempts import Attempt, best_of, plan_attempts
@@ -74,15 +76,24 @@ class Thinking:
         """Which of some examples are answered wrongly."""
         opened = await asyncio.to_thread(self._catalogue.split, asked.data, asked.split)
         facts = await self._facts_of(asked)
-        theirs, ours = opened.metadata, facts.metadata
-        if (theirs.seq_len, theirs.vocab_size) != (ours.seq_len, ours.vocab_size):
-            raise Refused(422, "this checkpoint was trained on puzzles of another kind")
+        try:
+            check_fits(facts.metadata, opened.metadata, asked.data)
+        except UserError as error:
+            raise Refused(422, str(error)) from None
         indices = range(asked.start, min(asked.start + asked.count, len(opened)))
         examples = [opened.example(index) for index in indices]
         batcher, steps = await self._model_for(asked, facts)
-        identifier_of = batcher.solver.identifier_of
+        solver, data_path = batcher.solver, self._catalogue.folder_of(asked.data)
+        try:
+            is_known = knows_identifiers(solver.origin, data_path)
+        except UserError:
+            raise Refused(
+                422, f"data set {asked.data!r} cannot be read; it may be damaged"
+            ) from None
+        names = [solver.identifier_of(e.identifier if is_known else None) for e in examples]
         questions = [
-            Question(e.inputs, identifier_of(e.identifier), steps, asked.halting) for e in examples
+            Question(e.inputs, name, steps, asked.halting)
+            for e, name in zip(examples, names, strict=True)
         ]
         ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
         wrong = [

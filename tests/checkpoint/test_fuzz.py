@@ -17,7 +17,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from hrm.checkpoint import load_checkpoint, saved_steps, step_dir
-from hrm.checkpoint.manifest import MANIFEST_FILE, Damaged, verify, write_manifest
+from hrm.checkpoint.layout import MANIFEST_FILE
+from hrm.checkpoint.manifest import Damaged, verify, write_manifest
 from hrm.checkpoint.training import newest_whole
 from hrm.errors import UserError
 from hrm.ranks import Ranks

@@ -1,8 +1,10 @@
 """`hrm` as a whole: one grammar, short helps, one-line mistakes, and scripts that do the same."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from hrm.cli import evaluate, report, serve, solve, train
 from hrm.cli.build import BUILDERS
 from hrm.cli.build import find as find_builder
+from hrm.cli.launch import next_command
 from hrm.cli.main import COMMANDS, SHELLS
 from hrm.cli.options import SchemaCommand
 from hrm.data.format import read_split
@@ -25,7 +28,7 @@ HELPS = [
 ]
 SCHEMA_COMMANDS = [evaluate.command, solve.command, serve.command, report.command]
 MOST_LINES = 40
-KEYS = list(PretrainConfig.model_fields)
+FIELDS = PretrainConfig.model_fields
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ def test_examples_in_the_helps_are_understood():
         if line.startswith("hrm train "):
             name, *given = line.partition("  #")[0].split()[1:]
             ctx = train.command.make_context(name, given)
-            overrides = train.overrides_of(ctx.params["words"], KEYS, name)
+            overrides = train.overrides_of(ctx.params["words"], FIELDS, name)
             load_pretrain_config(overrides, ctx.params["config_name"])
 
 
@@ -132,20 +135,72 @@ def test_a_path_may_contain_an_equals_sign(tmp_path, monkeypatch):
     assert str(evaluate.command.read(["lr=1"]).checkpoint) == "lr=1"
     assert [str(p) for p in report.command.read(["lr=1", "x/y=2"]).runs] == ["lr=1", "x/y=2"]
     (tmp_path / "data=x").mkdir()
-    assert train.overrides_of(["data=x", "lr=1"], KEYS, "") == ["data_path='data=x'", "lr=1"]
+    assert train.overrides_of(["data=x", "lr=1"], FIELDS, "") == ["data_path='data=x'", "lr=1"]
 
 
 @pytest.mark.parametrize("path", ["plain", "with space", "it's", "a\\", "a\\'b", "${x}", "[a,b]"])
 def test_a_data_set_is_taken_literally(path):
-    overrides = train.overrides_of([path, "lr=1e-4"], KEYS, "hrm train")
-    config = load_pretrain_config(overrides)
-    assert (str(config.data_path), config.lr) == (path, 1e-4)
+    for word in (path, f"data_path={path}", f"++data_path={path}"):
+        overrides = train.overrides_of([word, "lr=1e-4"], FIELDS, "hrm train")
+        config = load_pretrain_config(overrides)
+        assert (str(config.data_path), config.lr) == (path, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "name", ["2026_11_25", "1e-4", "1.50", "0x10", "true", "lr=0.1", "a,b", "[x]", "it's", "é (1)"]
+)
+def test_names_are_taken_literally(name):
+    words = ["data_path=d", f"run_name={name}", f"project_name={name}", f"resume={name}"]
+    config = load_pretrain_config(train.overrides_of(words, FIELDS, ""))
+    assert (config.run_name, config.project_name, str(config.resume)) == (name, name, name)
+    assert config.run_dir.parts == ("checkpoints", name, name)
+    nothing = train.overrides_of(["data_path=d", "run_name=null"], FIELDS, "")
+    assert load_pretrain_config(nothing).run_name is None
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a\nb"])
+def test_a_name_that_is_no_folders_is_refused(name):
+    with pytest.raises(UserError, match="run_name: must be a name without /"):
+        load_pretrain_config(train.overrides_of(["d", f"run_name={name}"], FIELDS, ""))
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    words = ["data_path=~/d", "checkpoint_path=~/r", "resume=~/r/step_1", "run_name=~x"]
+    config = load_pretrain_config(train.overrides_of(words, FIELDS, ""))
+    paths = (config.data_path, config.checkpoint_path, config.resume)
+    assert list(map(str, paths)) == ["/home/ann/d", "/home/ann/r", "/home/ann/r/step_1"]
+    assert config.run_name == "~x"
+    read = evaluate.command.read(["checkpoint=~/r", "--data-path", "~/d"])
+    assert (str(read.checkpoint), str(read.data_path)) == ("/home/ann/r", "/home/ann/d")
+    assert str(solve.command.read(["~/r", "file=~/p"]).file) == "/home/ann/p"
+    assert list(map(str, report.command.read(["~/a", "b~"]).runs)) == ["/home/ann/a", "b~"]
+    assert str(find_builder("sudoku").read(["output_dir=~/d"]).output_dir) == "/home/ann/d"
+
+
+def test_what_to_do_next_can_be_pasted(monkeypatch):
+    """It is run as the command before was."""
+    path = Path("checkpoints/my data/it's")
+    quoted = "'checkpoints/my data/it'\"'\"'s'"
+    python = shlex.quote(sys.orig_argv[0])
+    for program, expected in (
+        ("hrm", f"hrm evaluate {quoted}"),
+        ("bin/hrm", f"bin/hrm evaluate {quoted}"),
+        (str(ROOT / "hrm/__main__.py"), f"{python} -m hrm evaluate {quoted}"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert next_command("evaluate", path) == expected
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "pretrain.py")])
+    words = [sys.orig_argv[0], str(ROOT / "evaluate.py"), f"checkpoint={path}"]
+    assert shlex.split(next_command("evaluate", path)) == words
+    monkeypatch.setattr(sys, "argv", ["hrm"])
+    assert next_command("evaluate", Path("device=x")) == "hrm evaluate checkpoint=device=x"
 
 
 def test_train_reads_all_kinds_of_overrides():
-    words = ["arch=quickstart", "arch.H_cycles=3", "+arch.qk_norm=false", "data_path=d", "~ema"]
-    assert train.overrides_of(words, KEYS, "") == words
-    assert load_pretrain_config(train.overrides_of(["d"], KEYS, "")) == load_pretrain_config(
+    words = ["arch=quickstart", "arch.H_cycles=3", "+arch.qk_norm=false", "lr=1", "~ema"]
+    assert train.overrides_of(words, FIELDS, "") == words
+    assert load_pretrain_config(train.overrides_of(["d"], FIELDS, "")) == load_pretrain_config(
         ["data_path=d"]
     )
 
@@ -182,6 +237,8 @@ def test_train_reads_all_kinds_of_overrides():
         ("train a --lr 1", ["--lr", "hrm train --help"]),
         ("train a lrr=1", ["lrr: unknown key; did you mean lr?"]),
         ("train a --config-name none", ["none"]),
+        ("train a hydra.run.dir=out", ["hydra.run.dir=out: keys of Hydra itself"]),
+        ("train a +hydra/launcher=x", ["+hydra/launcher=x: keys of Hydra itself"]),
         ("build sudoku 4x4", ["'4x4'"]),
         ("build sudoku --generate 2x2 --box 2x2", ["--box does not go with --generate"]),
         ("build sudoku givens=4", ["--givens needs --generate"]),
@@ -235,9 +292,29 @@ def test_scripts_and_hrm_give_the_same(call: Call, run_dir, run_script: Run, tmp
     one = run_script("pretrain.py", "data_path=a", *given, "checkpoint_path=one")
     two = hrm("train", "a", *given, "checkpoint_path=two")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
-    assert two.stderr.splitlines()[-1] == "saved in two; next: hrm evaluate two"
+    python = shlex.quote(sys.executable)
+    for done, name, following in (
+        (one, "one", f"{shlex.quote(str(ROOT / 'evaluate.py'))} checkpoint=one"),
+        (two, "two", "-m hrm evaluate two"),
+    ):
+        assert done.stderr.splitlines()[-1] == f"saved in {name}; next: {python} {following}"
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("one", "two")]
     assert metrics[0] == metrics[1] and metrics[0]
+
+
+def test_what_is_not_installed_is_said_in_one_line(tmp_path):
+    """With a Python that has nothing but its own modules."""
+    commands = [
+        [sys.executable, "-S", str(ROOT / script)]
+        for script in ("pretrain.py", "solve.py", "dataset/build_sudoku_dataset.py")
+    ]
+    for command in [*commands, [sys.executable, "-S", "-m", "hrm", "serve", "x"]]:
+        env = {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        [line] = done.stderr.splitlines()
+        assert f" is not installed for {sys.executable}; " in line
+        assert line.endswith(f"-m pip install {shlex.quote(str(ROOT))}")
 
 
 def test_messages_of_a_script_name_the_script(run_script: Run):

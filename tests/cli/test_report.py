@@ -107,7 +107,7 @@ def test_without_its_data_set_a_run_keeps_its_curves(call, run_dir, tmp_path):
     )
     assert code == 0 and err.startswith("note: fresh: ") and err.count("\n") == 1
     page = target.read_text()
-    assert "no test/dataset.json; name a data set with --data" in page
+    assert "gone/test/dataset.json: not found; there is no " in page
     assert "<td>7</td>" in page and page.count("<figure>") == 4
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_reported(call, run_dir, tmp_path):
         (["run=nowhere"], "run=nowhere: unknown key"),
         (["lr=1/nowhere", "a"], "lr=1/nowhere: unknown key"),
         ([], "runs: "),
-        (["nowhere"], "nowhere/metrics.jsonl: not found; name the folder of a run"),
+        (["nowhere"], "nowhere/metrics.jsonl: not found in "),
         (["a", "--limit", "0"], "limit"),
         (["a", "--split", "../x"], "split"),
         (["a", "--device", "abacus"], "device"),

@@ -212,7 +212,7 @@ def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
         ([BLANK, "x" * 16], "puzzle 2, column 1: character 'x' is not one of '.1234'"),
         (["11" + "." * 14], "puzzle 1, column 2: contradicts itself: 1 is given 2 times in row 1"),
         (["--index", "40"], "--index 40: "),
-        (["--index", "0", "--split", "other"], "no other/dataset.json; name a data set with"),
+        (["--index", "0", "--split", "other"], "no split 'other', only test, train"),
         (["--halting", "never"], "hrm solve: --halting never: Input should be"),
         (["--steps", "0"], "hrm solve: --steps 0: Input should be greater than 0"),
         (["--votes", "many"], "hrm solve: --votes many: Input should be a valid integer"),

@@ -173,6 +173,18 @@ def test_test_puzzles_may_be_training_puzzles_only_where_asked(tmp_path, source)
     assert np.array_equal(array(tmp_path / "data"), array(tmp_path / "data", split="test"))
 
 
+@acts("drop_equivalent")
+def test_training_puzzles_that_are_test_puzzles_are_dropped_where_asked(tmp_path, source):
+    lines = (source / "train.csv").read_text().splitlines(keepends=True)
+    (source / "test.csv").write_text("".join(lines[:3]))
+    words = ("--output-dir", tmp_path / "data", "--source-dir", source, "--box", "3x2")
+    assert command("build sudoku", *words)[0] == 2
+    done("build sudoku", *words, "--drop-equivalent")
+    train, test = array(tmp_path / "data"), array(tmp_path / "data", split="test")
+    assert (len(train), len(test)) == (len(lines) - 3, 2)
+    assert not (train[:, None] == test).all(-1).any()
+
+
 @acts("num_aug")
 def test_as_many_versions_are_added_as_asked(tmp_path):
     plain, more = generated(tmp_path / "plain"), generated(tmp_path / "more", "--num-aug", 3)

@@ -1,18 +1,22 @@
 """Every key of `evaluate.py` acts."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from hrm.data.format import read_metadata, write_metadata
 
 from .commands import KEYS, command, done
 from .conftest import EAGER, PATIENT
 from .registry import Registry
 from .spies import compiled_modules, rows_per_pass
-from .training import BATCH, PUZZLES, TEST_PUZZLES, VERSIONS, saved
+from .training import BATCH, PUZZLES, TEST_PUZZLES, VERSIONS, run, saved
 
 acts = Registry()
 
@@ -34,6 +38,41 @@ def test_the_checkpoint_is_the_one_that_is_named(patient, moody):
 def test_the_data_are_the_runs_own_unless_others_are_named(patient, other_data):
     assert evaluated(patient)["eval/count"] == TEST_PUZZLES
     assert evaluated(patient, f"data_path={other_data}")["eval/count"] == 5
+
+
+@acts("allow_leakage")
+def test_rebuilt_data_are_refused_unless_leakage_is_allowed(data, other_data, tmp_path):
+    """Their identifiers name no rows of the table, so their puzzles count as unseen."""
+    path = shutil.copytree(data, tmp_path / "data")
+    path_of_run = run(path, tmp_path / "run", "puzzle_emb_lr=1").path
+    own = evaluated(path_of_run, "split=train")
+    shutil.rmtree(path)
+    shutil.copytree(other_data, path)
+    code, out, err = command("evaluate", path_of_run, "device=cpu")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "training split is not the one" in err and "--allow-leakage" in err
+    code, out, err = command("evaluate", path_of_run, "device=cpu", "allow_leakage=true")
+    assert code == 0 and json.loads(out)["eval/count"] == 5
+    assert err.count("note: ") == 2 and "count as unseen (identifier -1)" in err
+    unknown = evaluated(path_of_run, "split=train", f"data_path={other_data}")
+    assert (own["eval/count"], unknown["eval/count"]) == (PUZZLES * VERSIONS, 16)
+
+
+@acts("data_path")
+def test_identifiers_of_other_data_do_not_index_the_table(data, tmp_path, plain):
+    """The same puzzles under other names are answered as puzzles without a name."""
+    renamed = shutil.copytree(data, tmp_path / "renamed")
+    names = json.loads((renamed / "identifiers.json").read_text())
+    (renamed / "identifiers.json").write_text(json.dumps(names[::-1]))
+    nameless = shutil.copytree(data, tmp_path / "nameless")
+    file = nameless / "train/train__puzzle_identifiers.npy"
+    np.save(file, np.full_like(np.load(file), -1))
+    write_metadata(nameless / "train", read_metadata(nameless / "train"))
+    known, unknown, unnamed = (
+        evaluated(plain.path, "split=train", "allow_leakage=true", f"data_path={path}")
+        for path in (data, renamed, nameless)
+    )
+    assert unknown == unnamed != known
 
 
 @acts("split")

@@ -202,7 +202,7 @@ def test_puzzles_without_known_rules(other_kinds):
 def test_a_checkpoint_is_checked_on_its_own_kind_of_puzzles(other_kinds):
     asked = {"checkpoint": "words", "data": "maze", "split": "test", "count": 1}
     refused = other_kinds.post("/api/check", json=asked)
-    assert refused.status_code == 422 and "another kind" in refused.json()["error"]
+    assert refused.status_code == 422 and "model was trained with" in refused.json()["error"]
 
 
 def test_all_models_busy_is_a_refusal(runs, data_4x4, monkeypatch):

@@ -1,6 +1,7 @@
 """Build a Sudoku data set: take puzzles from a source, check, augment and write them."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,20 @@ from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL
 from hrm.data.writer import new_dataset, write_identifiers, write_split
 from hrm.errors import UserError
+from hrm.files import looked_in, not_a_folder
 from hrm.progress import Progress
 from hrm.tasks.sudoku.csv_file import CsvPuzzles, parse_csv
 from hrm.tasks.sudoku.generator import Puzzles, generate_split
+from hrm.tasks.sudoku.leakage import describe_leakage, find_leakage
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
-from hrm.tasks.sudoku.symmetry import are_equivalent, augment, canonical_hash
+from hrm.tasks.sudoku.symmetry import augment
 
 DEFAULT_REPO = "sapientinc/sudoku-extreme"
 SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
-CSV_OPTIONS = ("box", "subsample_size", "min_difficulty", "allow_leakage")
+CSV_OPTIONS = (
+    *("box", "subsample_size", "min_difficulty"),
+    *("allow_leakage", "drop_equivalent"),
+)
 GENERATOR_OPTIONS = ("givens", "num_train", "num_test")
 WRITE_CHUNK_ROWS = 4096
 NO_IDENTITY = -1
@@ -93,6 +99,10 @@ class BuildOptions(Config):
     min_difficulty: int | None = Field(None, description="CSV: only ratings of N and above")
     allow_leakage: bool = Field(False, description="CSV: test puzzles may equal training puzzles")
 
+    drop_equivalent: bool = Field(
+        False, description="CSV: leave out training puzzles that are test puzzles"
+    )
+
     num_aug: Count = Field(0, description="more versions of each puzzle")
     format: Literal["hrm", "original"] = Field(
         default="hrm", description="original: digit + 1, set all"
@@ -115,6 +125,8 @@ class BuildOptions(Config):
                 relation = "does not go with" if generated else "needs"
                 way_out = "drop one" if generated else "drop one or add the other"
                 raise ValueError(f"{flag_of(name)} {relation} --generate; {way_out}")
+        if self.allow_leakage and self.drop_equivalent:
+            raise ValueError("--allow-leakage and --drop-equivalent exclude each other; keep one")
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
             raise ValueError(
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
@@ -169,8 +181,12 @@ def _csv_paths(options: BuildOptions) -> tuple[Path, Path | None] | None:
         way_out = "use --source-dir FOLDER (with train.csv, test.csv) or --generate 3x3 instead"
         files = download(options.source_repo, ["train.csv"], ["test.csv"], way_out)
         return files["train.csv"], files.get("test.csv")
+    if options.source_dir.is_file():
+        wanted = not_a_folder(options.source_dir, "the folder that holds train.csv")
+        raise UserError(f"--source-dir {options.source_dir}: {wanted}")
     if not options.source_dir.is_dir():
-        raise UserError(f"--source-dir {options.source_dir}: no such folder")
+        where = looked_in(options.source_dir)
+        raise UserError(f"--source-dir {options.source_dir}: no such folder{where}")
     train, test = options.source_dir / "train.csv", options.source_dir / "test.csv"
     if not train.exists():
         raise UserError(f"{train}: not found; --source-dir must hold train.csv")
@@ -194,8 +210,6 @@ def _read_sources(
         test_csv = parse_csv(
             csv_paths[1], train_csv.box_shape, with_ratings=with_ratings, spool_dir=spool_dir
         )
-        if not options.allow_leakage:
-            refuse_leakage(train_csv, test_csv)
 
     rows = _difficult_rows(train_csv, options)
     if len(rows) == 0:
@@ -203,6 +217,9 @@ def _read_sources(
             f"--min-difficulty {options.min_difficulty}: no puzzle of {csv_paths[0]} is that "
             f"difficult (the most is {train_csv.ratings.max()}); lower it"
         )
+    rows = np.intersect1d(rows, _unleaked_rows(train_csv, test_csv, options))
+    if len(rows) == 0:
+        raise UserError(f"--drop-equivalent leaves no training puzzle of {csv_paths[0]}")
     if options.subsample_size is not None:
         if options.subsample_size > len(rows):
             raise UserError(
@@ -231,26 +248,23 @@ def _take(puzzles: CsvPuzzles, rows: np.ndarray) -> Puzzles:
     return puzzles.questions[rows], puzzles.answers[rows]
 
 
-def refuse_leakage(train: CsvPuzzles, test: CsvPuzzles) -> None:
-    """Check that no test puzzle is a training puzzle up to symmetry.
+def _unleaked_rows(train: CsvPuzzles, test: CsvPuzzles | None, options: BuildOptions) -> np.ndarray:
+    """Training puzzles that may be used; says how many are dropped.
 
     Raises:
-        UserError: one is; names both lines.
+        UserError: some are test puzzles up to symmetry.
     """
-    train_hashes = canonical_hash(train.questions, train.box_shape)
-    test_hashes = canonical_hash(test.questions, test.box_shape)
-    suspects: dict[int, list[int]] = {}
-    for row in np.flatnonzero(np.isin(train_hashes, test_hashes)):
-        suspects.setdefault(int(train_hashes[row]), []).append(int(row))
-    for test_row in np.flatnonzero(np.isin(test_hashes, train_hashes)):
-        for suspect in suspects[int(test_hashes[test_row])]:
-            pair = train.questions[suspect], test.questions[test_row]
-            if are_equivalent(*pair, train.box_shape):
-                raise UserError(
-                    f"{test.path}:{test.lines[test_row]}: the same puzzle up to symmetry as "
-                    f"{train.path}:{train.lines[suspect]}, so evaluation would not be on unseen "
-                    "puzzles; delete one, or pass --allow-leakage"
-                )
+    rows = np.arange(len(train.lines))
+    if test is None or options.allow_leakage or not (pairs := find_leakage(train, test)):
+        return rows
+    found = describe_leakage(train, test, pairs)
+    if not options.drop_equivalent:
+        raise UserError(
+            f"{found}, so evaluation would not be on unseen puzzles; leave these out of training "
+            "by --drop-equivalent, or pass --allow-leakage"
+        )
+    print(f"{found}; dropped", file=sys.stderr)
+    return np.delete(rows, [row for row, _ in pairs])
 
 
 # ---- writing ----

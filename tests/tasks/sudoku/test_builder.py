@@ -17,7 +17,7 @@ import pytest
 from hrm.cli.main import main
 from hrm.data import writer
 from hrm.data.format import read_arrays, read_metadata
-from hrm.tasks.sudoku import builder
+from hrm.tasks.sudoku import builder, leakage
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
 from hrm.tasks.sudoku.symmetry import augment, canonical_hash
@@ -285,16 +285,49 @@ def test_leakage_is_refused_unless_allowed(run: Callable, tmp_path: Path, source
     (source_dir / "test.csv").write_text(csv_text(mixed[0], mixed[1]))
     arguments = ("--output-dir", tmp_path / "out", "--source-dir", source_dir)
     result = run(*arguments, "--subsample-size", 2)
-    assert_refused(result, "test.csv:10: ", "train.csv:15", "--allow-leakage")
+    said = "1 training puzzle is a test puzzle", "train.csv:15 is", "test.csv:10", "--allow-leakage"
+    assert_refused(result, *said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
     assert run(*arguments, "--allow-leakage")[0] == 0
+
+
+def test_all_leakage_is_counted_and_can_be_dropped(
+    run: Callable, tmp_path: Path, source_dir: Path
+) -> None:
+    """Training puzzles are dropped, never test puzzles, whatever else is drawn of them."""
+    train, _ = generate_split((2, 3), 20, 8, seed=9)
+    leaked = [2, 3, 5, 11, 13]
+    chosen = train[0][leaked], train[1][leaked]
+    (source_dir / "test.csv").write_text(
+        csv_text(*augment(*chosen, (2, 3), np.random.default_rng(0)))
+    )
+    arguments = ("--output-dir", tmp_path / "out", "--source-dir", source_dir)
+    named = "train.csv:4 is", "test.csv:2,", "train.csv:5 is", "train.csv:7 is", "…"
+    refused = run(*arguments)
+    assert_refused(refused, "5 training puzzles are test puzzles", *named, "--drop-equivalent")
+    assert "train.csv:13" not in refused[2]
+    code, _, err = run(*arguments, "--drop-equivalent")
+    assert code == 0 and err.startswith("5 training puzzles are") and "dropped" in err
+    names = json.loads((tmp_path / "out" / "identifiers.json").read_text())
+    questions = np.delete(train[0], leaked, axis=0)
+    assert names == ["".join(".123456"[token] for token in row) for row in questions]
+    assert len(np.load(tmp_path / "out/test/test__inputs.npy")) == 5
+
+
+def test_dropping_all_puzzles_is_refused(run: Callable, tmp_path: Path, source_dir: Path) -> None:
+    (source_dir / "test.csv").write_text((source_dir / "train.csv").read_text())
+    words = ("--output-dir", tmp_path / "out", "--source-dir", source_dir, "--drop-equivalent")
+    code, _, err = run(*words)
+    assert code == 2 and not (tmp_path / "out").exists()
+    assert err.startswith("20 training puzzles are test puzzles")
+    assert "--drop-equivalent leaves no training puzzle" in err
 
 
 def test_equal_hashes_alone_are_no_leakage(
     run: Callable, tmp_path: Path, source_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        builder, "canonical_hash", lambda rows, box_shape: np.zeros(len(rows), np.uint64)
+        leakage, "canonical_hash", lambda rows, box_shape: np.zeros(len(rows), np.uint64)
     )
     assert run("--output-dir", tmp_path / "out", "--source-dir", source_dir)[0] == 0
 
@@ -326,6 +359,8 @@ def test_other_box_shape_must_fit_the_answers(
         ("--generate 2x2 --subsample-size 4", ["--subsample-size"]),
         ("--generate 2x2 --min-difficulty 0", ["--min-difficulty"]),
         ("--generate 2x2 --allow-leakage", ["--allow-leakage"]),
+        ("--generate 2x2 --drop-equivalent", ["--drop-equivalent"]),
+        ("--source-dir . --drop-equivalent --allow-leakage", ["exclude each other"]),
         ("--generate 2x2 --num-aug -1", ["--num-aug -1"]),
         ("--generate 2x2 --num-train 0", ["--num-train 0"]),
         ("--generate 2x2 --num-test -1", ["--num-test -1"]),

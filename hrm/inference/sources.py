@@ -92,11 +92,12 @@ def _found(reading: Reading, name: str) -> Puzzle:
     return Puzzle(place, reading.tokens)
 
 
-def _with_way_out(error: PuzzleError, first: str) -> UserError:
+def _with_way_out(error: PuzzleError, first: str) -> PuzzleError:
     if not any(separator in first for separator in SEPARATORS):
         return error
     header = ",".join(CSV_HEADER)
-    return UserError(f"{error}; if this is CSV, its first line must name the columns, as {header}")
+    reason = f"{error.reason}; if this is CSV, its first line must name the columns, as {header}"
+    return PuzzleError(reason, error.place, error.cell, error.column)
 
 
 def _from_rows(rows: Iterable[Row], name: str, task: Task) -> Iterator[Puzzle]:

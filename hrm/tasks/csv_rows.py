@@ -74,11 +74,8 @@ def encoding_of(file: BinaryIO) -> str:
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
             return encoding
-    zeros = [byte == 0 for byte in start]
-    return {
-        (False, True, False, True): "utf-16-le",
-        (True, False, True, False): "utf-16-be",
-    }.get(tuple(zeros), "utf-8")
+    zeros = "".join("0" if byte == 0 else "x" for byte in start)
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, "utf-8")
 
 
 def bounded_lines(file: TextIO) -> Iterator[str]:

@@ -41,7 +41,7 @@ class PuzzleError(UserError):
         column = cell if column is None else column
         shown = "" if column is None else f", column {column + 1}"
         super().__init__(f"{place}{shown}: {reason}")
-        self.reason, self.cell, self.column = reason, cell, column
+        self.reason, self.place, self.cell, self.column = reason, place, cell, column
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Shapes: T tokens per puzzle.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -26,7 +25,7 @@ from hrm.tasks.csv_rows import (
     read_header,
     tell,
 )
-from hrm.tasks.reading import Reading
+from hrm.tasks.reading import Reading, tell_spelling
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,12 @@ def from_arguments(texts: Iterable[str], task: Task) -> list[Puzzle]:
     Raises:
         PuzzleError: one cannot be read.
     """
-    puzzles = []
+    puzzles, told = [], set[str]()
     for number, text in enumerate(texts, 1):
         place = f"puzzle {number}"
         reading = task.notation.reading(text, task.shape, place)
         puzzles.append(Puzzle(place, reading.tokens))
-        _tell(place, reading)
+        tell_spelling(reading, place, told)
     return puzzles
 
 
@@ -78,7 +77,7 @@ def from_lines(
         above = [""] * (before - 1)
         found = task.notation.find(chain(above, [first], lines), task.shape, name)
         try:
-            puzzles = [_found(reading, name) for reading in found]
+            puzzles = list(_from_text(found, name))
         except PuzzleError as error:
             raise _with_way_out(error, first) from None
     if not puzzles:
@@ -86,10 +85,12 @@ def from_lines(
     return puzzles
 
 
-def _found(reading: Reading, name: str) -> Puzzle:
-    place = f"{name}:{reading.number}"
-    _tell(place, reading)
-    return Puzzle(place, reading.tokens)
+def _from_text(found: Iterable[Reading], name: str) -> Iterator[Puzzle]:
+    told: set[str] = set()
+    for reading in found:
+        place = f"{name}:{reading.number}"
+        tell_spelling(reading, place, told)
+        yield Puzzle(place, reading.tokens)
 
 
 def _with_way_out(error: PuzzleError, first: str) -> PuzzleError:
@@ -101,21 +102,17 @@ def _with_way_out(error: PuzzleError, first: str) -> PuzzleError:
 
 
 def _from_rows(rows: Iterable[Row], name: str, task: Task) -> Iterator[Puzzle]:
+    told: set[str] = set()
     for line, question, answer, _ in rows:
         place = f"{name}:{line}"
         known = answer or ""
         reading = task.notation.reading(question, task.shape, f"{place}: question", known)
-        _tell(place, reading)
+        tell_spelling(reading, place, told)
         if known:
             tokens = task.notation.read(known, task.shape, f"{place}: answer", question)
             yield Puzzle(place, reading.tokens, tokens.astype(np.int64))
         else:
             yield Puzzle(place, reading.tokens)
-
-
-def _tell(place: str, reading: Reading) -> None:
-    if reading.spelling is not None:
-        print(f"note: {place}: {reading.spelling.meaning}", file=sys.stderr)
 
 
 def read_lines(path: Path, task: Task) -> list[Puzzle]:

@@ -9,6 +9,7 @@ Shapes: T tokens per puzzle.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -244,6 +245,13 @@ class Notation:
             byte = character.encode(errors="surrogateescape").hex()
             return f"byte 0x{byte} is not UTF-8; save the file as UTF-8"
         return f"character {character!r} is not one of {''.join(dict.fromkeys(self.symbols))!r}"
+
+
+def tell_spelling(reading: Reading, place: str, told: set[str]) -> None:
+    """Say on stderr how a puzzle is spelled, once for all that are spelled so."""
+    if reading.spelling is not None and reading.spelling.meaning not in told:
+        told.add(reading.spelling.meaning)
+        print(f"note: {place}: {reading.spelling.meaning}", file=sys.stderr)
 
 
 def _dashes_are_blanks(lines: Sequence[Line], whole: int) -> bool:

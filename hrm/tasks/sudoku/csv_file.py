@@ -23,7 +23,7 @@ from hrm.tasks.csv_rows import (
     read_header,
     tell,
 )
-from hrm.tasks.reading import PuzzleError
+from hrm.tasks.reading import PuzzleError, tell_spelling
 from hrm.tasks.sudoku.notation import sudoku_notation
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, is_valid_solution, usual_box_shape
 
@@ -84,11 +84,12 @@ def _parse(
 ) -> CsvPuzzles:
     lines: list[np.ndarray] = []
     ratings: list[np.ndarray] = []
+    told: set[str] = set()
     with tempfile.TemporaryFile(dir=spool_dir) as spool:
         for chunk in _chunks(rows):
             if box_shape is None:
                 box_shape = _box_shape_of(path, chunk[0])
-            spool.write(_checked(path, chunk, box_shape, with_ratings).data)
+            spool.write(_checked(path, chunk, box_shape, with_ratings, told).data)
             lines.append(np.array([row[0] for row in chunk], np.int32))
             numbers = [int(row[3] or 0) if with_ratings else 0 for row in chunk]
             ratings.append(np.array(numbers, np.int64))
@@ -136,12 +137,14 @@ def _box_shape_of(path: Path, row: Row) -> BoxShape:
     )
 
 
-def _checked(path: Path, rows: list[Row], box_shape: BoxShape, with_ratings: bool) -> np.ndarray:
+def _checked(
+    path: Path, rows: list[Row], box_shape: BoxShape, with_ratings: bool, told: set[str]
+) -> np.ndarray:
     """The tokens of one chunk, [rows, 2, cells] uint8 (question, answer), all of them right."""
     side = math.prod(box_shape)
     texts = [text or "" for _, question, answer, _ in rows for text in (question, answer)]
     tokens, unread = _read_plain(texts, side)
-    fault = _read_others(path, rows, tokens, unread, side)
+    fault = _read_others(path, rows, tokens, unread, side, told)
     for bad in (
         _first_bad_rating(rows) if with_ratings else None,
         _first_bad_content(tokens, box_shape),
@@ -185,22 +188,20 @@ def _token_table(side: int) -> np.ndarray:
 
 
 def _read_others(
-    path: Path, rows: list[Row], tokens: np.ndarray, unread: np.ndarray, side: int
+    path: Path, rows: list[Row], tokens: np.ndarray, unread: np.ndarray, side: int, told: set[str]
 ) -> tuple[int, str] | None:
     """Read the puzzles that need a closer look into their place; the first that is wrong."""
-    notation = sudoku_notation(SYMBOLS[: side + 1])
+    notation, shape = sudoku_notation(SYMBOLS[: side + 1]), (side, side)
     for index in np.flatnonzero(unread).tolist():
-        line, question, answer = rows[index][0], rows[index][1], rows[index][2] or ""
-        place = f"{path}:{line}: "
+        line, question, answer, _ = rows[index]
+        place = f"{path}:{line}"
         try:
-            for part, text, other, name in (
-                (0, question, answer, "question"),
-                (1, answer, question, "answer"),
-            ):
-                read = notation.read(text, (side, side), place + name, other)
-                tokens[index, part] = read
+            reading = notation.reading(question, shape, f"{place}: question", answer or "")
+            tokens[index, 0] = reading.tokens
+            tokens[index, 1] = notation.read(answer or "", shape, f"{place}: answer", question)
         except PuzzleError as error:
             return index, str(error)
+        tell_spelling(reading, place, told)
     return None
 
 

@@ -14,7 +14,7 @@ from hrm.web.guard import HEADERS, LARGEST_BODY
 
 PUZZLE = "1" + "." * 15
 DATA = "sudoku-4x4"
-POSTS = ("/api/think", "/api/solve", "/api/check")
+POSTS = ("/api/think", "/api/solve", "/api/check", "/api/read")
 RULES = {
     "blank": ".",
     "empty": ".",
@@ -52,6 +52,7 @@ def body(path: str, **changes: object) -> dict[str, object]:
     particular = {
         "/api/think": {"puzzle": PUZZLE},
         "/api/solve": {"puzzles": [PUZZLE]},
+        "/api/read": {"text": PUZZLE},
         "/api/check": {"data": DATA, "split": "test", "start": 0, "count": 2},
     }
     return {"checkpoint": "tests/patient", **particular[path], **changes}
@@ -207,7 +208,7 @@ def test_openapi_describes_every_address(client):
     assert described["openapi"].startswith("3.1")
     assert set(described["paths"]) == {
         *("/health", "/api/checkpoints", "/api/think", "/api/solve", "/api/datasets"),
-        *("/api/example", "/api/check", "/api/runs", "/api/metrics"),
+        *("/api/example", "/api/check", "/api/read", "/api/runs", "/api/metrics"),
     }
     for path in described["paths"].values():
         for operation in path.values():

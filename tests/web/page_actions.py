@@ -3,9 +3,13 @@
 import os
 import re
 import shutil
+from collections.abc import Mapping
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
+
+from hrm.tasks import Task
+from hrm.web.schemas import ReadPuzzle
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -54,6 +58,17 @@ def choose(page: Page, checkpoint: str) -> None:
 def paste(page: Page, text: str) -> None:
     page.evaluate("text => navigator.clipboard.writeText(text)", text)
     page.keyboard.press("Control+V")
+
+
+def answer_reading(page: Page, tasks: Mapping[str, Task]) -> None:
+    """Let the server read puzzles for checkpoints, by name, that it does not have."""
+
+    def read(route: Route) -> None:
+        asked = route.request.post_data_json
+        read = ReadPuzzle.of(asked["text"], tasks[asked["checkpoint"]])
+        route.fulfill(json=read.model_dump())
+
+    page.route("**/api/read", read)
 
 
 def clear(page: Page) -> None:

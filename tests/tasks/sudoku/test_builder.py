@@ -245,7 +245,7 @@ def test_real_puzzles(run: Callable, tmp_path: Path) -> None:
 
 BAD_LINES = {
     "length": (lambda row: row.replace(",", ",.", 1), "characters"),
-    "character": (lambda row: row.replace(",", ",x", 1).replace(".", "", 1), "character other"),
+    "character": (lambda row: row.replace(",", ",x", 1).replace(".", "", 1), "character 'x'"),
     "answer": (lambda row: ",".join([*row.split(",")[:2], "1" * 36, "5"]), "not a solved grid"),
     "rating": (lambda row: row[:-1] + "?", "rating"),
     "fields": (lambda row: "x", "fields"),
@@ -338,7 +338,7 @@ def test_splits_of_different_size_are_refused(
     train, _ = generate_split((2, 2), 3, 0, seed=0)
     (source_dir / "test.csv").write_text(csv_text(*train))
     result = run("--output-dir", tmp_path / "out", "--source-dir", source_dir)
-    assert_refused(result, "test.csv:2: question has 16 characters, expected 36")
+    assert_refused(result, "test.csv:2: question: 16 characters, expected 36")
 
 
 def test_other_box_shape_must_fit_the_answers(

@@ -138,7 +138,7 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     data = config.data or solver.data_path
     if data is not None and (config.data is not None or config.index is not None):
         return sources.from_split(data, config.split, solver.metadata, config.index)
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():  # None: it is closed
         raise UserError("no puzzle; give some as arguments, or use --file or --index")
     return sources.read_stream(sys.stdin.buffer, "stdin", task)
 

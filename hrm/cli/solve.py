@@ -145,7 +145,7 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
         return sources.read_lines(config.file, task)
     if config.data is not None or (config.index is not None and solver.data_path is not None):
         return from_data(config, solver)
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():  # None: it is closed
         raise UserError("no puzzle; give some as arguments, or use --file or --index")
     return sources.read_stream(sys.stdin.buffer, "stdin", task)
 

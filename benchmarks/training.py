@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from hrm.data.format import DatasetMetadata
-from hrm.device import keep_memory, pick_device
+from hrm.device import free_memory, keep_memory, pick_device
 from hrm.models.hrm import HRMConfig
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
-from hrm.training.loop import for_device
+from hrm.training.fit import for_device
 from hrm.training.state import TrainState, train_step
 
 ALONE = Ranks(0, 1, 0)
@@ -94,7 +94,7 @@ def prepare(
         grid_shape=(side, side),
         box_shape=BOXES[side],
     )
-    config = for_device(config, device, metadata.seq_len, ALONE.size)
+    config = for_device(config, device, metadata, ALONE.size, free_memory(device))
     state = TrainState.create(config, metadata, device, ALONE)
     shape = config.global_batch_size, metadata.seq_len
     batch: dict[str, Tensor] = {

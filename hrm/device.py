@@ -1,9 +1,12 @@
 """Which device to run on, and whether to compile."""
 
 import ctypes
+import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import get_args
 
 import torch
@@ -20,10 +23,16 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MOST_SHAPES = 64
 CPU_STATE = 2**21  # numbers in the state of a micro-batch
 LARGEST_KEPT = 32 << 20  # bytes
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # environment variable
+FIXED_WORKSPACES = (":4096:8", ":16:8")  # the only values with which cuBLAS is deterministic
+CUDNN_ATTENTION = "HRM_CUDNN_ATTENTION"  # environment variable
 
 
 def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
     """The named device; `auto` takes CUDA, then MPS, then the CPU.
+
+    On CUDA attention is not cuDNN's, PyTorch's first choice on Hopper, whose backward pass has
+    given NaN in bfloat16; the environment's `HRM_CUDNN_ATTENTION=1` allows it.
 
     Raises:
         UserError: the named device is not there.
@@ -45,24 +54,65 @@ def pick_device(name: DeviceName, local_rank: int = 0) -> torch.device:
                 "start fewer processes per node or use device=cpu"
             )
         torch.cuda.set_device(local_rank)
+        torch.backends.cuda.enable_cudnn_sdp(os.environ.get(CUDNN_ATTENTION) == "1")
         return torch.device("cuda", local_rank)
     return torch.device(name)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are made in hardware: not on CPUs without AVX-512."""
+    """Whether bfloat16 products are made in hardware.
+
+    Not on CPUs without AVX-512, nor on CUDA devices before Ampere (compute capability 8.0).
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
-def micro_batch_size(device: torch.device, rows: int, numbers: int) -> int:
-    """Rows per forward pass: all of them, but on a CPU about as many as its caches help with.
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """While inside, operations whose results vary from run to run are replaced, or raise.
+
+    Raises:
+        UserError: `CUBLAS_WORKSPACE_CONFIG` lets cuBLAS's products vary; where it is not set, it
+            is set. It counts until the first product.
+    """
+    if device.type == "cuda":
+        given = os.environ.setdefault(CUBLAS_WORKSPACE, FIXED_WORKSPACES[0])
+        if given not in FIXED_WORKSPACES:
+            raise UserError(
+                f"deterministic=true: {CUBLAS_WORKSPACE} is {given!r}, with which cuBLAS is not; "
+                f"unset it, or use {' or '.join(FIXED_WORKSPACES)}"
+            )
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    try:
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on an accelerator; 0 on a CPU, where nobody asks."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0
+
+
+def micro_batch_size(rows: int, numbers: int) -> int:
+    """Rows per forward pass on a CPU: about as many as its caches help with.
 
     Args:
         rows: of the whole batch; the result is the divisor that comes nearest, as a ratio.
         numbers: in the state of one row.
     """
     fitting = CPU_STATE / numbers
-    if device.type != "cpu" or rows <= fitting:
+    if rows <= fitting:
         return rows
     divisors = [n for n in range(1, rows + 1) if rows % n == 0]
     return min(divisors, key=lambda n: max(n / fitting, fitting / n))
@@ -81,10 +131,13 @@ def keep_memory() -> None:
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Copy a batch; to CUDA from pinned memory, without waiting."""
+    """Copy a batch; to CUDA from pinned memory, without waiting.
+
+    Elsewhere it waits: MPS would read memory that may be free by then.
+    """
     if device.type == "cuda":
-        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        return {n: t.pin_memory().to(device, non_blocking=True) for n, t in batch.items()}
+    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -> bool:
@@ -110,6 +163,12 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     for block in model.model.inner.blocks():
         block.compile(dynamic=False)
     return True
+
+
+def is_compiled(model: ACTLossHead) -> bool:
+    """Whether each new number of rows costs a compilation."""
+    blocks = model.model.inner.blocks()
+    return any(getattr(block, "_compiled_call_impl", None) is not None for block in blocks)
 
 
 def _has_compiler(device: torch.device) -> bool:

@@ -3,9 +3,15 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
 
 from pydantic import ValidationError
+
+from hrm.signals import Interrupted, end_at_once, handled_by, interrupt
+from hrm.streams import lasting, lead_nowhere, open_streams
 
 LONGEST_MESSAGE = 1500
 
@@ -60,22 +66,49 @@ def write_output(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again
+        lead_nowhere(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise UserError(f"standard output: cannot be written ({error.strerror})") from None
 
 
-def run_command(main: Callable[[], None]) -> None:
-    """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback."""
-    try:
-        main()
-    except UserError as error:
+def leave(error: BaseException) -> NoReturn:
+    """Report what ends this process, and end it at once, with the exit code of `run_command`.
+
+    For where Python's own way to the end would wait for something that does not come.
+    """
+    code = 1
+    if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(130)  # at once: a thread that still writes would not survive Python's own end
+        code = error.exit_code
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif isinstance(error, KeyboardInterrupt):
+        end_at_once(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    else:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run `main`; a `UserError` becomes one line on stderr and its exit code, no traceback.
+
+    A signal that asks to end raises `Interrupted` in `main`; the exit code is 128 + its number.
+    """
+    open_streams()
+    with lasting("stderr"), handled_by(interrupt):
+        try:
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.exit(128 + signal.SIGPIPE)
+        except KeyboardInterrupt as error:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            # At once: a thread that still writes would not survive Python's own end.
+            end_at_once(error.number if isinstance(error, Interrupted) else signal.SIGINT)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +17,12 @@ from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.data.puzzle_dataset import NamedBatch
-from hrm.device import to_device
+from hrm.device import is_compiled, to_device
 from hrm.metrics import MetricSums
 from hrm.models.losses import ACTLossHead
+from hrm.progress import Progress
 from hrm.ranks import Ranks
-from hrm.rollout import RolloutStep, rollout
+from hrm.rollout import RolloutStep, halved, rollout
 from hrm.tasks import task_of
 
 
@@ -43,6 +44,12 @@ class EvaluationResult:
         return names
 
 
+# What becomes of the padding of a last batch, whose rows cost all steps. "few rows" keeps as much
+# as makes it a batch halved some times. "few shapes" keeps all of it behind larger batches: a
+# compiled model would take longer to be compiled for another shape.
+Padding = Literal["dropped", "few rows", "few shapes"]
+
+
 class _Stopped(Exception):
     """Evaluation is to end early."""
 
@@ -57,6 +64,7 @@ def evaluate(
     output_keys: Iterable[str] = (),
     must_stop: Callable[[], bool] = lambda: False,
     halt_probability: float = 0.0,
+    progress: bool = False,
 ) -> EvaluationResult | None:
     """Run a split and divide every metric by the number of puzzles; halting as of `rollout`.
 
@@ -65,6 +73,8 @@ def evaluate(
 
     A puzzle's metrics and outputs are those of the step at which it halts. Padding rows count
     nowhere, so neither the batch size nor the number of ranks changes a result.
+
+    `progress` is shown where evaluation takes long, as that of this rank.
     """
 
     def batches() -> Iterator[NamedBatch]:
@@ -76,13 +86,20 @@ def evaluate(
     per_set = {name: MetricsEvaluator(model) for name in dataset.metadata.sets}
     of_task = task_of(dataset.metadata).evaluators()
     outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
+    padding: Padding = "dropped"
+    if halting == "max_steps":
+        padding = "few shapes" if is_compiled(model) else "few rows"
+    limit = model.model.config.halt_max_steps
+    shown = Progress("puzzles evaluated", dataset.examples, enabled=progress)
     was_training = model.training
     model.eval()
     try:
         for set_name, of_set in groupby(batches(), key=itemgetter(0)):
-            share = _Share(of_set, ranks, device, drop_padding=halting == "learned")
+            share = _Share(of_set, ranks, device, padding)
             kept: list[tuple[Tensor, dict[str, Tensor]]] = []
             for step in rollout(model, share, halting, halt_probability):
+                done = step.halting.sum() if halting == "learned" else step.running.sum() / limit
+                shown.update(float(done) * ranks.size)
                 if step.halting.any():
                     answer = step.select(step.halting)
                     for evaluator in (per_set[set_name], *of_task):
@@ -95,6 +112,7 @@ def evaluate(
     except _Stopped:
         return None
     finally:
+        shown.close()
         model.train(was_training)
 
     overall = MetricsEvaluator(model)
@@ -150,7 +168,7 @@ class _Share:
     batches: Iterable[NamedBatch]
     ranks: Ranks
     device: torch.device
-    drop_padding: bool  # else the last batch keeps its size, padding included
+    padding: Padding
     rows: int = 0  # of this rank in a batch
     sizes: list[int] = field(default_factory=list)  # puzzles in each batch that was read
 
@@ -158,10 +176,15 @@ class _Share:
         for _, batch, size in self.batches:
             self.rows = len(batch["inputs"])
             self.sizes.append(size)
-            if self.drop_padding:
-                stop = max(1, size - self.ranks.rank * self.rows)
-                batch = {name: tensor[:stop] for name, tensor in batch.items()}
-            yield to_device(batch, self.device)
+            stop = self._rows_to_run(max(1, size - self.ranks.rank * self.rows))
+            yield to_device({name: rows[:stop] for name, rows in batch.items()}, self.device)
+
+    def _rows_to_run(self, puzzles: int) -> int:
+        if self.padding == "dropped" or puzzles >= self.rows:
+            return puzzles
+        if self.padding == "few shapes" and len(self.sizes) > 1:
+            return self.rows
+        return halved(self.rows, puzzles)
 
     def gather(self, parts: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """One tensor of all ranks in data order, [puzzles, …], on rank 0; nothing elsewhere.

@@ -11,19 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrm.errors import RankLost, UserError
+from hrm.errors import RankLost, UserError, leave
 
 T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
 _DDP_OPTIONS = signature(DistributedDataParallel.__init__).parameters
 _SYNC_BUFFERS = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _DDP_OPTIONS)
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 START_SECONDS = 600  # within which all ranks begin
 ROLL_CALL_SECONDS = 30  # at most; how long the ranks that are left wait for the others
 
@@ -36,16 +37,28 @@ class Ranks:
     size: int
     local_rank: int
     group: dist.ProcessGroup | None = None  # all ranks; None is the default group
+    messages: dist.ProcessGroup | None = None  # the same, for what travels between hosts, by gloo
     roll: str = ""  # under which the ranks answer when something went wrong
     hosts: tuple[str, ...] = ()  # of each rank
 
     @staticmethod
     def from_environment() -> "Ranks":
-        """Read what torchrun sets."""
-        get = os.environ.get
-        return Ranks(
-            int(get("RANK", "0")), int(get("WORLD_SIZE", "1")), int(get("LOCAL_RANK", "0"))
-        )
+        """Read what torchrun sets.
+
+        Raises:
+            UserError: only some of it is set, or it makes no sense.
+        """
+        given = [name for name in ("RANK", "LOCAL_RANK") if name in os.environ]
+        if given and "WORLD_SIZE" not in os.environ:
+            _refuse_environment(f"{given[0]} is set and WORLD_SIZE is not")
+        size = _number("WORLD_SIZE", 1, least=1)
+        rank, local_rank = (_number(name, 0, most=size - 1) for name in ("RANK", "LOCAL_RANK"))
+        if size > 1:
+            for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+                if not os.environ.get(name):
+                    _refuse_environment(f"WORLD_SIZE is {size} and {name} is not set")
+            _number("MASTER_PORT", 0, least=1, most=65535)
+        return Ranks(rank, size, local_rank)
 
     @property
     def is_first(self) -> bool:
@@ -54,6 +67,9 @@ class Ranks:
     @contextmanager
     def connected(self) -> Iterator[None]:
         """Join the process group while inside: gloo for CPU tensors, NCCL for CUDA's.
+
+        Leaving a group with NCCL waits for all ranks. So where one fails on CUDA it reports why
+        and ends at once, and torchrun ends the others.
 
         Raises:
             RankLost: another rank did not start.
@@ -65,7 +81,11 @@ class Ranks:
         dist.init_process_group(_backend(), store=store, rank=self.rank, world_size=self.size)
         try:
             yield
-            dist.barrier()
+            self.maximum(0)  # all have come to the end
+        except BaseException as error:
+            if _has_nccl():
+                leave(error)
+            raise
         finally:
             dist.destroy_process_group()
             gc.collect()
@@ -80,12 +100,16 @@ class Ranks:
         if self.size == 1:
             yield self
             return
-        group = dist.new_group(backend=_backend(), timeout=timedelta(seconds=seconds))
+        messages = group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+        if _has_nccl():  # its watchdog would end the process before the roll is called
+            longer = timedelta(seconds=2 * seconds + 2 * ROLL_CALL_SECONDS)
+            group = dist.new_group(backend=_backend(), timeout=longer)
         mine = (uuid.uuid4().hex, socket.gethostname())
         entries: list[Any] = [mine] * self.size
-        dist.all_gather_object(entries, mine, group)
+        dist.all_gather_object(entries, mine, messages)
         hosts = tuple(host for _, host in entries)
-        ranks = replace(self, group=group, roll=entries[0][0], hosts=hosts)
+        roll = entries[0][0]
+        ranks = replace(self, group=group, messages=messages, roll=roll, hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:
@@ -136,7 +160,7 @@ class Ranks:
                 outcome = [make()]
             except UserError as error:
                 outcome = [error]
-        dist.broadcast_object_list(outcome, 0, self.group, device=torch.device("cpu"))
+        dist.broadcast_object_list(outcome, 0, self.messages, device=torch.device("cpu"))
         self._fail_together(outcome)
         return outcome[0]
 
@@ -154,7 +178,7 @@ class Ranks:
         except UserError as mine:
             error = mine
         errors: list[Any] = [None] * self.size
-        dist.all_gather_object(errors, error, self.group)
+        dist.all_gather_object(errors, error, self.messages)
         failed = [rank for rank, theirs in enumerate(errors) if theirs is not None]
         if failed and len(failed) < self.size:
             first = errors[failed[0]]
@@ -177,10 +201,23 @@ class Ranks:
         """
         if self.size == 1:
             return model
+        self.meet()
         options: dict[str, Any] = {_SYNC_BUFFERS: False, "gradient_as_bucket_view": True}
         wrapped = DistributedDataParallel(model, process_group=self.group, **options)
         wrapped.register_comm_hook(self.group, _sum_bucket)
         return wrapped
+
+    def meet(self) -> None:
+        """Wait until all hosts are here, where NCCL carries tensors; the devices go on meanwhile.
+
+        A host that reads what NCCL computes waits for the other ranks, without an end that Python
+        could set. Once all have met, all have started what is about to be read.
+
+        Raises:
+            RuntimeError: a rank did not come in time; `answering_within` names it.
+        """
+        if self.size > 1 and _has_nccl():
+            dist.all_reduce(torch.zeros(()), group=self.messages)
 
     def sum(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Add up named scalars over the ranks; every rank has the same names."""
@@ -190,6 +227,7 @@ class Ranks:
         values = torch.stack([sums[name].float() for name in names])
         if self.size > 1:
             dist.all_reduce(values, group=self.group)
+            self.meet()
         return dict(zip(names, values.tolist(), strict=True))
 
     def any(self, flags: Tensor) -> Tensor:
@@ -205,7 +243,7 @@ class Ranks:
         if self.size == 1:
             return list(numbers)
         values = torch.tensor(numbers)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self.messages)
         return values.tolist()
 
     def gather_rows(self, local: Tensor) -> Tensor:
@@ -223,15 +261,33 @@ class Ranks:
         """
         if self.size == 1:
             return {name: [tensor] for name, tensor in tensors.items()}
+        self.meet()
         result = {}
         for name in sorted(tensors):
             tensor = tensors[name].detach().cpu().contiguous()
             parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else []
             views = [_bytes(part) for part in parts] or None
-            dist.gather(_bytes(tensor), views, dst=0, group=self.group)
+            dist.gather(_bytes(tensor), views, dst=0, group=self.messages)
             if self.is_first:
                 result[name] = parts
         return result
+
+
+def _number(name: str, default: int, least: int = 0, most: int = 2**20) -> int:
+    """A whole number from the environment, within bounds."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        _refuse_environment(f"{name} is {text!r}, not a number")
+    if not least <= int(text) <= most:
+        _refuse_environment(f"{name} is {text}, not within {least} to {most}")
+    return int(text)
+
+
+def _refuse_environment(reason: str) -> NoReturn:
+    raise UserError(
+        f"environment: {reason}; several processes are started by torchrun, which sets all that "
+        f"is needed, a single one needs none of it: unset {' '.join(ENVIRONMENT)}"
+    )
 
 
 def _rank_0_keeps_store() -> bool:
@@ -278,8 +334,12 @@ def _meet(rank: int, size: int) -> dist.Store:
     return dist.PrefixStore(mine, store)
 
 
+def _has_nccl() -> bool:
+    return torch.cuda.is_available()
+
+
 def _backend() -> str:
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    return "cpu:gloo,cuda:nccl" if _has_nccl() else "gloo"
 
 
 def _bytes(tensor: Tensor) -> Tensor:

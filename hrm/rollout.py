@@ -23,6 +23,13 @@ Batch = dict[str, Tensor]
 FEWEST_SLOTS = 8
 
 
+def halved(size: int, busy: int) -> int:
+    """Slots for `busy` puzzles: `size`, halved as often as they fit, so that shapes stay few."""
+    while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
+        size //= 2
+    return size
+
+
 @dataclass(frozen=True)
 class RolloutStep:
     """One ACT step of B slots. The first three are on the host, the rest on the model's device."""
@@ -118,11 +125,11 @@ class Slots:
         if taken:
             slots = places.to(limits.device)
             held, new = self._carry.named(), fresh.named()
-            rows = {n: t.index_copy(0, slots, new[n][:taken]) for n, t in held.items()}
+            rows = {n: t.index_put((slots,), new[n][:taken]) for n, t in held.items()}
             self._carry = Carry.of(rows)
-            self._limits = self._limits.index_copy(0, slots, limits[:taken])
-            self._learned = self._learned.index_copy(0, slots, learned[:taken])
-            self.index = self.index.index_copy(0, places, index[:taken])
+            self._limits = self._limits.index_put((slots,), limits[:taken])
+            self._learned = self._learned.index_put((slots,), learned[:taken])
+            self.index = self.index.index_put((places,), index[:taken])
             self.running = self.running.index_fill(0, places, True)
         if taken < len(index):
             self._carry = self._carry.join(fresh.select(slice(taken, None)))
@@ -156,10 +163,7 @@ class Slots:
 
     def halve(self) -> None:
         """Give up half of the slots where the other half holds what runs, as often as possible."""
-        size, busy = len(self.running), int(self.running.sum())
-        while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
-            size //= 2
-        self._keep(size)
+        self._keep(halved(len(self.running), int(self.running.sum())))
 
     def compact(self) -> None:
         """Give up all idle slots."""

@@ -15,7 +15,7 @@ lr_min_ratio lr_warmup_steps weight_decay beta1 beta2 puzzle_emb_lr puzzle_emb_w
 puzzle_emb_dropout ema ema_decay grad_clip max_skipped_steps eval_halting eval_halt_probability
 eval_save_outputs early_stop checkpoint_interval checkpoint_every_eval keep_checkpoints resume
 project_name run_name checkpoint_path overwrite logger log_interval progress device compile
-rank_timeout"""
+deterministic rank_timeout"""
 ARCH_KEYS = """hidden_size num_heads H_layers L_layers expansion H_cycles L_cycles halt_max_steps
 halt_exploration_prob pos_encodings puzzle_emb_ndim forward_dtype backprop q_continue qk_norm
 attention_bias puzzle_emb_mode name loss"""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import hrm
+from hrm import evaluation
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import DatasetMetadata, PuzzleArrays, write_arrays, write_metadata
 from hrm.evaluation import EvaluationResult, evaluate
@@ -149,15 +150,27 @@ def test_a_stream_equals_one_puzzle_after_another(data, halting, batch_size):
     assert_same(result, expected)
 
 
-@pytest.mark.parametrize("batch_size, rows", [(32, 64 + 32), (128, 128 + 128)])
-def test_padding_is_not_computed_on_with_learned_halting(data, batch_size, rows):
-    for halting, first in (("max_steps", rows * MAXIMUM), ("learned", sum(SETS.values()))):
-        model = make_model()
-        with torch.no_grad():
-            model.model.inner.q_head.bias.copy_(torch.tensor([100.0, -100.0]))
-        computed = rows_of_steps(model.model)
-        evaluate(model, open_data(data, batch_size), CPU, ALONE, halting)
-        assert sum(computed) == first
+@pytest.mark.parametrize(
+    "halting, compiled, batch_size, rows",
+    [
+        ("learned", False, 32, 45 + 21),
+        ("learned", False, 128, 45 + 21),
+        ("max_steps", False, 32, (32 + 16) + 32),
+        ("max_steps", False, 128, 64 + 32),
+        ("max_steps", False, 3000, 46 + 23),
+        ("max_steps", True, 32, (32 + 32) + 32),
+        ("max_steps", True, 3000, 46 + 23),
+    ],
+)
+def test_little_padding_is_computed_on(data, monkeypatch, halting, compiled, batch_size, rows):
+    monkeypatch.setattr(evaluation, "is_compiled", lambda model: compiled)
+    model = make_model()
+    with torch.no_grad():
+        model.model.inner.q_head.bias.copy_(torch.tensor([100.0, -100.0]))
+    computed = rows_of_steps(model.model)
+    result = evaluate(model, open_data(data, batch_size), CPU, ALONE, halting)
+    assert sum(computed) == rows * (MAXIMUM if halting == "max_steps" else 1)
+    assert result.overall["count"] == sum(SETS.values()) - 2
 
 
 @pytest.mark.parametrize("halting", ["max_steps", "learned"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hrm
 from hrm.rollout import FEWEST_SLOTS, RolloutStep, rollout
@@ -62,6 +63,26 @@ def all_steps(model, batch) -> list[dict[str, torch.Tensor]]:
         carry, _, _, out, _ = model(carry=carry, batch=batch, return_keys=KEYS)
         outputs.append(out)
     return outputs
+
+
+class WithoutIndexCopy(TorchDispatchMode):
+    """As on MPS before torch 2.8."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "index_copy" in func.name():
+            raise NotImplementedError(f"{func.name()} on MPS")
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_slots_are_filled_without_what_mps_lacks():
+    with WithoutIndexCopy(), pytest.raises(NotImplementedError):
+        torch.zeros(2).index_copy(0, torch.tensor([1]), torch.ones(1))
+    model, batches = build(), [make_batch() for _ in range(3)]
+    with WithoutIndexCopy():
+        halted = [s.index[s.halting] for s in rollout(model, batches, "learned")]
+    assert torch.cat(halted).sort().values.tolist() == list(range(3 * ROWS))
+    assert len(halted) < 3 * model.model.config.halt_max_steps  # slots were taken again
 
 
 @torch.no_grad()

@@ -11,7 +11,10 @@ import pytest
 from .conftest import ROOT
 
 PACKAGE = ROOT / "hrm"
-FOUNDATION = ("errors", "files", "plain_yaml", "config", "records", "ranks")
+FOUNDATION = (
+    *("errors", "signals", "streams", "progress", "files", "plain_yaml", "config", "records"),
+    "ranks",
+)
 JOINED = dict.fromkeys(FOUNDATION, "foundation") | {"metrics": "evaluation"}
 LONGEST_FILE = 420  # lines
 

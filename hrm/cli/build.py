@@ -1,6 +1,5 @@
 """`hrm build`: data sets, each by the builder of its task."""
 
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 from hrm.cli.main import Commands, start
 from hrm.cli.options import SchemaCommand
-from hrm.errors import run_command
+from hrm.errors import run_command, write_output
 
 # Name -> module with `BuildOptions`, `build` and `HELP`, and what it builds.
 BUILDERS = {
@@ -32,11 +31,9 @@ def find(name: str) -> SchemaCommand[Any]:
 
 def run(builder: ModuleType, read: Callable[[], Any]) -> None:
     """Build, and say what was built; an interruption leaves nothing behind."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     started = time.perf_counter()
     summary = builder.build(read())
-    print(f"{summary} ({time.perf_counter() - started:.1f} s)")
+    write_output(f"{summary} ({time.perf_counter() - started:.1f} s)\n")
 
 
 def run_builder(name: str, typed: str) -> None:

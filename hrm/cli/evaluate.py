@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from hrm.config import (
     PositiveInt,
     WeightsName,
 )
-from hrm.errors import UserError
+from hrm.errors import UserError, write_output
+from hrm.signals import ending_at_once
 
 if TYPE_CHECKING:
     from hrm.checkpoint import Checkpoint
@@ -79,7 +81,8 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
 
     keep_memory()
     ranks = Ranks.from_environment()
-    with ranks.connected():
+    # A rank that waits for others, which have ended, could not tidy up.
+    with ending_at_once() if ranks.size > 1 else nullcontext(), ranks.connected():
         config = ranks.agree(read)
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         checkpoint = ranks.together(
@@ -102,6 +105,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             config.halting,
             config.eval_save_outputs,
             halt_probability=probability,
+            progress=ranks.is_first,
         )
         assert result is not None
         if config.eval_save_outputs:
@@ -109,7 +113,8 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             if ranks.is_first:
                 print(f"outputs saved in {path}", file=sys.stderr)
         if ranks.is_first:
-            print(json.dumps({"step": checkpoint.step, **result.named()}, indent=2))
+            text = json.dumps({"step": checkpoint.step, **result.named()}, indent=2)
+            write_output(f"{text}\n")
 
 
 command = SchemaCommand("evaluate", EvaluateConfig, run, HELP, first="checkpoint")
@@ -180,6 +185,5 @@ def compile_mode(
     """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
     if config.compile != "auto":
         return config.compile
-    rows = dataset.batches_per_iteration() * dataset.config.global_batch_size
-    steps = rows * checkpoint.model.model.config.halt_max_steps
+    steps = dataset.examples * checkpoint.model.model.config.halt_max_steps
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 import hrm
+from hrm.cli.encoding import accept_any_text
 from hrm.cli.options import SETTINGS, Described, as_user_error
 from hrm.errors import UserError, run_command, write_output
 
@@ -119,6 +120,7 @@ def start(command: click.Command, arguments: Sequence[str], name: str) -> None:
         UserError: a mistake in it.
         SystemExit: the command ends with an exit code of its own.
     """
+    accept_any_text(sys.stdout, sys.stderr)
     try:
         with command.make_context(name, list(arguments)) as context:
             context.command.invoke(context)
@@ -127,7 +129,9 @@ def start(command: click.Command, arguments: Sequence[str], name: str) -> None:
     except click.Abort:
         raise KeyboardInterrupt from None
     except click.ClickException as error:
-        if os.environ.get("RANK", "0") != "0":  # under torchrun all ranks read the same words
+        if (
+            os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ
+        ):  # under torchrun all ranks read the same words
             sys.exit(UserError.exit_code)
         raise as_user_error(error) from None
 

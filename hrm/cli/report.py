@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrm.cli.options import SchemaCommand
-from hrm.errors import UserError
+from hrm.errors import UserError, write_output
 from hrm.files import atomic_write
 from hrm.records import last_of
 from hrm.report.config import ReportConfig
@@ -46,14 +46,15 @@ def run(read: Callable[[], ReportConfig]) -> None:
 
     runs = read_runs(config)
     for found in runs:
-        print(summary(found) if len(runs) == 1 else f"{found.name}\n{summary(found)}\n")
+        table = summary(found)
+        write_output(f"{table}\n" if len(runs) == 1 else f"{found.name}\n{table}\n\n")
         for note in found.notes:
             print(f"note: {found.name}: {note}", file=sys.stderr)
     if len(runs) == 1 and config.output is None:
-        print(f"learning curves: {write_curves(runs[0])}")
+        write_output(f"learning curves: {write_curves(runs[0])}\n")
     path = config.output or (config.runs[0] if len(runs) == 1 else Path()) / REPORT_FILE
     write_whole(path, page(runs))
-    print(f"report: {path}")
+    write_output(f"report: {path}\n")
 
 
 def refuse_output(path: Path) -> None:

@@ -16,6 +16,7 @@ from hrm.errors import UserError, write_output
 if TYPE_CHECKING:
     from hrm.inference import Solution, Solver
     from hrm.inference.sources import Puzzle
+    from hrm.progress import Progress
 
 CHUNK = 4096  # puzzles between outputs
 Count = Annotated[int, Field(ge=0)]
@@ -76,6 +77,7 @@ def solve(config: SolveConfig) -> int:
     from hrm.device import keep_memory
     from hrm.inference import Solver
     from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line
+    from hrm.progress import Progress
 
     keep_memory()
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
@@ -90,7 +92,8 @@ def solve(config: SolveConfig) -> int:
     for start in range(0, len(found), CHUNK):
         chunk = found[start : start + CHUNK]
         began = time.perf_counter()
-        solutions = solve_chunk(config, solver, chunk, trace=config.trace or bool(drawn))
+        with Progress("puzzles solved", len(found), start) as progress:
+            solutions = solve_chunk(config, solver, chunk, config.trace or bool(drawn), progress)
         summary.add(chunk, solutions, time.perf_counter() - began)
         texts = (
             as_text(puzzle, solution, config.format, task, config.trace)
@@ -104,7 +107,11 @@ def solve(config: SolveConfig) -> int:
 
 
 def solve_chunk(
-    config: SolveConfig, solver: "Solver", chunk: "Sequence[Puzzle]", trace: bool
+    config: SolveConfig,
+    solver: "Solver",
+    chunk: "Sequence[Puzzle]",
+    trace: bool,
+    progress: "Progress | None" = None,
 ) -> "list[Solution]":
     """Solutions of some puzzles, in their order."""
     import numpy as np
@@ -119,6 +126,7 @@ def solve_chunk(
         puzzle_identifiers=np.array([solver.identifier_of(puzzle.identifier) for puzzle in chunk]),
         batch_size=config.batch_size,
         seed=config.seed,
+        progress=progress,
     )
 
 

@@ -12,6 +12,8 @@ from hrm.cli.launch import next_command
 from hrm.cli.options import SETTINGS, Described, Text, is_literal
 from hrm.config import RECIPE, RECIPES
 from hrm.errors import UserError
+from hrm.signals import ending_at_once
+from hrm.streams import lasting
 
 KEY = re.compile(r"[+~]{0,2}([A-Za-z_]\w*)[\w.@/]*(?:=|$)")
 HELP = """
@@ -103,22 +105,22 @@ def _quoted(text: str) -> str:
 
 
 def run(words: Sequence[str], recipe: str, typed: str) -> None:
-    """Train until the end, on every rank of the job."""
+    """Train until the end, on every rank of the job, whatever becomes of what is printed."""
+    with lasting("stdout"), ending_at_once():
+        _run(words, recipe, typed)
+
+
+def _run(words: Sequence[str], recipe: str, typed: str) -> None:
     from hrm.device import keep_memory, pick_device
     from hrm.ranks import Ranks
     from hrm.training.config import PretrainConfig, load_pretrain_config
-    from hrm.training.loop import train, with_run_name
+    from hrm.training.loop import train
 
     keep_memory()
     ranks = Ranks.from_environment()
     with ranks.connected():
-        config = ranks.agree(
-            lambda: with_run_name(
-                load_pretrain_config(
-                    overrides_of(words, PretrainConfig.model_fields, typed), recipe
-                )
-            )
-        )
+        keys = PretrainConfig.model_fields
+        config = ranks.agree(lambda: load_pretrain_config(overrides_of(words, keys, typed), recipe))
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
         with ranks.answering_within(config.rank_timeout) as group:
             run_dir = train(config, group, device)

@@ -245,6 +245,11 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
         self.__init__(config, split)  # type: ignore[misc]
         self.start_at(iteration, batch)
 
+    @property
+    def examples(self) -> int:
+        """How many the split holds, over all sets."""
+        return sum(len(arrays.inputs) for arrays in self._sets.values())
+
     def batches_per_iteration(self, iteration: int = 0) -> int:
         """How many batches an iteration yields, over all sets.
 

@@ -19,6 +19,7 @@ from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
 from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.models.losses import ACTLossHead
+from hrm.progress import Progress
 from hrm.rollout import Halting, rollout
 from hrm.tasks import task_of
 
@@ -143,6 +144,7 @@ class Solver:
         puzzle_identifiers: np.ndarray | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        progress: Progress | None = None,
     ) -> list[Solution]:
         """Solve puzzles, at most `batch_size` side by side; the order is kept.
 
@@ -157,6 +159,7 @@ class Solver:
             trace: keep what was answered after every step.
             puzzle_identifiers: [N] integers; None: all are unseen.
             seed: of the symmetries and start states.
+            progress: counts the puzzles that have an answer.
 
         Raises:
             UserError: a puzzle does not fit the model, or a number is out of range.
@@ -172,12 +175,14 @@ class Solver:
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
 
-        def run(rows: np.ndarray, attempt: Attempt) -> list[Solution]:
+        def run(
+            rows: np.ndarray, attempt: Attempt, progress: Progress | None = None
+        ) -> list[Solution]:
             asked = torch.from_numpy(attempt.apply(tokens[rows]))
             given = torch.from_numpy(identifiers[rows])
-            return self._run(asked, given, attempt, halting, steps, trace, batch_size)
+            return self._run(asked, given, attempt, halting, steps, trace, batch_size, progress)
 
-        best = run(np.arange(len(tokens)), first)
+        best = run(np.arange(len(tokens)), first, progress)
         for attempt in others:
             rows = np.array([n for n, found in enumerate(best) if not found.valid], np.int64)
             if not len(rows):
@@ -197,6 +202,7 @@ class Solver:
         steps: int | None,
         trace: bool,
         batch_size: int,
+        progress: Progress | None,
     ) -> list[Solution]:
         """One attempt at each puzzle; `inputs` are what it asks."""
         if not len(inputs):
@@ -209,6 +215,8 @@ class Solver:
         index, records = [], []
         options = (halting, self.halt_probability, steps, attempt.start_seed)
         for step in rollout(self.model, batches, *options):
+            if progress is not None:
+                progress.update(int(step.halting.sum()))
             shown = step.running if trace else step.halting
             if shown.any():
                 taken = step.select(shown)

@@ -3,10 +3,11 @@
 Shapes: T tokens per puzzle.
 """
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,7 +17,17 @@ from hrm.data.origin import Origin, knows_identifiers
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.tasks import PuzzleError, Task
-from hrm.tasks.reading import CSV_HEADER
+from hrm.tasks.csv_rows import (
+    CSV_HEADER,
+    SEPARATORS,
+    Row,
+    bounded_lines,
+    decoded,
+    open_text,
+    read_header,
+    tell,
+)
+from hrm.tasks.reading import Reading, tell_spelling
 
 
 @dataclass(frozen=True)
@@ -35,101 +46,75 @@ def from_arguments(texts: Iterable[str], task: Task) -> list[Puzzle]:
     Raises:
         PuzzleError: one cannot be read.
     """
-    placed = ((f"puzzle {number}", text) for number, text in enumerate(texts, 1))
-    return [Puzzle(place, task.read(text, place)) for place, text in placed]
+    puzzles, told = [], set[str]()
+    for number, text in enumerate(texts, 1):
+        place = f"puzzle {number}"
+        reading = task.notation.reading(text, task.shape, place)
+        puzzles.append(Puzzle(place, reading.tokens))
+        tell_spelling(reading, place, told)
+    return puzzles
 
 
-def from_lines(lines: Iterable[str], name: str, task: Task) -> list[Puzzle]:
-    """One puzzle a line, or drawn over several, or CSV (`source,question,answer,rating`).
+def from_lines(
+    lines: Iterable[str], name: str, task: Task, encoding: str = "utf-8"
+) -> list[Puzzle]:
+    """One puzzle a line, or drawn over several, or CSV with a header that names the columns.
 
     Empty lines are skipped. An empty answer is not known.
 
     Args:
         name: of the file, for messages.
+        encoding: in which it was, likewise.
 
     Raises:
         PuzzleError: a line cannot be read; names file, line and column.
         UserError: there is no puzzle.
     """
-    cleaned = (line.rstrip("\r\n").removeprefix("\ufeff") for line in lines)
-    numbered = ((number, line) for number, line in enumerate(cleaned, 1))
-    puzzles: list[Puzzle] = []
-    drawn = _Drawn(name, task)
-    for number, line in numbered:
-        if line == ",".join(CSV_HEADER):
-            puzzles += _from_rows(numbered, name, task)
-        elif (puzzle := drawn.take(number, line)) is not None:
-            puzzles.append(puzzle)
-    drawn.refuse_rest()
+    lines = iter(lines)
+    columns, first, before = read_header(lines, name)
+    if columns is not None:
+        tell(name, encoding, columns)
+        puzzles = list(_from_rows(columns.rows(lines, name, before), name, task))
+    else:
+        above = [""] * (before - 1)
+        found = task.notation.find(chain(above, [first], lines), task.shape, name)
+        try:
+            puzzles = list(_from_text(found, name))
+        except PuzzleError as error:
+            raise _with_way_out(error, first) from None
     if not puzzles:
         raise UserError(f"{name}: holds no puzzle")
     return puzzles
 
 
-class _Drawn:
-    """Puzzles of a line each, or of several lines of which each is a row of the grid."""
-
-    def __init__(self, name: str, task: Task):
-        self._name, self._task = name, task
-        self._rows: list[str] = []
-        self._first = 0  # line of the file
-
-    def take(self, number: int, line: str) -> Puzzle | None:
-        """A puzzle that ends with this line, None where none does."""
-        rows, columns = self._task.shape
-        notation = self._task.notation
-        if not notation.keeps_spaces:
-            line = line.rstrip()
-        cells = notation.cells_in(line)
-        if cells == columns and rows > 1:
-            if not self._rows:
-                self._first = number
-            self._rows.append(line)
-            if len(self._rows) < rows:
-                return None
-            whole, self._rows = "\n".join(self._rows), []
-            return self._read(whole, self._first)
-        if cells == 0:  # empty, or a line that is drawn between rows
-            if not line:
-                self.refuse_rest()
-            return None
-        self.refuse_rest()
-        return self._read(line, number)
-
-    def refuse_rest(self) -> None:
-        """Raise `PuzzleError` where rows have not become a whole grid."""
-        if self._rows:
-            self._read("\n".join(self._rows), self._first)
-
-    def _read(self, text: str, number: int) -> Puzzle:
-        place = f"{self._name}:{number}"
-        return Puzzle(place, self._task.read(text, place))
+def _from_text(found: Iterable[Reading], name: str) -> Iterator[Puzzle]:
+    told: set[str] = set()
+    for reading in found:
+        place = f"{name}:{reading.number}"
+        tell_spelling(reading, place, told)
+        yield Puzzle(place, reading.tokens)
 
 
-def _from_rows(numbered: Iterable[tuple[int, str]], name: str, task: Task) -> Iterator[Puzzle]:
-    for number, line in numbered:
-        if not line:
-            continue
-        place = f"{name}:{number}"
-        try:
-            [row] = csv.reader([line], strict=True)
-        except (csv.Error, ValueError) as error:
-            raise PuzzleError(str(error), place) from None
-        if len(row) != len(CSV_HEADER):
-            raise PuzzleError(f"{len(row)} fields, expected {len(CSV_HEADER)}", place)
-        _, question, answer, _ = row
-        inputs = _parse_field("question", question, line, place, task)
-        known = _parse_field("answer", answer, line, place, task) if answer else None
-        yield Puzzle(place, inputs, None if known is None else known.astype(np.int64))
+def _with_way_out(error: PuzzleError, first: str) -> PuzzleError:
+    if not any(separator in first for separator in SEPARATORS):
+        return error
+    header = ",".join(CSV_HEADER)
+    reason = f"{error.reason}; if this is CSV, its first line must name the columns, as {header}"
+    return PuzzleError(reason, error.place, error.cell, error.column)
 
 
-def _parse_field(name: str, text: str, line: str, place: str, task: Task) -> np.ndarray:
-    try:
-        return task.read(text, place)
-    except PuzzleError as error:
-        start = line.find(text) if name == "question" else line.rfind(text)
-        column = None if error.column is None else start + error.column
-        raise PuzzleError(f"{name}: {error.reason}", place, error.cell, column) from None
+def _from_rows(rows: Iterable[Row], name: str, task: Task) -> Iterator[Puzzle]:
+    told: set[str] = set()
+    for line, question, answer, _ in rows:
+        place = f"{name}:{line}"
+        known = answer or ""
+        reading = task.notation.reading(question, task.shape, f"{place}: question", known)
+        tell_spelling(reading, place, told)
+        if known:
+            tokens = task.notation.read(known, task.shape, f"{place}: answer", question)
+            yield Puzzle(place, reading.tokens, tokens.astype(np.int64))
+        else:
+            yield Puzzle(place, reading.tokens)
 
 
 def read_lines(path: Path, task: Task) -> list[Puzzle]:
@@ -138,23 +123,18 @@ def read_lines(path: Path, task: Task) -> list[Puzzle]:
     Raises:
         UserError: the file or one of its lines cannot be read.
     """
-    try:
-        with open(path, "rb") as file:
-            return read_stream(file, str(path), task)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+    with open_text(path) as text:
+        return from_lines(bounded_lines(text), str(path), task, text.encoding)
 
 
-def read_stream(file: Iterable[bytes], name: str, task: Task) -> list[Puzzle]:
-    """`from_lines` of an open file.
+def read_stream(file: BinaryIO, name: str, task: Task) -> list[Puzzle]:
+    """`from_lines` of an open, buffered file.
 
     Raises:
-        UserError: it is not UTF-8, or one of its lines cannot be read.
+        UserError: it is no text, or one of its lines cannot be read.
     """
-    try:
-        return from_lines((line.decode() for line in file), name, task)
-    except UnicodeDecodeError:
-        raise UserError(f"{name}: is not a text file in UTF-8") from None
+    with decoded(file, name) as text:
+        return from_lines(bounded_lines(text), name, task, text.encoding)
 
 
 def from_split(

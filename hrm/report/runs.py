@@ -18,6 +18,7 @@ from hrm.errors import UserError
 from hrm.inference.solver import Solver
 from hrm.inference.sources import Puzzle, from_split
 from hrm.plain_yaml import read_yaml
+from hrm.progress import Progress
 from hrm.records import METRICS_FILE, Record, best_evaluation, read_records
 from hrm.report import analysis
 from hrm.report.config import ReportConfig
@@ -141,22 +142,23 @@ def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
     answers = np.stack([t.answer for t in known if t.answer is not None])
     identifiers = np.array([solver.identifier_of(t.identifier) for t in known])
     parts: list[tuple[np.ndarray, ...]] = []
-    for start in range(0, len(known), CHUNK):
-        rows = slice(start, start + CHUNK)
-        given: dict[str, Any] = {"puzzle_identifiers": identifiers[rows]}
-        full = solver.solve(inputs[rows], halting="max_steps", trace=True, **given)
-        learned = solver.solve(inputs[rows], halting="learned", **given)
-        traces = [s.trace for s in full if s.trace is not None]
-        learned_tokens = np.stack([s.tokens for s in learned])[:, None]
-        parts.append(
-            (
-                np.stack([s.tokens for s in full]),
-                analysis.wrong_by_step(np.stack([t.tokens for t in traces]), answers[rows]),
-                np.stack([t.halt_probability for t in traces]),
-                np.array([s.steps for s in learned], np.int64),
-                analysis.wrong_by_step(learned_tokens, answers[rows])[:, 0] == 0,
+    with Progress("answers", 2 * len(known)) as progress:
+        for start in range(0, len(known), CHUNK):
+            rows = slice(start, start + CHUNK)
+            given: dict[str, Any] = {"puzzle_identifiers": identifiers[rows], "progress": progress}
+            full = solver.solve(inputs[rows], halting="max_steps", trace=True, **given)
+            learned = solver.solve(inputs[rows], halting="learned", **given)
+            traces = [s.trace for s in full if s.trace is not None]
+            learned_tokens = np.stack([s.tokens for s in learned])[:, None]
+            parts.append(
+                (
+                    np.stack([s.tokens for s in full]),
+                    analysis.wrong_by_step(np.stack([t.tokens for t in traces]), answers[rows]),
+                    np.stack([t.halt_probability for t in traces]),
+                    np.array([s.steps for s in learned], np.int64),
+                    analysis.wrong_by_step(learned_tokens, answers[rows])[:, 0] == 0,
+                )
             )
-        )
     tokens, wrong, halt_probability, steps, right = map(np.concatenate, zip(*parts, strict=True))
     return Solved(
         solver.task.grid,

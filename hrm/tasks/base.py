@@ -125,7 +125,7 @@ class Task:
         return Notation(self.symbols)
 
     def read(self, text: str, place: str = "puzzle") -> np.ndarray:
-        """A puzzle from text, [T] int32; raises `PuzzleError`, see `Notation.read`."""
+        """A puzzle from text, [T] int32; raises `PuzzleError`, see `Notation.reading`."""
         return self.notation.read(text, self.shape, place)
 
     def read_all(self, puzzles: Any) -> np.ndarray:

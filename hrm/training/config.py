@@ -35,7 +35,7 @@ class PretrainConfig(OptimConfig, RunConfig):
 
     micro_batch_size: Literal["auto"] | PositiveInt | None = Field(
         "auto",
-        description="rows per forward pass on one rank; null: all at once; auto: on a CPU few",
+        description="rows per forward pass of a rank; null: all; auto: few on CPUs, else what fits",
     )
     epochs: PositiveInt = Field(20000, description="an epoch draws one puzzle of every group")
     eval_interval: PositiveInt | None = Field(
@@ -85,6 +85,9 @@ class PretrainConfig(OptimConfig, RunConfig):
 
     device: DeviceName = Field("auto", description="cuda, mps or cpu")
     compile: Compile = Field("auto", description="true, false; auto: where there is a compiler")
+    deterministic: bool = Field(
+        False, description="on CUDA, too, the same run gives the same bits; slower"
+    )
     rank_timeout: PositiveInt = Field(
         600, description="seconds after which a process that does not answer is given up"
     )

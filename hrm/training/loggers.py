@@ -12,6 +12,8 @@ from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from hrm.progress import say
+
 TIMINGS_FILE = "timings.jsonl"
 
 
@@ -49,7 +51,7 @@ class JsonLinesLogger:
             self.write_pending()
         except OSError as error:
             if not self._reported:
-                print(f"{self.path}: {error.strerror}; training goes on", file=sys.stderr)
+                say(f"{self.path}: {error.strerror}; training goes on", sys.stderr)
             self._reported = True
 
     def write_pending(self) -> None:
@@ -131,7 +133,7 @@ class WandbLogger:
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
-        print(f"wandb stopped ({error}); training goes on without it", file=sys.stderr)
+        say(f"wandb stopped ({error}); training goes on without it", sys.stderr)
 
 
 def _has_wandb_login() -> bool:

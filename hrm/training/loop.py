@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.fit import check_fits
 from hrm.data.format import fingerprint, has_split
 from hrm.data.origin import identifiers_digest
-from hrm.device import has_fast_bfloat16, micro_batch_size, to_device
+from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig
+from hrm.training.fit import for_device
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
     TIMINGS_FILE,
@@ -33,9 +34,9 @@ from hrm.training.loggers import (
     WandbLogger,
     prefixed,
 )
-from hrm.training.progress import Progress
-from hrm.training.run_folder import Start, last_good, prepare
-from hrm.training.saving import Checkpoints
+from hrm.training.progress import Progress, say
+from hrm.training.run_folder import Start, check_position, last_good, prepare, unused_name
+from hrm.training.saving import Checkpoints, code_version
 from hrm.training.snapshot import check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
@@ -69,17 +70,22 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         TrainingDiverged: losses or gradients stay non-finite.
     """
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
-    seq_len = train_set.metadata.seq_len
-    config = ranks.agree(partial(for_device, config, device, seq_len, ranks.size))
+    metadata, [most_used] = train_set.metadata, ranks.maximum(-free_memory(device))
+    config = ranks.agree(partial(for_device, config, device, metadata, ranks.size, -most_used))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
-        start = ranks.agree(lambda: prepare(config, digest, print, cleanup))
-        job = open_job(config, ranks, device, train_set, test_set, start, digest, cleanup)
+        stop = cleanup.enter_context(StopRequest().listening())
+        if config.deterministic:
+            ranks.together(lambda: cleanup.enter_context(deterministic(device)))
+        config = ranks.agree(lambda: with_run_name(config))
+        start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
+        job = open_job(config, ranks, device, train_set, test_set, start, digest, stop, cleanup)
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
             try:
-                run(job, evaluated)
+                with job.stop.watched() if ranks.size > 1 else nullcontext():
+                    run(job, evaluated)
                 return config.run_dir
             except TrainingDiverged as error:
                 evaluated = roll_back(job, error, failed_at)
@@ -94,6 +100,9 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
     """
     config, ranks, state, progress = job.config, job.ranks, job.state, job.progress
     keeps_evaluated = config.checkpoint_every_eval or bool(config.eval_save_outputs)
+    (signal,) = ranks.maximum(job.stop.signal)
+    if signal:
+        sys.exit(128 + signal)
     for iteration in range(state.iteration, config.iterations):
         if iteration > state.iteration:
             state.iteration, state.batch = iteration, 0
@@ -114,6 +123,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 state.since_log = 0
                 check_soundness(job, batch)
             progress.update(metrics)
+            job.stop.got_on()
 
             signal = overdue = 0
             if is_logged or ranks.size == 1:
@@ -122,16 +132,16 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 save_and_exit(job, signal, keep=keeps_evaluated and state.batch == batches)
             is_due = overdue or job.checkpoints.is_due(state.step)
             if is_due and state.batch < batches:
-                job.checkpoints.save(state)
+                save(job)
 
-        job.checkpoints.save(state, keep=keeps_evaluated)
+        save(job, keep=keeps_evaluated)
         if job.test_set is not None:
             evaluated = evaluated or evaluate_state(job, job.test_set)
             update_best(state, evaluated)
             if config.early_stop and state.evaluations_since_best >= config.early_stop:
                 progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
                 break
-    job.checkpoints.save(state, wait=True)
+    save(job, wait=True)
     if state.best_step is not None:
         metric = state.best_metric.replace("_", " ")
         progress.say(f"best: step {state.best_step} with eval {metric} {state.best_value:.1%}")
@@ -175,6 +185,7 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
         build_for(config, train_set.metadata)
     if config.logger == "wandb" and find_spec("wandb") is None:
         raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
+    code_version()  # asks git, which may be slow, while there is nothing to save yet
     return fingerprint(config.data_path / "train", train_set.metadata)
 
 
@@ -186,6 +197,7 @@ def open_job(
     test_set: PuzzleDataset | None,
     start: Start | None,
     data_digest: str,
+    stop: StopRequest,
     cleanup: ExitStack,
 ) -> Job:
     """Build the state, or restore it, and open what the loop writes to."""
@@ -205,8 +217,9 @@ def open_job(
     loggers: list[Logger] = []
     metrics = timings = None
     wandb_run_id = None if start is None else start.values.get("wandb_run_id")
-    record: dict[str, str | None] = {"data": data_digest, "wandb_run_id": wandb_run_id}
+    record: dict[str, Any] = {"data": data_digest, "wandb_run_id": wandb_run_id}
     if ranks.is_first:
+        record["code"] = code_version()
         record["identifiers"] = identifiers_digest(config.data_path)
         metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
         timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
@@ -226,7 +239,6 @@ def open_job(
         checkpoints.begin_after(state.step)
     elif start is not None:
         checkpoints.save(state, wait=True)
-    stop = cleanup.enter_context(StopRequest().listening())
     return Job(
         config=config,
         ranks=ranks,
@@ -253,21 +265,6 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
     ranks.together(read)
 
 
-def check_position(start: Start, sizes: list[int]) -> None:
-    """Raise `UserError` unless a checkpoint's step is where it stands in the data.
-
-    Args:
-        sizes: steps of every iteration.
-    """
-    step, iteration, batch = (start.values[name] for name in ("step", "iteration", "batch"))
-    if iteration < len(sizes) and (
-        batch > sizes[iteration] or step != sum(sizes[:iteration]) + batch
-    ):
-        raise UserError(
-            f"{start.checkpoint}: step {step} is not batch {batch} of iteration {iteration}"
-        )
-
-
 def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
     values, run_dir = config.model_dump(mode="json"), config.run_dir
     source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
@@ -277,7 +274,8 @@ def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
 def with_run_name(config: PretrainConfig) -> PretrainConfig:
     """The configuration with a run name where none was given.
 
-    It is the folder's with `resume=<path>`, else architecture, date and time.
+    It is the folder's with `resume=<path>`, else architecture, date and time, with a number behind
+    them where another run has that name.
     """
     if config.run_name is not None:
         return config
@@ -286,25 +284,7 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
         run_dir = path if not (path / MANIFEST_FILE).is_file() else path.parent
         return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
-    return config.model_copy(update={"run_name": name})
-
-
-def for_device(
-    config: PretrainConfig, device: torch.device, seq_len: int, ranks: int
-) -> PretrainConfig:
-    """The configuration with the dtype and the micro-batch that suit the device, where `auto`."""
-    arch, updates = config.arch, dict[str, object]()
-    fast = has_fast_bfloat16(device)
-    if arch.forward_dtype == "auto":
-        dtype = "bfloat16" if fast else "float32"
-        updates["arch"] = arch.model_copy(update={"forward_dtype": dtype})
-    elif arch.forward_dtype == "bfloat16" and not fast:
-        print("arch.forward_dtype=bfloat16 is very slow on this CPU; float32 or auto is not")
-    if config.micro_batch_size == "auto":
-        numbers = arch.state_numbers(seq_len)
-        rows = config.local_micro_batch_size(ranks)
-        updates["micro_batch_size"] = micro_batch_size(device, rows, numbers)
-    return config.model_copy(update=updates)
+    return config.model_copy(update={"run_name": unused_name(config, name)})
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:
@@ -320,6 +300,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
     config, state = job.config, job.state
 
     def must_stop() -> bool:
+        job.stop.got_on()
         (signal,) = job.ranks.maximum(job.stop.signal)
         return signal > 0
 
@@ -333,6 +314,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             config.eval_save_outputs,
             must_stop,
             halt_probability=config.eval_halt_probability,
+            progress=job.progress.is_shown,
         )
     if result is None:
         (signal,) = job.ranks.maximum(job.stop.signal)
@@ -366,9 +348,15 @@ def update_best(state: TrainState, evaluated: dict[str, float]) -> None:
         state.evaluations_since_best = 0
 
 
+def save(job: Job, wait: bool = False, keep: bool = False) -> None:
+    """Write a checkpoint, as `Checkpoints.save`."""
+    with job.stop.saving():
+        job.checkpoints.save(job.state, wait, keep)
+
+
 def save_and_exit(job: Job, signal: int, keep: bool = False) -> NoReturn:
     """Save and exit, as a signal asked for."""
-    job.checkpoints.save(job.state, wait=True, keep=keep)
+    save(job, wait=True, keep=keep)
     job.progress.say(f"stopped: step {job.state.step} saved in {job.config.run_dir}")
     sys.exit(128 + signal)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,28 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
     return start
 
 
+def unused_name(config: PretrainConfig, name: str) -> str:
+    """`name`, or `name-2` and so on where a run has it. The folder is made, so that none other can.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    if config.checkpoint_path is not None:
+        return name
+    for number in count(1):
+        numbered = name if number == 1 else f"{name}-{number}"
+        run_dir = config.model_copy(update={"run_name": numbered}).run_dir
+        try:
+            run_dir.mkdir(parents=True)
+            return numbered
+        except FileExistsError:
+            if not run_dir.is_dir():
+                raise UserError(f"{run_dir}: cannot be made; there is a file in its way") from None
+        except OSError as error:
+            raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
+    raise AssertionError
+
+
 def last_good(config: PretrainConfig, say: Say) -> Start | None:
     """The newest checkpoint that no unsound step ends in; those after it are deleted then.
 
@@ -106,6 +129,21 @@ def last_good(config: PretrainConfig, say: Say) -> Start | None:
     except OSError as error:
         raise UserError(f"{error.filename or config.run_dir}: {error.strerror}") from None
     return None
+
+
+def check_position(start: Start, sizes: list[int]) -> None:
+    """Raise `UserError` unless a checkpoint's step is where it stands in the data.
+
+    Args:
+        sizes: steps of every iteration.
+    """
+    step, iteration, batch = (start.values[name] for name in ("step", "iteration", "batch"))
+    if iteration < len(sizes) and (
+        batch > sizes[iteration] or step != sum(sizes[:iteration]) + batch
+    ):
+        raise UserError(
+            f"{start.checkpoint}: step {step} is not batch {batch} of iteration {iteration}"
+        )
 
 
 def _find_start(config: PretrainConfig, data_digest: str, say: Say) -> Start | None:

@@ -1,6 +1,7 @@
 """When checkpoints are written, and which are kept; the writing itself goes on beside training."""
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -24,6 +25,8 @@ from hrm.training.config import PretrainConfig
 from hrm.training.loggers import JsonLinesLogger
 from hrm.training.snapshot import Staging, expected_bytes, take
 from hrm.training.state import TrainState
+
+GIT_SECONDS = 10
 
 
 class Checkpoints:
@@ -52,7 +55,7 @@ class Checkpoints:
         """
         self._config, self._metadata, self._ranks = config, metadata, ranks
         self._metrics, self._timings, self._say = metrics, timings, say
-        self._record = record | {"code": code_version()}
+        self._record = record
         self._staging = Staging()
         self._thread: Thread | None = None
         self._error: UserError | None = None
@@ -182,16 +185,32 @@ def _is_kept(checkpoint: Path) -> bool:
 
 @cache
 def code_version() -> dict[str, str | None]:
-    """Versions of this package, its commit where it is a checkout, torch and Python."""
-    command = ["git", "-C", str(Path(hrm.__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        commit = found.stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        commit = None
+    """Versions of this package, its commit where it is a checkout of its own, torch and Python."""
     return {
         "hrm": hrm.__version__,
-        "commit": commit,
+        "commit": commit_of(Path(hrm.__file__).parent),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def commit_of(package: Path) -> str | None:
+    """The commit of the repository whose root holds `package`; None where git knows of none.
+
+    A package that is installed, or copied, into a folder of some other repository has none.
+    """
+    asked = ("--show-prefix", "HEAD", "HEAD:./__init__.py")
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(package), "rev-parse", *asked],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            env={name: text for name, text in os.environ.items() if not name.startswith("GIT_")},
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    lines = found.stdout.splitlines()
+    is_own = found.returncode == 0 and len(lines) == 3 and lines[0] == f"{package.name}/"
+    return lines[1] if is_own else None

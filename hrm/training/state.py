@@ -160,6 +160,7 @@ def train_step(
         total = torch.linalg.vector_norm(torch.stack(norms))
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.grad_clip, total)
     set_learning_rates(state.optimizers, lambda base: scheduled_lr(base, state, config))
+    ranks.meet()  # looking up which puzzle rows are in the batch waits for the device
     for optimizer in state.optimizers:
         optimizer.step(only_if=sound)
         optimizer.zero_grad()

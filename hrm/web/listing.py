@@ -22,6 +22,7 @@ class Listing:
         self.router = APIRouter(prefix="/api")
         for address in (self.checkpoints, self.datasets, self.example, self.runs, self.metrics):
             self.router.get(f"/{address.__name__}")(address)
+        self.router.post("/read")(self.read)
 
     def checkpoints(self) -> schemas.Checkpoints:
         infos = [
@@ -68,6 +69,11 @@ class Listing:
             first=group.first,
             last=group.last,
         )
+
+    def read(self, asked: schemas.ReadRequest) -> schemas.ReadPuzzle:
+        """One character per cell of a puzzle's text, or why it is none."""
+        task = task_of(self._catalogue.checkpoint(asked.checkpoint).metadata)
+        return schemas.ReadPuzzle.of(asked.text, task)
 
     def runs(self) -> schemas.Runs:
         infos = [

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm.rollout import Halting
-from hrm.tasks import Task
+from hrm.tasks import PuzzleError, Task
 
 LONGEST_ID, LONGEST_PUZZLE = 500, 4096
 MOST_STEPS, MOST_PUZZLES = 256, 256
@@ -60,6 +60,13 @@ class CheckRequest(Thinking):
     count: Annotated[int, Field(ge=1, le=MOST_PUZZLES)]
 
 
+class ReadRequest(_Asked):
+    """A puzzle as people write it, for a checkpoint's grid."""
+
+    checkpoint: Id
+    text: Puzzle
+
+
 class Health(BaseModel):
     status: Literal["ok"]
     running: Count
@@ -71,14 +78,13 @@ class Rules(BaseModel):
     """What a task knows of its puzzles, so that the page need not know it.
 
     `empty` are the symbols of cells that hold nothing. `aliases` are other characters that may be
-    written for a symbol, `ignored` those that do not count where a puzzle is read from text. No
-    symbol but an empty one stands twice in the cells of a unit. `wall` is drawn as solid.
+    typed for a symbol. No symbol but an empty one stands twice in the cells of a unit. `wall` is
+    drawn as solid.
     """
 
     blank: str | None
     empty: str
     aliases: dict[str, str]
-    ignored: str
     units: list[tuple[int, ...]]
     wall: str | None
     most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
@@ -91,8 +97,7 @@ class Rules(BaseModel):
         return cls(
             blank=grid.blank,
             empty=grid.empty,
-            aliases=dict(notation.aliases),
-            ignored=notation.ignored,
+            aliases={**notation.aliases, **notation.dashes},
             units=[unit.cells for unit in task.units],
             wall=grid.wall,
             most_versions=min(task.most_versions, MOST_VOTES),
@@ -176,6 +181,27 @@ class Answer(BaseModel):
 
 class Answers(BaseModel):
     solutions: list[Answer]
+
+
+class ReadPuzzle(BaseModel):
+    """A puzzle, or why the text is none; `column` is the cell at fault, counted from 0.
+
+    `note` says how the text was read where its characters may mean something else.
+    """
+
+    puzzle: str | None = None
+    note: str | None = None
+    error: str | None = None
+    column: int | None = None
+
+    @classmethod
+    def of(cls, text: str, task: Task) -> Self:
+        try:
+            reading = task.notation.reading(text, task.shape)
+        except PuzzleError as error:
+            return cls(error=error.reason, column=error.cell)
+        note = None if reading.spelling is None else reading.spelling.meaning
+        return cls(puzzle=task.grid.text(reading.tokens), note=note)
 
 
 class Example(BaseModel):

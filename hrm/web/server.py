@@ -11,7 +11,7 @@ import uvicorn
 from hrm.checkpoint import find_checkpoint
 from hrm.config import WeightsName
 from hrm.device import DeviceName
-from hrm.errors import UserError
+from hrm.errors import UserError, write_output
 from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
 from hrm.inference.solver import Solver
 from hrm.web.app import create_app
@@ -72,7 +72,7 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     name = f"[{host}]" if ":" in host else host
-    print(f"http://{name}:{listener.getsockname()[1]}   (Ctrl-C ends it)", flush=True)
+    write_output(f"http://{name}:{listener.getsockname()[1]}   (Ctrl-C ends it)\n")
     with listener:
         _Server(config, models).run(sockets=[listener])
 

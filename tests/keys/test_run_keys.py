@@ -340,6 +340,28 @@ def test_nothing_is_compiled_where_it_is_switched_off(data, tmp_path, monkeypatc
     assert compiled == {}
 
 
+@acts("deterministic")
+@pytest.mark.parametrize("asked", [True, False])
+def test_operations_are_deterministic_where_asked(data, tmp_path, monkeypatch, asked):
+    """Seen where the loss is computed, in every pass; nothing of it is left behind."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    seen: set[tuple[bool, bool, bool]] = set()
+    original = ACTLossHead.sequence_losses
+
+    def settings() -> tuple[bool, bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+    def look(*arguments):
+        seen.add(settings())
+        return original(*arguments)
+
+    monkeypatch.setattr(ACTLossHead, "sequence_losses", look)
+    run(data, tmp_path / "run", f"deterministic={str(asked).lower()}", "epochs=1")
+    assert seen == {(True, True, False) if asked else (False, False, True)}
+    assert settings() == (False, False, True)
+
+
 @acts("rank_timeout")
 def test_ranks_are_given_up_after_their_time(data, tmp_path, monkeypatch):
     asked: list[int] = []

@@ -179,3 +179,52 @@ def test_contradicting_givens_are_named(text, expected, cell):
 def test_what_does_not_contradict_itself(text):
     assert SUDOKU.contradiction(SUDOKU.read(text)) is None
     assert not SUDOKU.contradictory(SUDOKU.read(text)[None]).any()
+
+
+LARGE = task_of(metadata(vocab_size=17, seq_len=256))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "meaning"),
+    [
+        ("10A" + "." * 253, [1, 16, 10], "0 is read as a digit, G"),
+        ("10A" + "-" * 253, [1, 16, 10], "0 is read as a digit, G"),
+        ("10G" + "." * 253, [1, 0, 16], None),
+        ("10A" + "0" * 253, [1, 0, 10], None),
+        ("AHp" + "." * 253, [10, 1, 9], "H to P are read as 1 to 9"),
+        ("A0H" + "." * 253, [10, 0, 1], "H to P are read as 1 to 9"),
+        ("ABC" + "." * 253, [10, 11, 12], None),
+    ],
+)
+def test_what_a_character_means_may_depend_on_the_others(text, first, meaning):
+    reading = LARGE.notation.reading(text, LARGE.shape)
+    assert reading.tokens[:3].tolist() == first and not reading.tokens[3:].any()
+    assert (reading.spelling.meaning if reading.spelling else "").startswith(meaning or "")
+    assert (reading.spelling is None) == (meaning is None)
+
+
+def test_dashes_of_a_frame_do_not_make_zeros_digits():
+    rows = ["|".join(("1000" if r == 0 else "0000", *["0000"] * 3)) for r in range(16)]
+    tokens = LARGE.read("\n-----\n".join(rows))
+    assert tokens[0] == 1 and not tokens[1:].any()
+
+
+def test_no_given_is_ever_dropped():
+    """Whatever is written around and between them: a text is refused, or all its digits count."""
+    rng = np.random.default_rng(0)
+    pieces = np.array([*"1234", *"..00__**--", "\n", "\n", " ", "|", "+", "#", "·", "[", "--+--\n"])
+    read = 0
+    for _ in range(4000):
+        puzzle = "".join(rng.choice(list("1234.-"), 16))
+        places = np.sort(rng.choice(17, rng.integers(0, 5)))[::-1]
+        for place in places:
+            puzzle = puzzle[:place] + str(rng.choice(pieces)) + puzzle[place:]
+        try:
+            tokens = SUDOKU.read(puzzle)
+        except PuzzleError:
+            continue
+        read += 1
+        shown = "\n".join(line.partition("#")[0] for line in puzzle.split("\n"))
+        digits = [int(c) for c in shown if c in "1234"]
+        assert tokens[tokens > 0].tolist() == digits, puzzle
+    assert read > 500

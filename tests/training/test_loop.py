@@ -21,12 +21,13 @@ from hrm.cli import evaluate as command
 from hrm.cli.evaluate import EvaluateConfig
 from hrm.cli.main import main
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.format import read_metadata
 from hrm.evaluation import evaluate
 from hrm.inference.solver import Solver
 from hrm.ranks import Ranks
 from hrm.training import loop
 from hrm.training.config import load_pretrain_config
-from hrm.training.loop import for_device
+from hrm.training.fit import for_device
 from tests.conftest import ROOT, SMALL_MODEL
 
 TRAIN_NAMES = {
@@ -170,9 +171,7 @@ def test_every_evaluation_asks_for_the_probability_that_is_configured(
 )
 def test_evaluation_compiles_where_there_is_enough_to_do(trained, given, rows, expected):
     config = EvaluateConfig(checkpoint=trained, **given)
-    size = SimpleNamespace(
-        batches_per_iteration=lambda: rows, config=SimpleNamespace(global_batch_size=1)
-    )
+    size = SimpleNamespace(examples=rows)
     assert command.compile_mode(config, load_checkpoint(trained), size) == expected
 
 
@@ -304,11 +303,12 @@ def test_switches_train_and_load_back(data_4x4, tmp_path, run_script):
 
 
 @pytest.mark.parametrize("capability, dtype", [("AVX2", "float32"), ("AVX512", "bfloat16")])
-def test_dtype_that_suits_the_cpu(monkeypatch, capability, dtype):
+def test_dtype_that_suits_the_cpu(monkeypatch, data_4x4, capability, dtype):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     config = load_pretrain_config([], "quickstart_4x4")
     assert config.arch.forward_dtype == "auto"
-    assert for_device(config, torch.device("cpu"), 16, 1).arch.forward_dtype == dtype
+    metadata = read_metadata(data_4x4 / "train")
+    assert for_device(config, torch.device("cpu"), metadata, 1, 0).arch.forward_dtype == dtype
 
 
 def test_without_test_split(data_4x4, tmp_path, run_script):

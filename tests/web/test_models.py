@@ -160,7 +160,6 @@ def test_mazes(other_kinds):
         "blank": " ",
         "empty": "_ ",
         "aliases": {},
-        "ignored": "\r\n",
         "units": [],
         "wall": "#",
         "most_versions": 8,

@@ -11,6 +11,7 @@ from hrm.web.schemas import CheckpointInfo
 
 from ..inference.test_solver import metadata
 from .page_actions import (
+    answer_reading,
     cell,
     choose,
     clear,
@@ -153,6 +154,7 @@ def test_a_whole_puzzle_is_pasted(open_page):
     paste(page, "1200" + "x" * 12)
     expect(message(page)).to_contain_text("character 'x' is not one of '.1234'")
     paste(page, "12 | ..\n00 | 34\n---+---\n34 | __\n.. | ..\n")
+    expect(message(page)).to_have_text("Ready: press Think.")
     assert shown(page) == "12....3434......"
 
 
@@ -166,8 +168,8 @@ def test_the_text_field_fills_the_grid(open_page):
     expect(field).to_have_attribute("aria-invalid", "true")
     assert shown(page) == before
     field.fill("1" + "0" * 15)
-    assert shown(page) == "1" + "." * 15
     expect(page.locator("#solve-text-error")).to_be_empty()
+    assert shown(page) == "1" + "." * 15
 
 
 def test_an_example_of_the_data_set_shows_which_cells_are_wrong(open_page):
@@ -304,7 +306,9 @@ def test_a_maze_is_shown_as_a_picture(open_page):
         "aria-disabled", "true"
     )
     page.locator(".picture").focus()
+    answer_reading(page, {"m": task_of(metadata(**data))})
     paste(page, "\n".join(MAZE))
+    expect(message(page)).to_have_text("Ready: press Think.")
     tiles = page.locator("#solve-grid .tile")
     assert tiles.evaluate_all("a => a.filter(e => e.dataset.kind === 'wall').length") == 20
     path = "".join(MAZE).replace("S   #", "Sooo#").replace("## #", "##o#")

@@ -10,7 +10,16 @@ from hrm.web.schemas import CheckpointInfo
 
 from ..inference.test_solver import metadata
 from ..inference.test_sources import READ, REFUSED
-from .page_actions import choose, clear, message, paste, require_chromium, shown, think
+from .page_actions import (
+    answer_reading,
+    choose,
+    clear,
+    message,
+    paste,
+    require_chromium,
+    shown,
+    think,
+)
 
 require_chromium()
 
@@ -57,6 +66,7 @@ def offer(page: Page, *kinds: dict[str, Any]) -> None:
     listed = {"checkpoints": models, "default": "0"}
     page.route("**/api/checkpoints", lambda route: route.fulfill(json=listed))
     page.route("**/api/datasets", lambda route: route.fulfill(json={"datasets": []}))
+    answer_reading(page, {str(n): task_of(metadata(**kind)) for n, kind in enumerate(kinds)})
     page.reload()
     page.get_by_role("tab", name="Solve").click()
 
@@ -212,8 +222,9 @@ def test_drawn_grids_are_pasted(open_page):
         page.locator("#solve-grid input, #solve-grid .picture").first.focus()
         paste(page, case["text"])
         if isinstance(expected, str):
-            expect(message(page), case["name"]).to_have_text("Ready: press Think.")
+            expect(field, case["name"]).not_to_have_value(before)
             assert field.input_value().replace("\n", "") == expected, case["name"]
+            expect(message(page), case["name"]).to_have_text("Ready: press Think.")
         else:
             expect(message(page), case["name"]).to_contain_text(f": {expected['reason']}.")
             assert field.input_value() == before, case["name"]

@@ -14,12 +14,11 @@ from hrm.web.guard import HEADERS, LARGEST_BODY
 
 PUZZLE = "1" + "." * 15
 DATA = "sudoku-4x4"
-POSTS = ("/api/think", "/api/solve", "/api/check")
+POSTS = ("/api/think", "/api/solve", "/api/check", "/api/read")
 RULES = {
     "blank": ".",
     "empty": ".",
-    "aliases": {"0": ".", "_": "."},
-    "ignored": " \t|+-─│┌┐└┘├┤┬┴┼\r\n",
+    "aliases": dict.fromkeys("0_*·•‧∙⋅․・-‐‑‒–—−", "."),
     "units": [
         *([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]),
         *([0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]),
@@ -53,6 +52,7 @@ def body(path: str, **changes: object) -> dict[str, object]:
     particular = {
         "/api/think": {"puzzle": PUZZLE},
         "/api/solve": {"puzzles": [PUZZLE]},
+        "/api/read": {"text": PUZZLE},
         "/api/check": {"data": DATA, "split": "test", "start": 0, "count": 2},
     }
     return {"checkpoint": "tests/patient", **particular[path], **changes}
@@ -208,7 +208,7 @@ def test_openapi_describes_every_address(client):
     assert described["openapi"].startswith("3.1")
     assert set(described["paths"]) == {
         *("/health", "/api/checkpoints", "/api/think", "/api/solve", "/api/datasets"),
-        *("/api/example", "/api/check", "/api/runs", "/api/metrics"),
+        *("/api/example", "/api/check", "/api/read", "/api/runs", "/api/metrics"),
     }
     for path in described["paths"].values():
         for operation in path.values():
@@ -420,3 +420,25 @@ def test_only_listed_names_are_known(client, name):
 )
 def test_wrong_queries_are_refused(client, path, asked, status):
     error(client.get(path, params=asked), status)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1-- -\n" + "----\n" * 3, {"puzzle": PUZZLE}),
+        ("+--+--+\n|1.|..|\n" + "|..|..|\n" * 3, {"puzzle": PUZZLE}),
+        ("12x", {"error": "character 'x' is not one of '.1234'", "column": 2}),
+        ("", {"error": "0 characters, expected 16 (4x4)"}),
+    ],
+)
+def test_a_puzzle_is_read_as_in_a_file(client, text, expected):
+    asked = {"checkpoint": "tests/patient", "text": text}
+    answer = client.post("/api/read", json=asked)
+    nothing = dict.fromkeys(("puzzle", "note", "error", "column"))
+    assert (answer.status_code, answer.json()) == (200, nothing | expected)
+
+
+def test_reading_needs_a_checkpoint_and_a_text_of_bounded_length(client):
+    asked = {"checkpoint": "tests/patient", "text": "." * (schemas.LONGEST_PUZZLE + 1)}
+    assert client.post("/api/read", json=asked).status_code == 422
+    assert client.post("/api/read", json=asked | {"checkpoint": "x", "text": ""}).status_code == 404

@@ -17,6 +17,7 @@ from hrm.data.grid import PAD_SYMBOL
 from hrm.data.writer import new_dataset, write_identifiers, write_split
 from hrm.errors import UserError
 from hrm.files import looked_in, not_a_folder
+from hrm.progress import Progress
 from hrm.tasks.sudoku.csv_file import CsvPuzzles, parse_csv
 from hrm.tasks.sudoku.generator import Puzzles, generate_split
 from hrm.tasks.sudoku.leakage import describe_leakage, find_leakage
@@ -301,7 +302,10 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
 
 def _names(questions: np.ndarray, box_shape: BoxShape) -> Iterator[str]:
     symbols = np.frombuffer(SYMBOLS[: math.prod(box_shape) + 1].encode(), np.uint8)
-    return (symbols[question].tobytes().decode() for question in questions)
+    with Progress("puzzles named", len(questions)) as progress:
+        for question in questions:
+            yield symbols[question].tobytes().decode()
+            progress.update()
 
 
 def _examples(
@@ -310,13 +314,15 @@ def _examples(
     """Chunks of inputs and labels: `versions` rows a puzzle, the first the puzzle itself."""
     questions, answers = puzzles
     count = len(questions) * versions
-    for start in range(0, count, WRITE_CHUNK_ROWS):
-        rows = np.arange(start, min(start + WRITE_CHUNK_ROWS, count))
-        puzzle = rows // versions
-        chunk = questions[puzzle], answers[puzzle]
-        if versions > 1:
-            chunk = augment(*chunk, box_shape, rng, keep=rows % versions == 0)
-        yield chunk[0] + np.uint8(offset), chunk[1] + np.uint8(offset)
+    with Progress("rows written", count) as progress:
+        for start in range(0, count, WRITE_CHUNK_ROWS):
+            rows = np.arange(start, min(start + WRITE_CHUNK_ROWS, count))
+            puzzle = rows // versions
+            chunk = questions[puzzle], answers[puzzle]
+            if versions > 1:
+                chunk = augment(*chunk, box_shape, rng, keep=rows % versions == 0)
+            yield chunk[0] + np.uint8(offset), chunk[1] + np.uint8(offset)
+            progress.update(len(rows))
 
 
 def _metadata(

@@ -3,25 +3,33 @@
 Grids are rows of uint8 tokens as in `hrm.tasks.sudoku.rules`.
 """
 
-import csv
 import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from hrm.errors import UserError
-from hrm.tasks.reading import CSV_HEADER
+from hrm.tasks.csv_rows import (
+    CSV_HEADER,
+    WAY_OUT,
+    Row,
+    bounded_lines,
+    open_text,
+    read_header,
+    tell,
+)
+from hrm.tasks.reading import PuzzleError, tell_spelling
+from hrm.tasks.sudoku.notation import sudoku_notation
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, is_valid_solution, usual_box_shape
 
 CHUNK_ROWS = 16384
 _NO_TOKEN = 255
-_UTF8_MARK = "\xef\xbb\xbf"  # a byte-order mark as latin-1 shows it
-_WAY_OUT = "correct or delete that line"
+_CODES = 0x10000  # characters that the table knows
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def parse_csv(
     with_ratings: bool = False,
     spool_dir: Path | None = None,
 ) -> CsvPuzzles:
-    """Read a file with the header `source,question,answer,rating` and check every row.
+    """Read a file whose first line names a column of questions and one of answers.
 
     Args:
         box_shape: None to infer it from the first question's length.
@@ -53,39 +61,39 @@ def parse_csv(
     Raises:
         UserError: the file cannot be read, is empty, or a row is bad; names file, line, reason.
     """
-    try:
-        with open(path, encoding="latin-1", newline="") as file:
-            return _parse(path, file, box_shape, with_ratings, spool_dir)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a CSV file") from None
-    except PermissionError:
-        raise UserError(f"{path}: permission denied") from None
+    with open_text(path) as file:
+        lines = bounded_lines(file)
+        columns, _, number = read_header(lines, str(path))
+        if columns is None or columns.answer is None or (with_ratings and columns.rating is None):
+            needed = "question, answer and rating" if with_ratings else "question and answer"
+            raise UserError(
+                f"{path}:{max(number, 1)}: the first line must name columns {needed}, as "
+                f"{','.join(CSV_HEADER)} does"
+            )
+        tell(str(path), file.encoding, columns)
+        rows = columns.rows(lines, str(path), number)
+        return _parse(path, rows, box_shape, with_ratings, spool_dir)
 
 
 def _parse(
     path: Path,
-    file: IO[str],
+    rows: Iterator[Row],
     box_shape: BoxShape | None,
     with_ratings: bool,
     spool_dir: Path | None,
 ) -> CsvPuzzles:
     lines: list[np.ndarray] = []
     ratings: list[np.ndarray] = []
+    told: set[str] = set()
     with tempfile.TemporaryFile(dir=spool_dir) as spool:
-        for rows, row_lines in _row_chunks(path, file):
+        for chunk in _chunks(rows):
             if box_shape is None:
-                box_shape = _box_shape_of(path, rows[0], row_lines[0])
-            tokens = _check_rows(path, rows, row_lines, box_shape, with_ratings)
-            spool.write(tokens.data)
-            lines.append(np.array(row_lines, np.int32))
-            ratings.append(
-                np.array([int(row[3]) for row in rows], np.int64)
-                if with_ratings
-                else np.zeros(len(rows), np.int64)
-            )
-        if box_shape is None:
+                box_shape = _box_shape_of(path, chunk[0])
+            spool.write(_checked(path, chunk, box_shape, with_ratings, told).data)
+            lines.append(np.array([row[0] for row in chunk], np.int32))
+            numbers = [int(row[3] or 0) if with_ratings else 0 for row in chunk]
+            ratings.append(np.array(numbers, np.int64))
+        if box_shape is None or not lines:
             raise UserError(f"{path}: holds no puzzles")
         spool.flush()
         cells = math.prod(box_shape) ** 2
@@ -102,81 +110,115 @@ def _parse(
     return puzzles
 
 
-def _row_chunks(path: Path, file: IO[str]) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Yield non-blank rows with their line numbers, at most CHUNK_ROWS at a time."""
-    reader = csv.reader(file)
-    header = next(reader, [])
-    if header:
-        header[0] = header[0].removeprefix(_UTF8_MARK)
-    if header != CSV_HEADER:
-        raise UserError(f"{path}:1: the first line must be {','.join(CSV_HEADER)}")
-    numbered = ((row, reader.line_num) for row in reader if row)
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """At most CHUNK_ROWS at a time; what is wrong with a row is raised after those before it."""
     while True:
+        chunk: list[Row] = []
         try:
-            chunk = list(islice(numbered, CHUNK_ROWS))
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: {error}; {_WAY_OUT}") from None
+            chunk.extend(islice(rows, CHUNK_ROWS))
+        except UserError:
+            if chunk:
+                yield chunk
+            raise
         if not chunk:
             return
-        yield [row for row, _ in chunk], [line for _, line in chunk]
+        yield chunk
 
 
-def _box_shape_of(path: Path, row: list[str], line: int) -> BoxShape:
-    cells = len(row[1]) if len(row) > 1 else 0
-    box_shape = usual_box_shape(cells)
-    if box_shape is None:
-        raise UserError(
-            f"{path}:{line}: a question of {cells} characters is no Sudoku grid "
-            f"(16, 36, 64, 81, ...); {_WAY_OUT}"
-        )
-    return box_shape
+def _box_shape_of(path: Path, row: Row) -> BoxShape:
+    line, question, answer, _ = row
+    lengths = [len("".join((text or "").split())) for text in (question, answer)]
+    for cells in lengths:
+        if box_shape := usual_box_shape(cells):
+            return box_shape
+    raise UserError(
+        f"{path}:{line}: a question of {lengths[0]} characters is no Sudoku grid "
+        f"(16, 36, 64, 81, ...); {WAY_OUT}"
+    )
 
 
-def _check_rows(
-    path: Path, rows: list[list[str]], lines: list[int], box_shape: BoxShape, with_ratings: bool
+def _checked(
+    path: Path, rows: list[Row], box_shape: BoxShape, with_ratings: bool, told: set[str]
 ) -> np.ndarray:
-    """Check one chunk; return its tokens, [rows, 2, cells] uint8 (question, answer)."""
+    """The tokens of one chunk, [rows, 2, cells] uint8 (question, answer), all of them right."""
     side = math.prod(box_shape)
-    bad_form = _first_bad_form(rows, side * side, with_ratings)
-    well_formed = rows if bad_form is None else rows[: bad_form[0]]
-    text = "".join(row[1] + row[2] for row in well_formed).encode("latin-1")
-    tokens = _token_table(side)[np.frombuffer(text, np.uint8)].reshape(-1, 2, side * side)
-
-    bad_content = _first_bad_content(tokens, box_shape)
-    bad = bad_content or bad_form
-    if bad is not None:
-        index, reason = bad
-        raise UserError(f"{path}:{lines[index]}: {reason}; {_WAY_OUT}")
+    texts = [text or "" for _, question, answer, _ in rows for text in (question, answer)]
+    tokens, unread = _read_plain(texts, side)
+    fault = _read_others(path, rows, tokens, unread, side, told)
+    for bad in (
+        _first_bad_rating(rows) if with_ratings else None,
+        _first_bad_content(tokens, box_shape),
+    ):
+        if bad is not None and (fault is None or bad[0] < fault[0]):
+            fault = bad[0], f"{path}:{rows[bad[0]][0]}: {bad[1]}"
+    if fault is not None:
+        raise UserError(f"{fault[1]}; {WAY_OUT}")
     return tokens
 
 
-def _first_bad_form(
-    rows: list[list[str]], cells: int, with_ratings: bool
+def _read_plain(texts: list[str], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of texts of one character per cell, and which puzzles need a closer look.
+
+    Returns:
+        [N, 2, cells] uint8 and [N] bool, for 2 N texts.
+    """
+    cells = side * side
+    joined = "".join(text if len(text) == cells else " " * cells for text in texts)
+    try:
+        codes = np.frombuffer(joined.encode("ascii"), np.uint8)
+    except UnicodeEncodeError:
+        wide = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+        codes = np.minimum(wide, _CODES - 1)
+    tokens = _token_table(side)[codes].reshape(-1, 2, cells)
+    return tokens, (tokens == _NO_TOKEN).any(axis=(1, 2))
+
+
+@lru_cache
+def _token_table(side: int) -> np.ndarray:
+    """Character -> token; none for those whose token depends on the other characters."""
+    notation = sudoku_notation(SYMBOLS[: side + 1])
+    table = np.full(_CODES, _NO_TOKEN, np.uint8)
+    for character, token in notation.tokens.items():
+        table[ord(character)] = token
+    for character in notation.dashes:
+        table[ord(character)] = 0
+    for spelling in notation.spellings:
+        table[[ord(character) for character in spelling.symbols]] = _NO_TOKEN
+    return table
+
+
+def _read_others(
+    path: Path, rows: list[Row], tokens: np.ndarray, unread: np.ndarray, side: int, told: set[str]
 ) -> tuple[int, str] | None:
-    for index, row in enumerate(rows):
-        if len(row) != len(CSV_HEADER):
-            return index, f"{len(row)} fields, expected {len(CSV_HEADER)}"
-        for name, text in (("question", row[1]), ("answer", row[2])):
-            if len(text) != cells:
-                return index, f"{name} has {len(text)} characters, expected {cells}"
-        if with_ratings and not _is_rating(row[3]):
-            return index, f"rating {row[3][:20]!r} is not a whole number"
+    """Read the puzzles that need a closer look into their place; the first that is wrong."""
+    notation, shape = sudoku_notation(SYMBOLS[: side + 1]), (side, side)
+    for index in np.flatnonzero(unread).tolist():
+        line, question, answer, _ = rows[index]
+        place = f"{path}:{line}"
+        try:
+            reading = notation.reading(question, shape, f"{place}: question", answer or "")
+            tokens[index, 0] = reading.tokens
+            tokens[index, 1] = notation.read(answer or "", shape, f"{place}: answer", question)
+        except PuzzleError as error:
+            return index, str(error)
+        tell_spelling(reading, place, told)
     return None
 
 
-def _is_rating(text: str) -> bool:
-    try:
-        return abs(int(text)) < 2**63
-    except ValueError:
-        return False
+def _first_bad_rating(rows: list[Row]) -> tuple[int, str] | None:
+    for index, (_, _, _, rating) in enumerate(rows):
+        try:
+            if abs(int(rating or "")) < 2**63:
+                continue
+        except ValueError:
+            pass
+        return index, f"rating {(rating or '')[:20]!r} is not a whole number"
+    return None
 
 
 def _first_bad_content(tokens: np.ndarray, box_shape: BoxShape) -> tuple[int, str] | None:
     questions, answers = tokens[:, 0], tokens[:, 1]
-    symbols = f"'.', '0' and {SYMBOLS[1]}..{SYMBOLS[math.prod(box_shape)]}"
     checks = (
-        ((questions == _NO_TOKEN).any(axis=1), f"question has a character other than {symbols}"),
-        ((answers == _NO_TOKEN).any(axis=1), f"answer has a character other than {symbols}"),
         (
             ~is_valid_solution(answers, box_shape),
             "answer is not a solved grid (each digit once per row, column and box of "
@@ -189,14 +231,6 @@ def _first_bad_content(tokens: np.ndarray, box_shape: BoxShape) -> tuple[int, st
     )
     found = [(int(np.argmax(bad)), reason) for bad, reason in checks if bad.any()]
     return min(found, key=lambda bad: bad[0], default=None)
-
-
-def _token_table(side: int) -> np.ndarray:
-    table = np.full(256, _NO_TOKEN, np.uint8)
-    for token, symbol in enumerate(SYMBOLS[: side + 1]):
-        table[ord(symbol)] = token
-    table[ord("0")] = 0
-    return table
 
 
 def _refuse_duplicates(puzzles: CsvPuzzles) -> None:
@@ -216,6 +250,4 @@ def _refuse_duplicates(puzzles: CsvPuzzles) -> None:
         line = int(puzzles.lines[row])
         earlier = first_line.setdefault(questions[row].tobytes(), line)
         if earlier != line:
-            raise UserError(
-                f"{puzzles.path}:{line}: same question as in line {earlier}; {_WAY_OUT}"
-            )
+            raise UserError(f"{puzzles.path}:{line}: same question as in line {earlier}; {WAY_OUT}")

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from hrm.progress import Progress
 from hrm.tasks.sudoku.rules import BoxShape, units_of_cells
 
 MOST_GUESSES = 1000
@@ -43,6 +44,7 @@ def count_guesses(
     stacks: Stacks = [[] for _ in questions]
     running = np.arange(len(questions))
     states = bits[questions]
+    progress = Progress("puzzles rated", len(questions))
     while len(running):
         settled, contradiction = _apply_singles(states, units, units_of, full)
         stable = ~contradiction & (settled == states).all(axis=1)
@@ -60,6 +62,8 @@ def count_guesses(
         going[to_guess] = guesses[running[to_guess]] <= most
         _guess(settled, to_guess, [stacks[p] for p in running[to_guess]])
         running, states = running[going], settled[going]
+        progress.update(len(going) - len(running))
+    progress.close()
     return guesses, solutions
 
 

@@ -2,12 +2,14 @@
 
 import math
 import random
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from hrm.errors import UserError
+from hrm.progress import Progress
 from hrm.tasks.sudoku.rules import BoxShape
 from hrm.tasks.sudoku.symmetry import canonical_hash
 
@@ -16,10 +18,16 @@ FEWEST_GIVENS = {(2, 2): 4, (2, 3): 8, (3, 2): 8, (3, 3): 17}  # known to be the
 MAX_FAILURES_IN_A_ROW = 500
 MAX_REPEATS_IN_A_ROW = 20_000
 BATCH = 64
+PATIENCE_SECONDS = 30  # for one puzzle; where that is not enough, many are out of reach
 _NODES_PER_SIDE = 200
 
 Unit = tuple[int, int, int]
+Split = dict[bytes, bytes]  # answer by question
 Puzzles = tuple[np.ndarray, np.ndarray]  # questions and answers, [N, cells] uint8 each
+
+
+class _OutOfTime(Exception):
+    """The search for a puzzle takes too long."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,29 @@ def generate_split(
     """
     fewest, most = _checked_givens(box_shape, givens)
     rng = random.Random(f"{seed} {box_shape} {fewest}-{most}")
-    wanted = (num_train, num_test)
-    splits: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
+    with Progress("puzzles generated", num_train + num_test) as progress:
+        splits = _fill_splits(box_shape, (num_train, num_test), (fewest, most), rng, progress)
+    train, test = (_as_arrays(split, box_shape) for split in splits)
+    return train, test
+
+
+def _fill_splits(
+    box_shape: BoxShape,
+    wanted: tuple[int, int],
+    givens: tuple[int, int],
+    rng: random.Random,
+    progress: Progress,
+) -> tuple[Split, Split]:
+    """Answers by question, for training and test."""
+    fewest, most = givens
+    splits: tuple[Split, Split] = ({}, {})
     split_of_class: dict[int, int] = {}
     repeats = 0
     while any(len(split) < want for split, want in zip(splits, wanted, strict=True)):
-        batch = [_one_puzzle(box_shape, fewest, most, rng) for _ in range(BATCH)]
+        batch = []
+        for _ in range(BATCH):
+            batch.append(_one_puzzle(box_shape, fewest, most, rng))
+            progress.update()
         hashes = canonical_hash(np.array([question for question, _ in batch], np.uint8), box_shape)
         for (question, answer), puzzle_class in zip(batch, hashes.tolist(), strict=True):
             missing = [want - len(split) for split, want in zip(splits, wanted, strict=True)]
@@ -89,15 +114,15 @@ def generate_split(
             else:
                 splits[own][bytes(question)] = bytes(answer)
                 repeats = 0
+        progress.set(sum(map(len, splits)))
         if repeats > MAX_REPEATS_IN_A_ROW:
             raise UserError(
                 f"--generate {box_shape[0]}x{box_shape[1]} --givens {fewest}-{most}: too few "
-                f"different puzzles for {num_train} training and {num_test} test puzzles (found "
+                f"different puzzles for {wanted[0]} training and {wanted[1]} test puzzles (found "
                 f"{len(splits[0])} and {len(splits[1])}); lower --num-train or --num-test, or "
                 "widen --givens"
             )
-    train, test = (_as_arrays(split, box_shape) for split in splits)
-    return train, test
+    return splits
 
 
 def generate_puzzles(
@@ -125,9 +150,7 @@ def _checked_givens(box_shape: BoxShape, givens: tuple[int, int] | None) -> tupl
     return fewest, most
 
 
-def _choose_split(
-    missing: list[int], splits: tuple[dict[bytes, bytes], dict[bytes, bytes]], rng: random.Random
-) -> int:
+def _choose_split(missing: list[int], splits: tuple[Split, Split], rng: random.Random) -> int:
     """A new class goes where more is missing; a split that has nothing yet comes first."""
     empty = [own for own in range(2) if missing[own] and not splits[own]]
     if len(empty) == 1 and splits[1 - empty[0]]:
@@ -135,7 +158,7 @@ def _choose_split(
     return int(rng.randrange(sum(missing)) >= missing[0])
 
 
-def _as_arrays(split: dict[bytes, bytes], box_shape: BoxShape) -> Puzzles:
+def _as_arrays(split: Split, box_shape: BoxShape) -> Puzzles:
     cells = math.prod(box_shape) ** 2
     questions, answers = (
         np.frombuffer(b"".join(grids), np.uint8).reshape(-1, cells)
@@ -148,20 +171,37 @@ def _one_puzzle(
     box_shape: BoxShape, fewest: int, most: int, rng: random.Random
 ) -> tuple[list[int], list[int]]:
     geometry = _geometry(box_shape)
-    for _ in range(MAX_FAILURES_IN_A_ROW):
-        answer = _solved_grid(geometry, rng)
-        question = _take_away(geometry, answer, rng.randint(fewest, most), rng)
-        if sum(map(bool, question)) <= most:
-            return question, answer
+    box, side = f"{box_shape[0]}x{box_shape[1]}", geometry.side
+    answer = None
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        for _ in range(MAX_FAILURES_IN_A_ROW):
+            answer = _solved_grid(geometry, rng, deadline)
+            question = _take_away(geometry, answer, rng.randint(fewest, most), rng, deadline)
+            if sum(map(bool, question)) <= most:
+                return question, answer
+    except _OutOfTime:
+        if answer is None:
+            raise UserError(
+                f"--generate {box}: out of reach; no filled grid of {side}x{side} cells "
+                f"was found in {PATIENCE_SECONDS} s; choose smaller boxes, such as 4x4, or "
+                "give your puzzles with --source-dir"
+            ) from None
+        raise UserError(
+            f"--generate {box} --givens {fewest}-{most}: out of reach; no such puzzle with one "
+            f"solution was found in {PATIENCE_SECONDS} s; ask for more givens or smaller boxes"
+        ) from None
     raise UserError(
-        f"--givens {fewest}-{most}: found no such puzzle of {box_shape[0]}x{box_shape[1]} boxes "
-        f"with one solution in {MAX_FAILURES_IN_A_ROW} attempts; ask for more givens"
+        f"--givens {fewest}-{most}: found no such puzzle of {box} boxes with one solution in "
+        f"{MAX_FAILURES_IN_A_ROW} attempts; ask for more givens"
     )
 
 
-def _solved_grid(geometry: _Geometry, rng: random.Random) -> list[int]:
+def _solved_grid(geometry: _Geometry, rng: random.Random, deadline: float) -> list[int]:
     budget = _NODES_PER_SIDE * geometry.side
     while True:
+        if time.monotonic() > deadline:
+            raise _OutOfTime
         blanks = list(range(geometry.side**2))
         rng.shuffle(blanks)
         grid = [0] * len(blanks)
@@ -222,7 +262,7 @@ def _most_constrained(geometry: _Geometry, blanks: list[int], used: list[int]) -
 
 
 def _take_away(
-    geometry: _Geometry, answer: list[int], target: int, rng: random.Random
+    geometry: _Geometry, answer: list[int], target: int, rng: random.Random, deadline: float
 ) -> list[int]:
     """Blank cells in random order while the solution stays the only one, down to `target`."""
     question = answer.copy()
@@ -238,7 +278,7 @@ def _take_away(
         for unit in geometry.units[cell]:
             used[unit] ^= bit
         if _is_forced(geometry, question, cell, bit, used) or not _has_other(
-            geometry, cell, bit, blanks, used
+            geometry, cell, bit, blanks, used, deadline
         ):
             question[cell] = 0
             blanks.append(cell)
@@ -269,16 +309,16 @@ def _is_forced(
 
 
 def _has_other(
-    geometry: _Geometry, cell: int, bit: int, blanks: list[int], used: list[int]
+    geometry: _Geometry, cell: int, bit: int, blanks: list[int], used: list[int], deadline: float
 ) -> bool:
     """Whether `cell` may hold a digit other than `bit` in some solution."""
     row, column, box = geometry.units[cell]
     free = geometry.all_digits & ~(used[row] | used[column] | used[box] | bit)
-    return _try_digits(geometry, cell, free, blanks.copy(), used)
+    return _try_digits(geometry, cell, free, blanks.copy(), used, deadline)
 
 
 def _try_digits(
-    geometry: _Geometry, cell: int, free: int, blanks: list[int], used: list[int]
+    geometry: _Geometry, cell: int, free: int, blanks: list[int], used: list[int], deadline: float
 ) -> bool:
     row, column, box = geometry.units[cell]
     while free:
@@ -287,7 +327,7 @@ def _try_digits(
         used[row] |= bit
         used[column] |= bit
         used[box] |= bit
-        solvable = _is_solvable(geometry, blanks, used)
+        solvable = _is_solvable(geometry, blanks, used, deadline)
         used[row] ^= bit
         used[column] ^= bit
         used[box] ^= bit
@@ -296,15 +336,17 @@ def _try_digits(
     return False
 
 
-def _is_solvable(geometry: _Geometry, blanks: list[int], used: list[int]) -> bool:
+def _is_solvable(geometry: _Geometry, blanks: list[int], used: list[int], deadline: float) -> bool:
     if not blanks:
         return True
+    if time.monotonic() > deadline:
+        raise _OutOfTime
     index, free = _most_constrained(geometry, blanks, used)
     if not free:
         return False
     cell = blanks[index]
     blanks[index] = blanks[-1]
     blanks.pop()
-    solvable = _try_digits(geometry, cell, free, blanks, used)
+    solvable = _try_digits(geometry, cell, free, blanks, used, deadline)
     blanks.append(cell)
     return solvable

@@ -10,6 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
+from hrm.progress import Progress
 from hrm.tasks.sudoku.rules import BoxShape
 
 CHUNK_ROWS = 2048
@@ -92,12 +93,14 @@ def canonical_hash(questions: np.ndarray, box_shape: BoxShape) -> np.ndarray:
         [N] uint64.
     """
     hashes = np.empty(len(questions), np.uint64)
-    for start in range(0, len(questions), CHUNK_ROWS):
-        chunk = questions[start : start + CHUNK_ROWS]
-        lines = np.zeros((len(chunk), math.prod(box_shape)), np.uint64)
-        rows, columns = _refine(chunk, box_shape, lines, lines)
-        both = _mix(rows).sum(axis=1) + _mix(columns).sum(axis=1)
-        hashes[start : start + CHUNK_ROWS] = _mix(both)
+    with Progress("puzzles compared", len(questions)) as progress:
+        for start in range(0, len(questions), CHUNK_ROWS):
+            chunk = questions[start : start + CHUNK_ROWS]
+            lines = np.zeros((len(chunk), math.prod(box_shape)), np.uint64)
+            rows, columns = _refine(chunk, box_shape, lines, lines)
+            both = _mix(rows).sum(axis=1) + _mix(columns).sum(axis=1)
+            hashes[start : start + CHUNK_ROWS] = _mix(both)
+            progress.update(len(chunk))
     return hashes
 
 

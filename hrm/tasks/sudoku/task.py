@@ -9,8 +9,9 @@ import numpy as np
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL, Grid
 from hrm.tasks.base import Difficulty, Symmetry, Task, Unit
-from hrm.tasks.reading import FRAME, LINE_BREAKS, Notation, PuzzleError
+from hrm.tasks.reading import Notation, PuzzleError
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
+from hrm.tasks.sudoku.notation import sudoku_notation
 from hrm.tasks.sudoku.rules import BLANK, SYMBOLS, BoxShape, is_valid_solution, units_of_cells
 from hrm.tasks.sudoku.symmetry import random_symmetries
 
@@ -51,10 +52,7 @@ class SudokuTask(Task):
 
     @cached_property
     def notation(self) -> Notation:
-        """`.`, `0` and `_` are blank; letters may be small; spaces and frames are ignored."""
-        small = {s.lower(): s for s in self.symbols if s.lower() != s}
-        blanks = dict.fromkeys(f"0{PAD_SYMBOL}", BLANK)
-        return Notation(self.symbols, small | blanks, FRAME + LINE_BREAKS)
+        return sudoku_notation(self.symbols)
 
     def checked_tokens(self, tokens: np.ndarray, place: str) -> np.ndarray:
         checked = super().checked_tokens(tokens, place)

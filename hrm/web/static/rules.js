@@ -1,7 +1,7 @@
 // What a kind of puzzles allows, all of it as the server says: nothing here knows any task.
 //
 // A look is what the server tells about a checkpoint or a data set: grid_shape, box_shape, symbols,
-// and its rules: blank, empty, aliases, ignored, units, wall, most_versions, restarts, judged.
+// and its rules: blank, empty, aliases, units, wall, most_versions, restarts, judged.
 
 const LOOK = ["grid_shape", "box_shape", "symbols", "rules"];
 
@@ -34,26 +34,9 @@ export function conflicts(cells, look) {
   return new Set([...found].sort((a, b) => a - b));
 }
 
-/** A typed or pasted character as one of the grid's symbols; null where it is none. */
+/** A typed character as one of the grid's symbols; null where it is none. */
 export const toSymbol = (character, { symbols, rules }) =>
   symbols.includes(character) ? character : (rules.aliases[character] ?? null);
-
-/** A whole puzzle from text: {cells} or {error, column}, in the words of the server. */
-export function parsePuzzle(text, look) {
-  const [rows, columns] = look.grid_shape;
-  const characters = Array.from(text).filter((one) => !look.rules.ignored.includes(one));
-  const cells = characters.map((character) => toSymbol(character, look));
-  const column = cells.indexOf(null);
-  if (column >= 0) {
-    const known = [...new Set(look.symbols)].join("");
-    return { error: `character '${characters[column]}' is not one of '${known}'`, column };
-  }
-  if (cells.length !== rows * columns) {
-    const size = `${rows * columns} (${rows}x${columns})`;
-    return { error: `${cells.length} characters, expected ${size}`, column: null };
-  }
-  return { cells };
-}
 
 /** One line of text per row of the grid. */
 export function toText(cells, { grid_shape: [rows, columns] }) {

@@ -41,7 +41,7 @@ export class SolveView {
     this.#showAttempt(this.#attempts.steps.length);
   });
   #text = new PuzzleText({
-    onPuzzle: (cells) => this.#setPuzzle(cells, null, ""),
+    onPuzzle: (cells, note) => this.#setPuzzle(cells, null, note ?? ""),
     onPasteError: (text) => say(this.#message, text, "error"),
     takesPaste: (target) =>
       this.#visible &&

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hrm.errors import UserError
+from hrm.tasks.sudoku import generator
 from hrm.tasks.sudoku.generator import default_givens, generate_puzzles, generate_split
 from hrm.tasks.sudoku.rules import BoxShape, is_valid_solution
 from hrm.tasks.sudoku.symmetry import canonical_hash
@@ -112,3 +113,12 @@ def test_impossible_requests_end_with_one_line(
     with pytest.raises(UserError, match=option) as caught:
         generate_split(box_shape, num_train, num_test, givens, seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_shapes_out_of_reach_are_named_and_the_search_ends(monkeypatch):
+    monkeypatch.setattr(generator, "PATIENCE_SECONDS", 0.1)
+    with pytest.raises(UserError, match="--generate 5x5: out of reach; no filled grid of 25x25"):
+        generate_puzzles((5, 5), 1)
+    monkeypatch.setattr(generator, "PATIENCE_SECONDS", 1)
+    with pytest.raises(UserError, match="--generate 3x3 --givens 17-17: out of reach; no such"):
+        generate_puzzles((3, 3), 1, (17, 17))

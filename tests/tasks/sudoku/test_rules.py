@@ -89,9 +89,9 @@ BAD_ROWS = {
     "long answer": (row(answer=ANSWER + "1"), "17 characters"),
     "too few fields": (f"me,{QUESTION},{ANSWER}", "3 fields"),
     "too many fields": (row() + ",x", "5 fields"),
-    "letter": (row(question=swap(QUESTION, 1, "x")), "character other than"),
-    "digit too large": (row(question=swap(QUESTION, 1, "5")), "character other than"),
-    "not ASCII": (row(answer=swap(ANSWER, 1, "é")), "character other than"),
+    "letter": (row(question=swap(QUESTION, 1, "x")), "question, column 2: character 'x'"),
+    "digit too large": (row(question=swap(QUESTION, 1, "5")), "question, column 2: character '5'"),
+    "not ASCII": (row(answer=swap(ANSWER, 1, "é")), "answer, column 2: byte 0xe9 is not UTF-8"),
     "blank in the answer": (row(answer=swap(ANSWER, 3, ".")), "not a solved grid"),
     "repeated digit": (row(answer=swap(ANSWER, 1, "1")), "not a solved grid"),
     "given differs": (row(question=swap(QUESTION, 1, "4")), "does not extend"),
@@ -124,11 +124,11 @@ def test_ratings_matter_only_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", ":1: the first line must be"),
-        (row() + "\n", ":1: the first line must be"),
+        ("", ":1: the first line must name"),
+        (row() + "\n", ":1: the first line must name columns question and answer"),
         (HEADER, "holds no puzzles"),
         (HEADER + "me,123,123,0\n", ":2: a question of 3 characters"),
-        (HEADER + "me\n", ":2: a question of 0 characters"),
+        (HEADER + "me\n", ":2: 1 fields, expected 4"),
         (HEADER + '"' + "x" * 200_000, "field larger"),
     ],
 )

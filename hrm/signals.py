@@ -1,0 +1,79 @@
+"""Signals that ask a program to end: Ctrl-C, SIGTERM and, unless `nohup` has it ignored, SIGHUP."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The signal `number` asked the program to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def handled_by(handler: Handler) -> Iterator[None]:
+    """Let `handler` receive the signals while inside. Only the main thread can; others may not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    wakeup = signal.set_wakeup_fd(-1)
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+        signal.set_wakeup_fd(wakeup)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """End at a signal, while nothing is open that would have to be closed.
+
+    A thread does it, since Python's own handlers wait until C code returns, such as the code that
+    waits for other ranks.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        while numbers := os.read(reading, 1):
+            end_at_once(numbers[0])
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    with handled_by(end_at_once):
+        watcher.start()
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(writing)
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.set_wakeup_fd(-1)
+            os.close(writing)
+            watcher.join()
+            os.close(reading)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `Interrupted`, so that what is open is closed and what is half-written removed."""
+    raise Interrupted(number)
+
+
+def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
+    """End here and now."""
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    os._exit(128 + number)

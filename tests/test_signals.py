@@ -1,0 +1,62 @@
+"""Signals that ask a program to end, in processes of their own, since they do end."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hrm.signals import handled_by
+from tests.conftest import ROOT
+
+ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def run(body: str, number: int) -> subprocess.CompletedProcess[str]:
+    """Run Python code, in which `main` can be defined; `send()` sends the signal, soon."""
+    code = (
+        "import hashlib, os, signal, sys, threading, time\n"
+        "from hrm.errors import run_command\nfrom hrm.signals import ending_at_once\n"
+        "def send():\n"
+        f"    threading.Timer(0.2, os.kill, (os.getpid(), {number})).start()\n{body}\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_command_tidies_up_and_ends_with_128_and_the_number(number):
+    body = (
+        "def main():\n    send()\n    try:\n        time.sleep(30)\n"
+        "    finally:\n        print('tidied up')\nrun_command(main)"
+    )
+    result = run(body, number)
+    assert (result.returncode, result.stdout) == (128 + number, "tidied up\n")
+    assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_ending_at_once_does_not_wait_for_c_code(number):
+    """The C code takes minutes, and is not interrupted by signals."""
+    body = "with ending_at_once():\n    send()\n    hashlib.pbkdf2_hmac('md5', b'', b'', 10**9)"
+    result = run(body, number)
+    assert result.returncode == 128 + number
+    assert set(result.stderr.splitlines()) == {"interrupted"}
+
+
+def test_nohup_is_respected():
+    body = (
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "run_command(lambda: (send(), time.sleep(1), print('still here')))"
+    )
+    result = run(body, signal.SIGHUP)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "still here\n", "")
+
+
+def test_handlers_are_as_before_afterwards():
+    before = [signal.getsignal(number) for number in ALL]
+    with handled_by(lambda number, frame: None):
+        assert all(signal.getsignal(n) not in before for n in ALL)
+        signal.raise_signal(signal.SIGTERM)
+    assert [signal.getsignal(number) for number in ALL] == before

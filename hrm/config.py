@@ -31,8 +31,9 @@ HYDRA_KEY = re.compile(r"[+~]*hydra(?![\w-])")
 
 
 def _file_name(name: str) -> str:
-    if not name or name[0] == "." or not name.isprintable() or {"/", "\\"} & set(name):
-        raise ValueError("must be a name without / or \\ that does not begin with a dot")
+    is_hidden = not name or name[0] == "."
+    if is_hidden or not name.isprintable() or any(part in name for part in ("/", "\\", "${")):
+        raise ValueError("must be a name without /, \\ or ${ that does not begin with a dot")
     return name
 
 

@@ -85,6 +85,6 @@ def _or_say_what_is_missing(start: Callable[[], None]) -> None:
 
 
 def _refuse(reason: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ:
         print(f"error: {reason}", file=sys.stderr)
     sys.exit(2)

@@ -158,9 +158,9 @@ def test_names_are_taken_literally(name):
     assert load_pretrain_config(nothing).run_name is None
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a\nb"])
+@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a\nb", "${lr}"])
 def test_a_name_that_is_no_folders_is_refused(name):
-    with pytest.raises(UserError, match="run_name: must be a name without /"):
+    with pytest.raises(UserError, match="run_name: must be a name without /, "):
         load_pretrain_config(train.overrides_of(["d", f"run_name={name}"], FIELDS, ""))
 
 
@@ -258,6 +258,7 @@ def test_mistakes_are_one_line(call: Call, tmp_path, monkeypatch, line, words):
 
 def test_a_mistake_is_reported_once_by_all_ranks(call: Call, monkeypatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert call("evaluate", "--colour") == (2, "", "")
 
 

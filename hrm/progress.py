@@ -36,7 +36,7 @@ class Progress:
             leave=lasting,
             delay=0 if on_terminal and lasting else SHORT_SECONDS,
             mininterval=0.5 if on_terminal else LINE_SECONDS,
-            miniters=1,
+            miniters=0,
             dynamic_ncols=on_terminal,
             bar_format=f"{BAR if on_terminal else '{percentage:3.0f}% '}{what} "
             f"{{n:,.0f}}/{{total:,}}{{postfix}}, {TIMES}",
@@ -66,7 +66,7 @@ class Progress:
 
     def set(self, done: int) -> None:
         """So many are done, which may be fewer than was said; shown at the next update."""
-        self._bar.n = done
+        self._bar.n = self._bar.last_print_n = done
 
     def close(self) -> None:
         self._bar.close()

@@ -298,9 +298,10 @@ def test_lines_come_at_their_interval(data, tmp_path, plain):
 
 @acts("progress")
 @pytest.mark.parametrize("shown", [True, False])
-def test_a_bar_is_shown_where_asked(data, tmp_path, capsys, shown):
+def test_progress_is_shown_where_asked(data, tmp_path, monkeypatch, capsys, shown):
+    monkeypatch.setattr("hrm.progress.SHORT_SECONDS", 0)
     run(data, tmp_path / "run", "epochs=1", f"progress={str(shown).lower()}")
-    assert ("| step 2/2, loss " in capsys.readouterr().err) == shown
+    assert ("100% step 2/2, loss " in capsys.readouterr().err) == shown
 
 
 # ---- where it runs ----

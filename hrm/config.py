@@ -196,7 +196,7 @@ def compose(
         if HYDRA_KEY.match(override):
             raise UserError(
                 f"{_shorten(override)}: keys of Hydra itself are not used here; "
-                "docs/configuration.md lists all keys"
+                "hrm train --keys lists all keys"
             )
     for path, known in defaults.items():
         group, _, own_name = path.rpartition("/")
@@ -224,7 +224,7 @@ def _explain(error: Exception, schema: type[BaseModel]) -> str:
         return reason
     key = reason.split("'")[1]
     close = get_close_matches(key, dotted_keys(schema), n=1)
-    hint = f"did you mean {close[0]}?" if close else "docs/configuration.md lists all keys"
+    hint = f"did you mean {close[0]}?" if close else "hrm train --keys lists all keys"
     return f"{key}: unknown key; {hint}"
 
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from hrm.cli.launch import next_command
 from hrm.cli.options import SETTINGS, Described, Text, is_literal
 from hrm.config import RECIPE, RECIPES
-from hrm.errors import UserError
+from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once
 from hrm.streams import lasting
 
@@ -23,7 +23,7 @@ hrm train data/sudoku-4x4 run_name=night resume=auto   # the same again goes on
 torchrun --nproc-per-node 8 -m hrm train data/sudoku-extreme-1k-aug-1000
 
 Train a model on a data set. A recipe gives keys and values, key=value changes
-them. All keys and what they mean: docs/configuration.md.
+them; --keys lists them.
 """
 
 
@@ -54,8 +54,26 @@ command = TrainCommand(
             metavar="NAME",
             help=f"recipe: {', '.join(recipes())} (default {RECIPE})",
         ),
+        click.Option(
+            ["--keys"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=lambda ctx, _, asked: _print_keys(ctx) if asked else None,
+            help="list all keys with their defaults and meaning",
+        ),
     ],
 )
+
+
+def _print_keys(ctx: click.Context) -> None:
+    from hrm.cli.keys import rows
+    from hrm.training.config import PretrainConfig
+
+    for key, value, default, meaning in rows(PretrainConfig):
+        is_set = "" if default == "required" else f" = {default}"
+        write_output(f"{key}{is_set}: {meaning} ({value})\n".replace("`", ""))
+    ctx.exit()
 
 
 def overrides_of(words: Sequence[str], fields: Mapping[str, FieldInfo], typed: str) -> list[str]:

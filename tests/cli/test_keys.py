@@ -30,3 +30,14 @@ def test_values_and_defaults_are_as_they_are_typed():
         "| `beta1` | number ≥ 0, < 1 | `0.9` |",
     ):
         assert f"\n{row} " in page, row
+
+
+def test_the_keys_of_training_are_listed_without_the_page(call):
+    code, out, _ = call("train", "--keys")
+    assert code == 0
+    assert "global_batch_size = 384: rows of a step, over all ranks (whole number > 0)" in out
+    assert {line.split(" = ")[0].split(": ")[0] for line in out.splitlines()} >= {
+        "lr",
+        "arch.hidden_size",
+        "arch.loss.loss_type",
+    }

@@ -94,7 +94,7 @@ def test_boxes_need_not_be_square():
 
 
 def test_maze_draws_walls_and_marks_the_path():
-    look = Grid((1, 20), None, "_# SGo")
+    look = Grid((1, 20), None, "_# SGo", wall="#")
     inputs = np.array([1] * 14 + [3, 2, 2, 2, 4, 1])
     tokens = np.array([1] * 14 + [3, 5, 5, 2, 4, 1])
     previous = np.where(np.arange(20) == 16, 2, tokens)
@@ -199,7 +199,7 @@ def test_a_picture_shows_the_kind_of_each_cell():
 
 
 def test_walls_of_a_maze_are_dark_and_free_cells_light():
-    maze = Grid((1, 4), None, "_# SGo")
+    maze = Grid((1, 4), None, "_# SGo", wall="#")
     picture = draw_picture(np.array([1, 2, 3, 4]), maze)
     colors = [
         picture.getpixel((MARGIN + column * LARGEST_CELL + 4, MARGIN + TITLE_HEIGHT + 4))

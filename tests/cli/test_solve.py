@@ -298,7 +298,7 @@ def test_a_full_disk_is_reported_in_one_line(run_dir, data_4x4):
 def test_a_closed_standard_input_is_no_puzzle(call: Call, run_dir, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     code, out, err = call("solve", f"checkpoint={run_dir}")
-    assert (code, out) == (2, "") and err.startswith("error: no puzzle; give some as arguments")
+    assert (code, out) == (2, "") and err == "error: stdin: holds no puzzle\n"
 
 
 def test_solve_needs_a_checkpoint():

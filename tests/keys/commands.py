@@ -32,7 +32,7 @@ def command(name: str, *words: object, stdin: str = "") -> tuple[int, str, str]:
         Exit code, standard output, standard error.
     """
     out, err, code = io.StringIO(), io.StringIO(), 0
-    given = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    given = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin.encode())))
     with (
         patch.object(sys, "stdin", given),
         redirect_stdout(out),

@@ -103,5 +103,12 @@ def test_identifiers_are_dropped(opened, share):
     assert set(found[found < 0].tolist()) <= {-1}
 
 
+@acts("unseen_identifier")
+def test_puzzles_of_other_data_count_as_unseen(opened):
+    own = identifiers(opened("test", test_set_mode=True))
+    other = identifiers(opened("test", test_set_mode=True, unseen_identifier=3))
+    assert (own != 3).any() and (other == 3).all() and len(own) == len(other)
+
+
 def test_every_key_has_a_test():
     acts.check(PuzzleDatasetConfig.model_fields.keys())

@@ -315,7 +315,7 @@ def test_training_runs_on_the_named_device(data, tmp_path, monkeypatch, no_accel
         assert code == 2 and f"device={name}: not available" in err
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     seen: list[torch.device] = []
-    monkeypatch.setattr("hrm.training.loop.train", lambda c, r, d: seen.append(d) or c.run_dir)
+    monkeypatch.setattr("hrm.training.loop.train", lambda c, r, d: seen.append(d) or Path("run"))
     for name in ("cpu", "mps", "auto"):
         done("train", *keys, f"device={name}")
     assert [device.type for device in seen] == ["cpu", "mps", "mps"]

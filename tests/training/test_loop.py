@@ -288,7 +288,7 @@ def test_evaluate_on_other_data(trained, tmp_path, run_script):
     build(BuildOptions(output_dir=tmp_path / "6x6", generate=(2, 3), num_train=5, num_test=5))
     arguments = (f"checkpoint={trained}", f"data_path={tmp_path / '6x6'}", *EVAL_SHORT)
     result = run_script("evaluate.py", *arguments)
-    assert_one_error_line(result, "6x6", "vocab_size is 7", "5")
+    assert_one_error_line(result, "6x6", "seq_len is 36", "16")
 
 
 def test_switches_train_and_load_back(data_4x4, tmp_path, run_script):

@@ -85,7 +85,9 @@ def solved(count: int = 20, failures: int = 7, look: Grid = LOOK) -> Solved:
         rng.integers(1, 3, size=count),
         wrong[:, 1] == 0,
         0.9,
-        Difficulty(np.arange(count), 1000, "guesses", "It says.") if "." in look.symbols else None,
+        Difficulty(np.arange(count), 1000, "guesses", "Difficulty is the number of guesses.")
+        if "." in look.symbols
+        else None,
     )
 
 

@@ -212,6 +212,11 @@ def compose(
     return validate(schema, with_home(schema, plain), "configuration")
 
 
+def flag(key: str) -> str:
+    """A key as it is given on the command line."""
+    return "--" + key.replace("_", "-")
+
+
 def defaults_of(schema: type[BaseModel]) -> dict[str, Any]:
     """The keys of a schema that have a default, as plain values."""
     fields = {name: f for name, f in schema.model_fields.items() if not f.is_required()}

@@ -115,11 +115,11 @@ def evaluate(
         shown.close()
         model.train(was_training)
 
-    overall = MetricsEvaluator(model)
+    overall = MetricSums()
     for evaluator in per_set.values():
-        overall.sums.add(evaluator.sums.totals())
+        overall.add(evaluator.sums.totals())
     result = EvaluationResult(
-        overall=overall.reduce(ranks)[0],
+        overall=overall.reduce(ranks),
         per_set={name: evaluator.reduce(ranks)[0] for name, evaluator in per_set.items()},
         outputs={key: torch.cat(parts) for key, parts in outputs.items() if parts},
     )

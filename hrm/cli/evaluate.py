@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from hrm.cli.options import SchemaCommand, flag
+from hrm.cli.options import SchemaCommand
 from hrm.config import (
     Compile,
     CompileMode,
@@ -21,6 +21,7 @@ from hrm.config import (
     OutputKey,
     PositiveInt,
     WeightsName,
+    flag,
 )
 from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once

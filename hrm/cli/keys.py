@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hrm.cli import build, evaluate, report, serve, solve
-from hrm.cli.options import SchemaCommand, choices, flag, is_list, kinds
+from hrm.cli.options import SchemaCommand, choices, is_list, kinds
+from hrm.config import flag
 from hrm.training.config import PretrainConfig
 
 OPENING = """

@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic.fields import FieldInfo
 
-from hrm.config import Schema, validate, with_home
+from hrm.config import Schema, flag, validate, with_home
 from hrm.errors import UserError
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?==)")
@@ -139,11 +139,6 @@ class SchemaCommand(Described, Generic[Schema]):
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(self.keys)}"
             raise UserError(f"{word}: unknown key; {hint}")
         return found[0]
-
-
-def flag(key: str) -> str:
-    """A key as a flag."""
-    return "--" + key.replace("_", "-")
 
 
 def as_user_error(error: click.ClickException) -> UserError:

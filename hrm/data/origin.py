@@ -16,10 +16,10 @@ from hrm.data.format import (
     open_array,
     read_metadata,
 )
+from hrm.data.split import row_numbers
 from hrm.files import file_digest
 
 TRAINING_SPLIT = "train"
-CHUNK_ROWS = 65536
 SHOWN_DIGITS = 8  # of a fingerprint
 
 
@@ -138,15 +138,7 @@ def _shared(rows: np.ndarray, others: np.ndarray) -> int:
     """How many rows are among others."""
     if rows.shape[1:] != others.shape[1:]:
         return 0
-    sums, other_sums = _sums(rows), _sums(others)
+    sums, other_sums = row_numbers(rows), row_numbers(others)
     suspects = others[np.isin(other_sums, sums)]
     known = {row.astype(np.int64).tobytes() for row in suspects}
     return sum(row.astype(np.int64).tobytes() in known for row in rows[np.isin(sums, other_sums)])
-
-
-def _sums(rows: np.ndarray) -> np.ndarray:
-    """A number for each row, the same for equal ones, [N] uint64."""
-    weights = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64)
-    starts = range(0, len(rows), CHUNK_ROWS)
-    parts = [(rows[s : s + CHUNK_ROWS].astype(np.uint64) * weights).sum(1) for s in starts]
-    return np.concatenate([np.empty(0, np.uint64), *parts])

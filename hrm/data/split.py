@@ -10,6 +10,8 @@ import numpy as np
 
 from hrm.data.format import IGNORE_LABEL_ID, DatasetMetadata, PuzzleArrays, read_split
 
+CHUNK_ROWS = 16384
+
 
 def differs(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Where an answer is not the right one, bool; not where that is unknown (negative).
@@ -18,6 +20,14 @@ def differs(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
         tokens, labels: integers of shapes that broadcast.
     """
     return (labels >= 0) & (tokens != labels)
+
+
+def row_numbers(rows: np.ndarray) -> np.ndarray:
+    """A number for each row, [N, T] integers -> [N] uint64: equal ones share it, others rarely."""
+    weights = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64)
+    starts = range(0, len(rows), CHUNK_ROWS)
+    parts = [(rows[s : s + CHUNK_ROWS].astype(np.uint64) * weights).sum(1) for s in starts]
+    return np.concatenate([np.empty(0, np.uint64), *parts])
 
 
 @dataclass(frozen=True)

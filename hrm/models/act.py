@@ -178,6 +178,12 @@ class ACT(nn.Module):
             current_data={name: torch.zeros_like(value) for name, value in batch.items()},
         )
 
+    def blank_batch(self, rows: int, device: torch.device | str) -> dict[str, Tensor]:
+        """A batch of zeros, as the loader would yield it: for shapes, or for a pass on blanks."""
+        tokens = torch.zeros(rows, self.config.seq_len, dtype=torch.int32, device=device)
+        identifiers = torch.zeros(rows, dtype=torch.int32, device=device)
+        return {"inputs": tokens, "labels": tokens, "puzzle_identifiers": identifiers}
+
     def forward(self, carry: Carry, batch: dict[str, Tensor]) -> tuple[Carry, dict[str, Tensor]]:
         """One ACT step of every sequence; those that have halted take the batch's data first.
 

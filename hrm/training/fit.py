@@ -104,7 +104,7 @@ def memory_need(
     parameters = sum(p.nbytes for p in model.parameters())
     few, more = (_peak(model, rows, linear_attention) for rows in (FEW, MORE))
     passing = (more - few) // (MORE - FEW)
-    carry = model.initial_carry(_blank_batch(model, 1)).named().values()
+    carry = model.initial_carry(model.model.blank_batch(1, "meta")).named().values()
     return MemoryNeed(
         always=weights * (1 + config.ema) + COPIES_IN_UPDATE * parameters + few - FEW * passing,
         kept=2 * sum(t.nbytes for t in carry),
@@ -112,15 +112,9 @@ def memory_need(
     )
 
 
-def _blank_batch(model: ACTLossHead, rows: int) -> dict[str, Tensor]:
-    tokens = torch.zeros(rows, model.model.config.seq_len, dtype=torch.int32, device="meta")
-    identifiers = torch.zeros(rows, dtype=torch.int32, device="meta")
-    return {"inputs": tokens, "labels": tokens, "puzzle_identifiers": identifiers}
-
-
 def _peak(model: ACTLossHead, rows: int, linear_attention: bool) -> int:
     """Bytes at once at most in a forward and a backward pass, weights and batch not counted."""
-    batch = _blank_batch(model, rows)
+    batch = model.model.blank_batch(rows, "meta")
     model.zero_grad()
     with _LinearAttention(linear_attention), _LiveBytes() as live:
         _, loss, *_ = model(carry=model.initial_carry(batch), batch=batch)

@@ -224,12 +224,8 @@ def _blank_optimizer_state(state: TrainState) -> dict[str, Tensor]:
 
 def _blank_carry(state: TrainState, batch_size: int) -> dict[str, Tensor]:
     """Shapes and dtypes of all ranks' carries."""
-    tokens = torch.empty(
-        batch_size, state.model.model.config.seq_len, dtype=torch.int32, device="meta"
-    )
-    rows = torch.empty(batch_size, dtype=torch.int32, device="meta")
-    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": rows}
-    return state.model.initial_carry(batch).named()
+    act = state.model.model
+    return act.initial_carry(act.blank_batch(batch_size, "meta")).named()
 
 
 def _check_tokens(state: TrainState, tensors: Mapping[str, Tensor], source: Path) -> None:

@@ -107,10 +107,7 @@ def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:
     pass, and three or more ranks add up in another order then. A run that is resumed in a new
     process would differ in the last bit from one that was never stopped.
     """
-    config, device = model.model.config, next(model.parameters()).device
-    tokens = torch.zeros(rows, config.seq_len, dtype=torch.int32, device=device)
-    identifiers = torch.zeros(rows, dtype=torch.int32, device=device)
-    batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": identifiers}
+    batch = model.model.blank_batch(rows, next(model.parameters()).device)
     _, loss, *_ = parallel(carry=model.initial_carry(batch), batch=batch)
     loss.backward()
     model.zero_grad()

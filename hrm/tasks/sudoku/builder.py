@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from hrm.config import Config, PositiveInt, Seed
+from hrm.config import Config, PositiveInt, Seed, flag
 from hrm.data.download import download
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL
@@ -116,7 +116,7 @@ class BuildOptions(Config):
         given = self.model_fields_set - {
             name for name, value in self if value is None or value is False
         }
-        sources = [flag_of(name) for name in SOURCE_OPTIONS if name in given]
+        sources = [flag(name) for name in SOURCE_OPTIONS if name in given]
         if len(sources) > 1:
             raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
         generated = self.generate is not None
@@ -124,7 +124,7 @@ class BuildOptions(Config):
             if name in given:
                 relation = "does not go with" if generated else "needs"
                 way_out = "drop one" if generated else "drop one or add the other"
-                raise ValueError(f"{flag_of(name)} {relation} --generate; {way_out}")
+                raise ValueError(f"{flag(name)} {relation} --generate; {way_out}")
         if self.allow_leakage and self.drop_equivalent:
             raise ValueError("--allow-leakage and --drop-equivalent exclude each other; keep one")
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
@@ -132,11 +132,6 @@ class BuildOptions(Config):
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
             )
         return self
-
-
-def flag_of(name: str) -> str:
-    """A key as it is given on the command line."""
-    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)

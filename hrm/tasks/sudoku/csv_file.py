@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hrm.data.split import row_numbers
 from hrm.errors import UserError
 from hrm.tasks.csv_rows import (
     CSV_HEADER,
@@ -235,13 +236,7 @@ def _first_bad_content(tokens: np.ndarray, box_shape: BoxShape) -> tuple[int, st
 
 def _refuse_duplicates(puzzles: CsvPuzzles) -> None:
     questions = puzzles.questions
-    weights = np.random.default_rng(0).integers(2**63, size=questions.shape[1], dtype=np.uint64)
-    sums = np.concatenate(
-        [
-            (questions[start : start + CHUNK_ROWS] * weights).sum(axis=1)
-            for start in range(0, len(questions), CHUNK_ROWS)
-        ]
-    )
+    sums = row_numbers(questions)
     order = np.argsort(sums, kind="stable")
     equal = sums[order[1:]] == sums[order[:-1]]
     suspects = np.union1d(order[1:][equal], order[:-1][equal])

@@ -39,32 +39,46 @@ def handled_by(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def watched_by(watch: Callable[[int], None]) -> Iterator[None]:
+    """Let a thread hear of signals while inside, even while C code keeps Python from them.
+
+    Nothing happens where the caller is not the main thread, which alone is sent signals.
+
+    Args:
+        watch: runs in the thread; it is given a descriptor from which it reads the signals'
+            numbers, a byte each, and returns at the end of that file.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=watch, args=(reading,), daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(writing)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        watcher.join()
+        os.close(reading)
+
+
+@contextmanager
 def ending_at_once() -> Iterator[None]:
     """End at a signal, while nothing is open that would have to be closed.
 
     A thread does it, since Python's own handlers wait until C code returns, such as the code that
     waits for other ranks.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
 
-    def watch() -> None:
+    def watch(reading: int) -> None:
         while numbers := os.read(reading, 1):
             end_at_once(numbers[0])
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    with handled_by(end_at_once):
-        watcher.start()
-        if threading.current_thread() is threading.main_thread():
-            signal.set_wakeup_fd(writing)
-        try:
-            yield
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.set_wakeup_fd(-1)
-            os.close(writing)
-            watcher.join()
-            os.close(reading)
+    with handled_by(end_at_once), watched_by(watch):
+        yield
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

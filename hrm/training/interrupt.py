@@ -6,10 +6,9 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread, current_thread, main_thread
 from types import FrameType
 
-from hrm.signals import Interrupted, end_at_once, handled_by
+from hrm.signals import Interrupted, end_at_once, handled_by, watched_by
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 20  # seconds without a step after a signal; torchrun kills after 30
@@ -44,22 +43,9 @@ class StopRequest:
         signal. A thread that the signal wakes sees whether steps follow: within `PATIENCE`, or
         thrice the time that the longest took.
         """
-        if current_thread() is not main_thread():
-            yield
-            return
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        watcher = Thread(target=self._watch, args=(reading,), daemon=True)
-        watcher.start()
-        before = signal.set_wakeup_fd(writing)
         self._last = time.monotonic()
-        try:
+        with watched_by(self._watch):
             yield
-        finally:
-            signal.set_wakeup_fd(before)
-            os.close(writing)
-            watcher.join()
-            os.close(reading)
 
     def got_on(self) -> None:
         """A step was taken, in training or in an evaluation."""

@@ -26,7 +26,7 @@ from hrm.device import free_memory, keep_memory, pick_device
 from hrm.models.hrm import HRMConfig
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
-from hrm.training.fit import for_device
+from hrm.training.sizing import for_device
 from hrm.training.state import TrainState, train_step
 
 ALONE = Ranks(0, 1, 0)

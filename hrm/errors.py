@@ -72,7 +72,7 @@ def write_output(text: str) -> None:
         raise UserError(f"standard output: cannot be written ({error.strerror})") from None
 
 
-def leave(error: BaseException) -> NoReturn:
+def report_and_exit(error: BaseException) -> NoReturn:
     """Report what ends this process, and end it at once, with the exit code of `run_command`.
 
     For where Python's own way to the end would wait for something that does not come.

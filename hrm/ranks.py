@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrm.errors import RankLost, UserError, leave
+from hrm.errors import RankLost, UserError, report_and_exit
 
 T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
@@ -84,7 +84,7 @@ class Ranks:
             self.maximum(0)  # all have come to the end
         except BaseException as error:
             if _has_nccl():
-                leave(error)
+                report_and_exit(error)
             raise
         finally:
             dist.destroy_process_group()

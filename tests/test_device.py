@@ -30,8 +30,8 @@ from hrm.device import (
 from hrm.errors import UserError
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
-from hrm.training.fit import SHARE, MemoryNeed, for_device, largest_fitting, memory_need
 from hrm.training.loop import train
+from hrm.training.sizing import SHARE, MemoryNeed, for_device, largest_fitting, memory_need
 from hrm.training.state import TrainState, train_step
 from tests.conftest import ROOT
 from tests.keys.spies import compiled_modules

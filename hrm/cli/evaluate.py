@@ -132,13 +132,13 @@ def meet_data(config: EvaluateConfig, checkpoint: "Checkpoint") -> tuple[Path, b
     from hrm.data.fit import check_fits
     from hrm.data.format import read_metadata
     from hrm.data.missing import training_data
-    from hrm.data.origin import meet, unknown_identifiers
+    from hrm.data.origin import compare_data, unknown_identifiers
 
     trained = checkpoint.config.data_path
     data_path = config.data_path or training_data(trained, flag("data_path"))
     given, ours = read_metadata(data_path / config.split), checkpoint.metadata
     check_fits(ours, given, f"data_path={data_path}")
-    meeting = meet(checkpoint.origin, trained, data_path, config.split)
+    meeting = compare_data(checkpoint.origin, trained, data_path, config.split)
     if meeting.seen and not config.allow_leakage:
         raise UserError(f"{meeting.seen}; name the right data by data_path, or --allow-leakage")
     is_known = meeting.knows_identifiers

@@ -75,7 +75,7 @@ def knows_identifiers(trained: Origin, data_path: Path) -> bool:
     return trained.data == origin_of(data_path).data
 
 
-def meet(trained: Origin, trained_path: Path, data_path: Path, split: str) -> Meeting:
+def compare_data(trained: Origin, trained_path: Path, data_path: Path, split: str) -> Meeting:
     """Compare a data set with the one that a model was trained on.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hrm.checkpoint import load_checkpoint
 from hrm.config import WeightsName
 from hrm.data.format import DatasetMetadata
-from hrm.data.origin import Origin, meet, unknown_identifiers
+from hrm.data.origin import Origin, compare_data, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
 from hrm.inference.attempts import Attempt, best_of, plan_attempts
@@ -121,7 +121,7 @@ class Solver:
         Raises:
             UserError: its files, or those of the training data, are damaged.
         """
-        meeting = meet(self.origin, self.data_path or data_path, data_path, split)
+        meeting = compare_data(self.origin, self.data_path or data_path, data_path, split)
         notes = [meeting.seen, meeting.note]
         if not meeting.knows_identifiers:
             notes.append(unknown_identifiers(data_path, self.metadata))

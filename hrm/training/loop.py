@@ -22,10 +22,10 @@ from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
+from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig
-from hrm.training.fit import for_device
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
     TIMINGS_FILE,
@@ -34,9 +34,10 @@ from hrm.training.loggers import (
     WandbLogger,
     prefixed,
 )
-from hrm.training.progress import Progress, say
+from hrm.training.progress import TrainingProgress
 from hrm.training.run_folder import Start, check_position, last_good, prepare, unused_name
 from hrm.training.saving import Checkpoints, code_version
+from hrm.training.sizing import for_device
 from hrm.training.snapshot import check, restore
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
@@ -54,7 +55,7 @@ class Job:
     steps: int  # of the whole run
     state: TrainState
     loggers: list[Logger]  # rank 0: metrics.jsonl first
-    progress: Progress
+    progress: TrainingProgress
     checkpoints: Checkpoints
     stop: StopRequest
 
@@ -207,7 +208,7 @@ def open_job(
         ranks.agree(lambda: check_position(start, sizes))
         load(state, start, config, ranks)
     steps = sum(sizes)
-    progress = Progress(
+    progress = TrainingProgress(
         state.step, steps, config.global_batch_size, config.progress, ranks.is_first
     )
     cleanup.callback(progress.close)

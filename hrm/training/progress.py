@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from hrm import progress
-from hrm.progress import say
+from hrm.progress import Progress, say
 
 
-class Progress:
+class TrainingProgress:
     """Live progress on rank 0: step, loss, exact accuracy, ACT steps, examples/s, time left."""
 
     def __init__(
@@ -16,7 +15,7 @@ class Progress:
         self._batch_size = batch_size
         self._shown: dict[str, str] = {}
         self.is_shown = enabled and is_first_rank
-        self._bar = progress.Progress("step", total_steps, first_step, self.is_shown, lasting=True)
+        self._bar = Progress("step", total_steps, first_step, self.is_shown, lasting=True)
 
     def update(self, metrics: Mapping[str, float]) -> None:
         """One more step; `metrics` are the newest known, {} between log intervals."""

@@ -9,7 +9,7 @@ import pytest
 
 from hrm.data.fit import ASSUMED, check_fits
 from hrm.data.format import DatasetMetadata, read_metadata, write_metadata
-from hrm.data.origin import Origin, knows_identifiers, meet, origin_of
+from hrm.data.origin import Origin, compare_data, knows_identifiers, origin_of
 from hrm.errors import UserError
 from hrm.tasks.sudoku.builder import BuildOptions, build
 
@@ -84,39 +84,39 @@ def test_what_one_side_does_not_say_is_not_compared():
 def test_the_training_data_are_known_by_their_content(trained, tmp_path):
     moved = shutil.copytree(trained, tmp_path / "moved")
     assert origin_of(moved) == origin_of(trained)
-    meeting = meet(origin_of(trained), trained, moved, "test")
+    meeting = compare_data(origin_of(trained), trained, moved, "test")
     assert (meeting.knows_identifiers, meeting.seen, meeting.note) == (True, None, None)
 
 
 def test_rebuilt_data_may_hold_former_training_puzzles(trained, other, tmp_path):
     before, path = origin_of(trained), tmp_path / "data"
     shutil.copytree(other, path)
-    meeting = meet(before, path, path, "test")
+    meeting = compare_data(before, path, path, "test")
     after = origin_of(path)
     assert before.data and after.data and meeting.seen and not meeting.knows_identifiers
     assert f"fingerprint {after.data[:8]}, not {before.data[:8]}" in meeting.seen
 
 
 def test_puzzles_of_another_data_set_are_looked_for_in_the_training_data(trained, other, tmp_path):
-    clean = meet(origin_of(trained), trained, other, "test")
+    clean = compare_data(origin_of(trained), trained, other, "test")
     assert clean.seen is None and clean.note and "symmetric ones were not looked for" in clean.note
     mixed = shutil.copytree(other, tmp_path / "mixed")
     questions = mixed / "test/test__inputs.npy"
     rows = np.load(questions)
     rows[[2, 7]] = np.load(trained / "train/train__inputs.npy")[[0, 39]]
     np.save(questions, rows.astype(np.int64))
-    leaking = meet(origin_of(trained), trained, mixed, "test")
+    leaking = compare_data(origin_of(trained), trained, mixed, "test")
     assert leaking.seen and "2 of 10 puzzles are in" in leaking.seen
 
 
 def test_what_cannot_be_found_out_is_said(trained, other, tmp_path):
-    gone = meet(origin_of(trained), tmp_path / "gone", other, "test")
+    gone = compare_data(origin_of(trained), tmp_path / "gone", other, "test")
     assert gone.seen is None and gone.note and "is not known" in gone.note
     only_test = shutil.copytree(trained, tmp_path / "only_test")
     shutil.rmtree(only_test / "train")
-    meeting = meet(origin_of(trained), trained, only_test, "test")
+    meeting = compare_data(origin_of(trained), trained, only_test, "test")
     assert meeting.knows_identifiers and meeting.note and "no training split" in meeting.note
-    nothing = meet(Origin(), trained, other, "test")
+    nothing = compare_data(Origin(), trained, other, "test")
     assert (nothing.knows_identifiers, nothing.seen, nothing.note) == (True, None, None)
 
 

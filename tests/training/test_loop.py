@@ -27,7 +27,7 @@ from hrm.inference.solver import Solver
 from hrm.ranks import Ranks
 from hrm.training import loop
 from hrm.training.config import load_pretrain_config
-from hrm.training.fit import for_device
+from hrm.training.sizing import for_device
 from tests.conftest import ROOT, SMALL_MODEL
 
 TRAIN_NAMES = {

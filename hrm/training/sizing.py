@@ -27,8 +27,8 @@ from hrm.data.format import DatasetMetadata
 from hrm.device import has_fast_bfloat16, micro_batch_size
 from hrm.errors import UserError
 from hrm.models.losses import ACTLossHead
+from hrm.progress import say
 from hrm.training.config import PretrainConfig
-from hrm.training.progress import say
 
 SHARE = 0.8  # of the free memory; the rest is for libraries, messages and fragmentation
 COPIES_IN_UPDATE = 6  # of the parameters: two moments, and four more while AdamATan2 moves them

@@ -49,3 +49,10 @@ def test_generators_begin_as_the_seed_says(tiny):
         states.append((step_dir(run_dir, 3) / "training.safetensors").read_bytes())
         shutil.rmtree(run_dir)
     assert states[0] == states[1]
+
+
+def test_a_rank_that_does_not_see_the_folder_says_where_to_put_it(tmp_path, monkeypatch):
+    check_is_shared(tmp_path)
+    monkeypatch.setattr("hrm.training.run_folder.SHOWN_SECONDS", 0)
+    with pytest.raises(UserError, match=r"nowhere: made by rank 0.*share a file system"):
+        check_is_shared(tmp_path / "nowhere")

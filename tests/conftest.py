@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from hrm.checkpoint import build_for, save_checkpoint
 from hrm.cli.main import main
@@ -29,6 +30,9 @@ SMALL_MODEL = (
     "lr_warmup_steps=5",
     "lr=1e-3",
 )
+
+settings.register_profile("patient", deadline=None)  # a busy machine breaks no promise
+settings.load_profile("patient")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]

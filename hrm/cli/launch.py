@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
@@ -17,35 +17,17 @@ OLDEST_PYTHON = (3, 11)
 
 def main() -> None:
     """Run `hrm`."""
-
-    def start() -> None:
-        from hrm.cli import main
-
-        main.main()
-
-    _or_say_what_is_missing(start)
+    _start("hrm.cli.main", "main")
 
 
 def run(name: str, typed: str) -> None:
     """Run one command as a script, which the user has typed as `typed`."""
-
-    def start() -> None:
-        from hrm.cli import main
-
-        main.run(name, typed)
-
-    _or_say_what_is_missing(start)
+    _start("hrm.cli.main", "run", name, typed)
 
 
 def run_builder(name: str, typed: str) -> None:
     """Run a builder as a script, which the user has typed as `typed`."""
-
-    def start() -> None:
-        from hrm.cli import build
-
-        build.run_builder(name, typed)
-
-    _or_say_what_is_missing(start)
+    _start("hrm.cli.build", "run_builder", name, typed)
 
 
 def next_command(name: str, path: Path) -> str:
@@ -67,12 +49,13 @@ def next_command(name: str, path: Path) -> str:
     return shlex.join([*words, str(path) if is_plain else f"checkpoint={path}"])
 
 
-def _or_say_what_is_missing(start: Callable[[], None]) -> None:
+def _start(module: str, function: str, *arguments: str) -> None:
+    """Import and call, or say what is not installed."""
     if sys.version_info < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         _refuse(f"{sys.executable} is Python {sys.version.split()[0]}; {oldest} or later is needed")
     try:
-        start()
+        getattr(import_module(module), function)(*arguments)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "hrm"):

@@ -25,9 +25,9 @@ from hrm.tasks.csv_rows import (
     decoded,
     open_text,
     read_header,
-    tell,
+    say_columns,
 )
-from hrm.tasks.reading import Reading, tell_spelling
+from hrm.tasks.reading import Reading, say_spelling
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def from_arguments(texts: Iterable[str], task: Task) -> list[Puzzle]:
     Raises:
         PuzzleError: one cannot be read.
     """
-    puzzles, told = [], set[str]()
+    puzzles, said = [], set[str]()
     for number, text in enumerate(texts, 1):
         place = f"puzzle {number}"
         reading = task.notation.reading(text, task.shape, place)
         puzzles.append(Puzzle(place, reading.tokens))
-        tell_spelling(reading, place, told)
+        say_spelling(reading, place, said)
     return puzzles
 
 
@@ -73,7 +73,7 @@ def from_lines(
     lines = iter(lines)
     columns, first, before = read_header(lines, name)
     if columns is not None:
-        tell(name, encoding, columns)
+        say_columns(name, encoding, columns)
         puzzles = list(_from_rows(columns.rows(lines, name, before), name, task))
     else:
         above = [""] * (before - 1)
@@ -88,10 +88,10 @@ def from_lines(
 
 
 def _from_text(found: Iterable[Reading], name: str) -> Iterator[Puzzle]:
-    told: set[str] = set()
+    said: set[str] = set()
     for reading in found:
         place = f"{name}:{reading.number}"
-        tell_spelling(reading, place, told)
+        say_spelling(reading, place, said)
         yield Puzzle(place, reading.tokens)
 
 
@@ -104,12 +104,12 @@ def _with_way_out(error: PuzzleError, first: str) -> PuzzleError:
 
 
 def _from_rows(rows: Iterable[Row], name: str, task: Task) -> Iterator[Puzzle]:
-    told: set[str] = set()
+    said: set[str] = set()
     for line, question, answer, _ in rows:
         place = f"{name}:{line}"
         known = answer or ""
         reading = task.notation.reading(question, task.shape, f"{place}: question", known)
-        tell_spelling(reading, place, told)
+        say_spelling(reading, place, said)
         if known:
             tokens = task.notation.read(known, task.shape, f"{place}: answer", question)
             yield Puzzle(place, reading.tokens, tokens.astype(np.int64))

@@ -191,7 +191,7 @@ def read_header(lines: Iterable[str], name: str) -> tuple[Columns | None, str, i
     return Columns.of(text, name), text, number
 
 
-def tell(name: str, encoding: str, columns: Columns) -> None:
+def say_columns(name: str, encoding: str, columns: Columns) -> None:
     """Say on stderr how a file is read that is not as published."""
     notes = [] if encoding.startswith("utf-8") else [f"{encoding.upper()}"]
     notes += [columns.note] if columns.note else []

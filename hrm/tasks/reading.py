@@ -247,10 +247,10 @@ class Notation:
         return f"character {character!r} is not one of {''.join(dict.fromkeys(self.symbols))!r}"
 
 
-def tell_spelling(reading: Reading, place: str, told: set[str]) -> None:
+def say_spelling(reading: Reading, place: str, said: set[str]) -> None:
     """Say on stderr how a puzzle is spelled, once for all that are spelled so."""
-    if reading.spelling is not None and reading.spelling.meaning not in told:
-        told.add(reading.spelling.meaning)
+    if reading.spelling is not None and reading.spelling.meaning not in said:
+        said.add(reading.spelling.meaning)
         print(f"note: {place}: {reading.spelling.meaning}", file=sys.stderr)
 
 

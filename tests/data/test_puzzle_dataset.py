@@ -96,7 +96,7 @@ sizes = st.one_of(
 random_sets = st.dictionaries(st.sampled_from(["a", "b"]), sizes, min_size=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sets=random_sets,
     batch=st.sampled_from([4, 8]),
@@ -128,7 +128,7 @@ def test_any_batch_is_reached_directly_and_split_over_ranks(
             dataset.batch(iteration, len(iterated))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     groups=sizes,
     batch=st.integers(1, 9),
@@ -174,7 +174,7 @@ def split_into_puzzles(examples, puzzles, puzzle_sizes) -> list[tuple[int, list[
     return parts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sets=random_sets, batch=st.sampled_from([4, 8, 12]), ranks=st.sampled_from([1, 2, 4]))
 def test_testing_reads_every_example_once_and_pads(sets, batch, ranks):
     with TemporaryDirectory() as folder:

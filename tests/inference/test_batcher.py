@@ -165,7 +165,7 @@ events = st.lists(st.one_of(questions, st.integers(0, 9), st.just("step")), min_
 
 
 @given(events, st.integers(1, 6))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_each_answers_as_alone_whoever_joins_and_leaves(alone, events, max_batch):
     """An event is a submission, the number of one that is cancelled, or one more ACT step."""
     solver = halting_solver(PUZZLES)

@@ -114,6 +114,7 @@ def test_auto_begins_a_new_run(whole, data_4x4, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling
 def test_bit_for_bit_compiled(data_4x4, tmp_path):
     more = ("compile=true", "ema=true")
     undisturbed = run(data_4x4, tmp_path / "undisturbed", *more)

@@ -119,7 +119,6 @@ def _fuzz(operation, mode: GenerationMode, examples: int, statuses: Counter[int]
     @settings(
         max_examples=examples,
         derandomize=True,
-        deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -22,9 +22,9 @@ from hrm.tasks.csv_rows import (
     bounded_lines,
     open_text,
     read_header,
-    tell,
+    say_columns,
 )
-from hrm.tasks.reading import PuzzleError, tell_spelling
+from hrm.tasks.reading import PuzzleError, say_spelling
 from hrm.tasks.sudoku.notation import sudoku_notation
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, is_valid_solution, usual_box_shape
 
@@ -71,7 +71,7 @@ def parse_csv(
                 f"{path}:{max(number, 1)}: the first line must name columns {needed}, as "
                 f"{','.join(CSV_HEADER)} does"
             )
-        tell(str(path), file.encoding, columns)
+        say_columns(str(path), file.encoding, columns)
         rows = columns.rows(lines, str(path), number)
         return _parse(path, rows, box_shape, with_ratings, spool_dir)
 
@@ -85,12 +85,12 @@ def _parse(
 ) -> CsvPuzzles:
     lines: list[np.ndarray] = []
     ratings: list[np.ndarray] = []
-    told: set[str] = set()
+    said: set[str] = set()
     with tempfile.TemporaryFile(dir=spool_dir) as spool:
         for chunk in _chunks(rows):
             if box_shape is None:
                 box_shape = _box_shape_of(path, chunk[0])
-            spool.write(_checked(path, chunk, box_shape, with_ratings, told).data)
+            spool.write(_checked(path, chunk, box_shape, with_ratings, said).data)
             lines.append(np.array([row[0] for row in chunk], np.int32))
             numbers = [int(row[3] or 0) if with_ratings else 0 for row in chunk]
             ratings.append(np.array(numbers, np.int64))
@@ -139,13 +139,13 @@ def _box_shape_of(path: Path, row: Row) -> BoxShape:
 
 
 def _checked(
-    path: Path, rows: list[Row], box_shape: BoxShape, with_ratings: bool, told: set[str]
+    path: Path, rows: list[Row], box_shape: BoxShape, with_ratings: bool, said: set[str]
 ) -> np.ndarray:
     """The tokens of one chunk, [rows, 2, cells] uint8 (question, answer), all of them right."""
     side = math.prod(box_shape)
     texts = [text or "" for _, question, answer, _ in rows for text in (question, answer)]
     tokens, unread = _read_plain(texts, side)
-    fault = _read_others(path, rows, tokens, unread, side, told)
+    fault = _read_others(path, rows, tokens, unread, side, said)
     for bad in (
         _first_bad_rating(rows) if with_ratings else None,
         _first_bad_content(tokens, box_shape),
@@ -189,7 +189,7 @@ def _token_table(side: int) -> np.ndarray:
 
 
 def _read_others(
-    path: Path, rows: list[Row], tokens: np.ndarray, unread: np.ndarray, side: int, told: set[str]
+    path: Path, rows: list[Row], tokens: np.ndarray, unread: np.ndarray, side: int, said: set[str]
 ) -> tuple[int, str] | None:
     """Read the puzzles that need a closer look into their place; the first that is wrong."""
     notation, shape = sudoku_notation(SYMBOLS[: side + 1]), (side, side)
@@ -202,7 +202,7 @@ def _read_others(
             tokens[index, 1] = notation.read(answer or "", shape, f"{place}: answer", question)
         except PuzzleError as error:
             return index, str(error)
-        tell_spelling(reading, place, told)
+        say_spelling(reading, place, said)
     return None
 
 

@@ -36,7 +36,7 @@ def canonical_form_4x4(question: np.ndarray) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("box_shape", BOX_SHAPES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=seeds)
 def test_augmented_rows_are_puzzles(
     puzzles: dict[BoxShape, Puzzles], box_shape: BoxShape, seed: int
@@ -51,7 +51,7 @@ def test_augmented_rows_are_puzzles(
 
 
 @pytest.mark.parametrize("box_shape", BOX_SHAPES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_hash_and_equivalence_survive_symmetries(
     puzzles: dict[BoxShape, Puzzles], box_shape: BoxShape, seed: int
@@ -64,7 +64,7 @@ def test_hash_and_equivalence_survive_symmetries(
     assert are_equivalent(questions[place], new_questions[place], box_shape)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=seeds)
 def test_kept_rows_stay(puzzles: dict[BoxShape, Puzzles], seed: int) -> None:
     questions, answers = puzzles[3, 3]

@@ -178,7 +178,7 @@ def test_evaluation_compiles_where_there_is_enough_to_do(trained, given, rows, e
 
 def test_evaluate_on_two_ranks(trained, run_script):
     arguments = (f"checkpoint={trained}", *EVAL_SHORT)
-    result = run_script("evaluate.py", *arguments, ranks=2)
+    result = run_script("evaluate.py", *arguments, ranks=2, torchrun=True)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == pytest.approx(read_metrics(trained)[-1], rel=1e-5)
 

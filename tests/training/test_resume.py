@@ -243,8 +243,8 @@ def test_other_data_are_noticed(whole, data_4x4, tmp_path):
     assert_same_run(run(tmp_path / "moved", killed, "resume=auto"), whole)
 
 
-def test_auto_needs_a_name(data_4x4, run_script):
-    result = run_script("pretrain.py", f"data_path={data_4x4}", "resume=auto")
+def test_auto_needs_a_name(data_4x4, call_script):
+    result = call_script("pretrain.py", f"data_path={data_4x4}", "resume=auto")
     assert result.returncode == 2
     assert "resume=auto needs run_name" in result.stderr
 

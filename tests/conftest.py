@@ -100,8 +100,10 @@ def call_script(monkeypatch, capsys, tmp_path) -> Run:
     Saves the seconds in which a process imports torch.
     """
 
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
+    def run(
+        script: str, *arguments: str, folder: Path = tmp_path
+    ) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
         monkeypatch.setattr(sys, "orig_argv", [sys.executable, *sys.argv])
         code = 0

@@ -67,7 +67,7 @@ types: .venv/dev-installed
 	$(BIN)/mypy
 
 unit: .venv/dev-installed
-	$(BIN)/pytest -n 2 --dist loadscope
+	$(BIN)/pytest -n 2 --dist loadscope --durations 20
 
 slow: .venv/dev-installed
 	$(BIN)/pytest -m slow

@@ -154,7 +154,8 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     try:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
     except Exception as error:
-        reason = f"compile={mode}: no working compiler ({type(error).__name__})"
+        [what, *_] = f"{type(error).__name__}: {error}".splitlines()
+        reason = f"compile={mode}: no working compiler ({what})"
         if mode == "true":
             raise UserError(f"{reason}; use compile=false") from None
         warnings.warn(f"{reason}; going on without", stacklevel=2)

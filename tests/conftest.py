@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from hrm.cli.main import main
 from hrm.data.format import read_metadata
 from hrm.tasks.sudoku.builder import BuildOptions, build
 from hrm.training.config import load_pretrain_config
+
+from .forked_ranks import run_ranks
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (
@@ -63,17 +66,23 @@ def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:
 
 @pytest.fixture
 def run_script(tmp_path) -> Run:
-    """Run one of the root scripts in `tmp_path`, alone or on several gloo ranks under torchrun."""
+    """Run one of the root scripts in `tmp_path`, alone or on several gloo ranks.
+
+    `torchrun=True` lets torchrun start the ranks, in seconds; else they are forked.
+    """
 
     def run(
         script: str,
         *arguments: str,
         ranks: int = 1,
+        torchrun: bool = False,
         env: dict[str, str] | None = None,
         stdin: str = "",
     ):
+        if ranks > 1 and not torchrun:
+            return run_ranks(ROOT / script, arguments, ranks, tmp_path, env or {})
         command = [sys.executable]
-        if ranks > 1:
+        if torchrun:
             command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
         return subprocess.run(
             [*command, str(ROOT / script), *arguments],
@@ -84,6 +93,29 @@ def run_script(tmp_path) -> Run:
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+@pytest.fixture
+def call_script(monkeypatch, capsys, tmp_path) -> Run:
+    """Run one of the root scripts in `tmp_path`, as `run_script` does, but in this process.
+
+    Saves the seconds in which a process imports torch.
+    """
+
+    def run(
+        script: str, *arguments: str, folder: Path = tmp_path
+    ) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        monkeypatch.setattr(sys, "orig_argv", [sys.executable, *sys.argv])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
 
     return run
 

@@ -62,9 +62,9 @@ def test_the_oldest_torch_knows_the_limit_that_compiling_sets(monkeypatch):
     [torch_needed] = [d for d in project["dependencies"] if re.match(r"torch\b", d)]
     assert torch_needed == "torch>=2.7"
     compiled = compiled_modules(monkeypatch)
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 8)
-    assert compile_model(build(), "true", CPU) and compiled
-    assert torch._dynamo.config.recompile_limit == MOST_SHAPES
+    with torch._dynamo.config.patch(recompile_limit=8):
+        assert compile_model(build(), "true", CPU) and compiled
+        assert torch._dynamo.config.recompile_limit == MOST_SHAPES
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from .conftest import ROOT, SMALL_MODEL
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
+BUILT = "--generate 2x2 --num-train 40 --num-test 8 --num-aug 3 --output-dir data/small"
 Hrm = Callable[..., str]
 
 
@@ -42,13 +43,12 @@ def _git_url(tmp_path: Path) -> str:
     return f"git+file://{tmp_path / 'clone'}"
 
 
-@pytest.fixture(params=[_sources, _git_url], ids=["checkout", "git"])
-def hrm(request, tmp_path) -> Hrm:
+def _install(source: str, tmp_path: Path) -> Hrm:
     """Runs the installed `hrm` in an empty folder; the dependencies are this environment's."""
     home = tmp_path / "venv"
     venv.create(home, symlinks=True)
     python = home / "bin" / "python"
-    _checked(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path, request.param(tmp_path))
+    _checked(*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path, source)
     [wheel] = tmp_path.glob("*.whl")
     _checked(*PIP, "--python", python, "install", "--no-deps", "--no-index", wheel)
     [packages] = home.glob("lib/python*/site-packages")
@@ -70,10 +70,17 @@ def hrm(request, tmp_path) -> Hrm:
     return run
 
 
-def test_everything_works_outside_of_a_checkout(hrm, tmp_path):
+def test_it_is_installed_from_git(tmp_path):
+    """What else it can do is no other than what the same files can from a checkout."""
+    hrm = _install(_git_url(tmp_path), tmp_path)
     assert hrm("--version").startswith("hrm ")
-    built = "--generate 2x2 --num-train 40 --num-test 8 --num-aug 3 --output-dir data/small"
-    assert "40 puzzles" in hrm("build", "sudoku", *built.split())
+    assert "40 puzzles" in hrm("build", "sudoku", *BUILT.split())
+
+
+def test_everything_works_outside_of_a_checkout(tmp_path):
+    hrm = _install(_sources(tmp_path), tmp_path)
+    assert hrm("--version").startswith("hrm ")
+    assert "40 puzzles" in hrm("build", "sudoku", *BUILT.split())
     given = (*SMALL_MODEL, "arch=quickstart", "global_batch_size=8", "epochs=4", "eval_interval=4")
     hrm("train", "data/small", *given, "checkpoint_path=checkpoints/tests/first", "run_name=first")
     run_dir = tmp_path / "anywhere" / "checkpoints" / "tests" / "first"

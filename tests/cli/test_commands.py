@@ -265,7 +265,7 @@ def test_a_mistake_is_reported_once_by_all_ranks(call: Call, monkeypatch):
 # ---- scripts, processes ----
 
 
-def test_scripts_and_hrm_give_the_same(call: Call, run_dir, run_script: Run, tmp_path):
+def test_scripts_and_hrm_give_the_same(call: Call, run_dir, call_script: Run, tmp_path):
     def hrm(*words: str) -> subprocess.CompletedProcess[str]:
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "hrm", *words]
@@ -277,20 +277,20 @@ def test_scripts_and_hrm_give_the_same(call: Call, run_dir, run_script: Run, tmp
         ("solve.py", f"checkpoint={run_dir}", puzzle, "--format", "line"),
     ):
         code, out, err = call(script.removesuffix(".py"), str(run_dir), *words[1:])
-        theirs = run_script(script, *words)
+        theirs = call_script(script, *words)
         assert code in (0, 1) and out, err
         assert (code, out) == (theirs.returncode, theirs.stdout)
 
     built = ("--generate", "2x2", "--num-train", "12", "--num-test", "4", "--num-aug", "2")
     script = "dataset/build_sudoku_dataset.py"
-    assert run_script(script, *built, "--output-dir", "a").returncode == 0
+    assert call_script(script, *built, "--output-dir", "a").returncode == 0
     assert hrm("build", "sudoku", *built, "--output-dir", "b").returncode == 0
     for split in ("train", "test"):
         (_, ours), (_, theirs) = (read_split(tmp_path / name / split) for name in "ab")
         assert (ours[split].inputs == theirs[split].inputs).all()
 
     given = (*SMALL_MODEL, "global_batch_size=6", "epochs=2", "eval_interval=2", "run_name=x")
-    one = run_script("pretrain.py", "data_path=a", *given, "checkpoint_path=one")
+    one = call_script("pretrain.py", "data_path=a", *given, "checkpoint_path=one")
     two = hrm("train", "a", *given, "checkpoint_path=two")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     python = shlex.quote(sys.executable)

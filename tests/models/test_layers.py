@@ -1,6 +1,7 @@
 """Attention, rotary positions and token losses alone; bfloat16 and compiled against float32."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -198,12 +199,12 @@ class CastsOf(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling
 def test_compiled_blocks_compute_the_same():
     arch = ARCH | {"forward_dtype": "float32", "L_layers": 1, "L_cycles": 1}
     eager, compiled = hrm.build_model(arch, LOSS), hrm.build_model(arch, LOSS)
-    if not compile_model(compiled, "auto", torch.device("cpu")):
-        pytest.skip("no compiler")
+    assert compile_model(compiled, "true", torch.device("cpu"))
     names = eager.state_dict().keys()
     assert compiled.state_dict().keys() == names  # no `_orig_mod.`
     compiled.load_state_dict(eager.state_dict())

@@ -1,6 +1,5 @@
 """Sparse sign-SGD by numbers, over micro-batches and over ranks."""
 
-import multiprocessing
 import tempfile
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch.distributed as dist
 
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim import SparseSignSGD
+
+from ..forked_ranks import CONTEXT, SECONDS
 
 LR, DECAY, DIM = 0.1, 0.5, 3
 KEEP = 1 - LR * DECAY
@@ -198,13 +199,12 @@ def run_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_one_process():
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        processes = [context.Process(target=run_rank, args=(r, folder)) for r in range(RANKS)]
+        processes = [CONTEXT.Process(target=run_rank, args=(r, folder)) for r in range(RANKS)]
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(SECONDS)
         assert [process.exitcode for process in processes] == [0, 0]
         shared = [torch.load(Path(folder) / f"{r}.pt") for r in range(RANKS)]
         alone = [torch.load(Path(folder) / f"{r}-alone.pt") for r in range(RANKS)]

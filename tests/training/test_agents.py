@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, SMALL_MODEL
+from tests.forked_ranks import run_ranks
 from tests.training.test_ranks import losses
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -151,11 +152,11 @@ def assert_same(run_dir: Path, expected: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(data_4x4, tmp_path_factory) -> Path:
-    """Two ranks of one agent, from beginning to end."""
+    """Two ranks, from beginning to end."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    flags = ("--standalone", "--nproc-per-node=2")
-    agent = Agent(folder, flags, arguments(data_4x4, folder / "run"), "lo")
-    assert agent.wait() == 0, agent.told
+    words = arguments(data_4x4, folder / "run")
+    result = run_ranks(ROOT / "pretrain.py", words, 2, folder, {"GLOO_SOCKET_IFNAME": "lo"})
+    assert result.returncode == 0, result.stderr
     assert logged_steps(folder / "run") == STEPS + 1  # and an evaluation
     return folder / "run"
 

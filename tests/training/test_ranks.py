@@ -49,10 +49,14 @@ def single(data_4x4, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("ranks, micro", [(1, 4), (2, 8), (2, 4)])
-def test_same_result(single, data_4x4, tmp_path, run_script, ranks, micro):
+def test_same_result(single, data_4x4, tmp_path, call_script, run_script, ranks, micro):
     run_dir = tmp_path / "run"
     more = (f"checkpoint_path={run_dir}", f"micro_batch_size={micro}")
-    result = run_script("pretrain.py", *arguments(data_4x4, *more), ranks=ranks)
+    words = arguments(data_4x4, *more)
+    if ranks == 1:
+        result = call_script("pretrain.py", *words)
+    else:
+        result = run_script("pretrain.py", *words, ranks=ranks)
     assert result.returncode == 0, result.stderr
 
     ours, reference = losses(run_dir), losses(single)

@@ -124,11 +124,11 @@ def test_bit_for_bit_compiled(data_4x4, tmp_path):
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_bit_for_bit_on_several_ranks(data_4x4, tmp_path, run_script, ranks):
-    more = ("ema=true", "global_batch_size=12", "micro_batch_size=2")
+    more = ("ema=true", "global_batch_size=12", "micro_batch_size=2", "epochs=3")
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     result = run_script("pretrain.py", *arguments(data_4x4, undisturbed, *more), ranks=ranks)
     assert result.returncode == 0, result.stderr
-    killed_after(undisturbed, 25, killed)
+    killed_after(undisturbed, 15, killed)
     again = arguments(data_4x4, killed, *more, "resume=auto")
     result = run_script("pretrain.py", *again, ranks=ranks)
     assert result.returncode == 0, result.stderr
@@ -245,8 +245,8 @@ def test_other_data_are_noticed(whole, data_4x4, tmp_path):
     assert_same_run(run(tmp_path / "moved", killed, "resume=auto"), whole)
 
 
-def test_auto_needs_a_name(data_4x4, run_script):
-    result = run_script("pretrain.py", f"data_path={data_4x4}", "resume=auto")
+def test_auto_needs_a_name(data_4x4, call_script):
+    result = call_script("pretrain.py", f"data_path={data_4x4}", "resume=auto")
     assert result.returncode == 2
     assert "resume=auto needs run_name" in result.stderr
 

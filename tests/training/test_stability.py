@@ -186,10 +186,10 @@ def test_the_first_module_that_overflows_is_named(data_4x4, tmp_path, monkeypatc
         run(data_4x4, tmp_path / "run", "max_skipped_steps=2")
 
 
-def test_exit_code_and_one_line(data_4x4, tmp_path, run_script):
+def test_exit_code_and_one_line(data_4x4, tmp_path, call_script):
     """A rate that makes the weights overflow."""
     more = ("lr=1e30", "lr_warmup_steps=0", "weight_decay=0", "max_skipped_steps=2")
-    result = run_script("pretrain.py", *arguments(data_4x4, tmp_path / "run", *more))
+    result = call_script("pretrain.py", *arguments(data_4x4, tmp_path / "run", *more))
     assert result.returncode == 3, result.stderr
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and "steps in a row were not finite" in line

@@ -51,6 +51,19 @@ def answer_with(page: Page, *lines: dict[str, Any]) -> list[dict[str, Any]]:
     return asked
 
 
+def listen(page: Page) -> list[dict[str, Any]]:
+    """Lines that the server sends, which the browser forgets once the page has read the last."""
+    lines = []
+
+    def pass_on(route: Route) -> None:
+        response = route.fetch()
+        lines.extend(map(json.loads, response.text().splitlines()))
+        route.fulfill(response=response)
+
+    page.route("**/api/think", pass_on)
+    return lines
+
+
 def ask_for(page: Page, votes: int, restarts: int) -> None:
     page.get_by_label("Votes").fill(str(votes))
     page.get_by_label("Restarts").fill(str(restarts))
@@ -75,9 +88,8 @@ def test_all_attempts_run_and_the_surest_is_shown(open_page):
     page = open_page()
     clear(page)
     ask_for(page, votes=3, restarts=1)
-    with page.expect_response("**/api/think") as response:
-        think(page)
-    lines = [json.loads(line) for line in response.value.text().splitlines()]
+    lines = listen(page)
+    think(page)
     ends = {line["attempt"]: line for line in lines if line["halted"]}
     best = lines[-1]["best"]
     kinds = ("the puzzle as it is", *["a symmetric version"] * 2, "another start state")

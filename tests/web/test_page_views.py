@@ -57,6 +57,48 @@ def test_data_examples_versions_and_opening(open_page, url):
     assert shown(page) == puzzle
 
 
+def test_nothing_is_offered_before_there_is_something_to_use_it_on(open_page):
+    """What was ticked or clicked while the data sets were being listed asked for none of them."""
+    page = open_page("training")
+    held, is_listed = [], False
+
+    def list_later(route: Route) -> None:
+        if is_listed:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/datasets", list_later)
+    page.reload()
+    page.get_by_role("tab", name="Data").click()
+    box = page.get_by_label("Only those answered wrongly by")
+    number = page.get_by_label("Example", exact=True)
+    expect(box).to_be_disabled()
+    expect(number).to_be_disabled()
+    for name in ("previous", "next", "version-previous", "version-next", "open"):
+        # Not by the mouse, which waits, nor only those that are visible.
+        page.locator(f"#data-{name}").evaluate("button => button.click()")
+    page.get_by_role("tab", name="Solve").click()
+    expect(page.get_by_role("button", name="Think")).to_have_attribute("aria-disabled", "true")
+    page.get_by_role("tab", name="Data").click()
+    is_listed = True
+    for route in held:
+        route.continue_()
+    expect(box).to_be_enabled()
+    expect(number).to_be_enabled()
+    page.get_by_role("button", name="Next puzzle").click()
+    expect(number).to_have_value("1")
+
+    def open_too_early(route: Route) -> None:
+        page.locator("#data-open").evaluate("button => button.click()")
+        route.continue_()
+
+    page.route("**/api/example*", open_too_early)
+    page.get_by_label("Split").select_option("train")
+    expect(page.locator("#data-version")).to_have_text("Version 1 of 11")
+    expect(page.get_by_role("tabpanel", name="Data")).to_be_visible()
+
+
 def test_data_refuses_an_example_that_is_not_there(open_page, problems):
     page = open_page("data")
     expect(page.locator("#data-version")).not_to_be_empty()

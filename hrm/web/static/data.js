@@ -6,6 +6,15 @@ import { Grid } from "./grid.js";
 import { givens, sameLook } from "./rules.js";
 import { WrongScan } from "./wrong.js";
 
+// Of no use before an example is there.
+const BUTTONS = [
+  "data-previous",
+  "data-next",
+  "data-version-previous",
+  "data-version-next",
+  "data-open",
+];
+
 export class DataView {
   #onOpen;
   #datasets = [];
@@ -96,6 +105,7 @@ export class DataView {
     this.#example = null;
     const { examples } = this.#dataset.splits[byId("data-split").value];
     byId("data-index").max = examples - 1;
+    byId("data-index").disabled = false;
     this.#scan.reset();
     this.#show(0);
   }
@@ -145,7 +155,10 @@ export class DataView {
   }
 
   #showButtons() {
-    if (this.#example === null) return;
+    if (this.#example === null) {
+      for (const id of BUTTONS) setEnabled(byId(id), false);
+      return;
+    }
     const { index, examples, first, last } = this.#example;
     const wrong = this.#scan.isOn;
     setEnabled(byId("data-previous"), wrong ? this.#scan.neighbour(index, -1) !== null : first > 0);
@@ -155,6 +168,7 @@ export class DataView {
     );
     setEnabled(byId("data-version-previous"), index > first);
     setEnabled(byId("data-version-next"), index < last - 1);
+    setEnabled(byId("data-open"), true);
   }
 
   #open() {

@@ -87,6 +87,7 @@ export class SolveView {
   }
 
   async #load() {
+    setEnabled(byId("solve-think"), false);
     try {
       const [found, sets] = await Promise.all([
         getJson("/api/checkpoints"),
@@ -96,15 +97,17 @@ export class SolveView {
       this.#datasets = sets.datasets;
       const options = found.checkpoints.map((one) => ({ value: one.id, text: describe(one) }));
       setOptions(byId("solve-checkpoint"), options, found.default);
-      if (options.length) this.#choose(byId("solve-checkpoint").value, true);
-      else this.#noCheckpoints();
+      if (options.length) {
+        setEnabled(byId("solve-think"), true);
+        this.#choose(byId("solve-checkpoint").value, true);
+      } else this.#noCheckpoints();
     } catch (error) {
+      setEnabled(byId("solve-think"), true);
       this.#fail(error);
     }
   }
 
   #noCheckpoints() {
-    setEnabled(byId("solve-think"), false);
     say(
       this.#message,
       "There are no checkpoints yet. Train one, for example with “make quickstart”, then reload this page.",

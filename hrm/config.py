@@ -275,7 +275,10 @@ def _explain(error: Exception, schema: type[BaseModel]) -> str:
     if not reason.startswith("Could not override '"):
         return reason
     key = reason.split("'")[1]
-    close = get_close_matches(key, dotted_keys(schema), n=1)
+    known = dotted_keys(schema)
+    if key in known:
+        return f"{key}: unknown key; only another architecture has it"
+    close = get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "hrm train --keys lists all keys"
     return f"{key}: unknown key; {hint}"
 

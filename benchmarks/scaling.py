@@ -25,7 +25,7 @@ import torch
 from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.errors import run_command
-from hrm.models.hrm import HRM
+from hrm.models.recurrence import RecurrentCore
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.state import TrainState, train_step
@@ -241,12 +241,11 @@ class Work:
             model = build_for(config, METADATA)
             parameters = sum(p.numel() for p in model.parameters())
         inner = model.model.inner
-        assert isinstance(inner, HRM)
+        assert isinstance(inner, RecurrentCore)
         block = sum(p.numel() for p in inner.L_level.layers[0].parameters())
         positions = METADATA.seq_len + a.prefix_len
-        forward = a.H_cycles * (a.L_cycles * a.L_layers + a.H_layers)
-        backward = 2 * (inner.graded_L_calls * a.L_layers + a.H_layers)
-        passes = forward * (2 if model.model.has_continue_target else 1) + backward
+        backward = 2 * a.graded_block_calls
+        passes = a.block_calls * (2 if model.model.has_continue_target else 1) + backward
         per_block = positions * (2 * block + 4 * positions * a.hidden_size)
         return Work(parameters, a.puzzle_emb_ndim, passes, backward, passes * per_block)
 

@@ -6,6 +6,7 @@ Every case runs in a process of its own, which takes compiled and uncompiled ste
 product and a large copy in turn. MFU is model FLOP/s over the rate of the product, in the dtype of
 the activations. Model FLOPs are the products of the exact step, the second forward pass included.
 Peak memory is the resident memory of another process, which takes two compiled steps only.
+`published` (HRM), `trm` and `trm-mlp` are the published models side by side, at the same batch.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from hrm.data.format import DatasetMetadata
 from hrm.device import free_memory, keep_memory, pick_device
-from hrm.models.hrm import HRMConfig
+from hrm.models.flops import training_flops
+from hrm.models.recurrence import RecurrentConfig
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.sizing import for_device
@@ -38,6 +40,8 @@ TINY = "arch.L_cycles=3 arch.backprop=last_cycle arch.q_continue=false".split()
 CASES: dict[str, tuple[str, int, list[str]]] = {  # recipe, side of the grid, overrides
     "published": ("cfg_pretrain", 9, ["global_batch_size=32"]),
     "published-384": ("cfg_pretrain", 9, ["global_batch_size=384"]),
+    "trm": ("trm_sudoku", 9, ["global_batch_size=32"]),
+    "trm-mlp": ("trm_sudoku_mlp", 9, ["global_batch_size=32"]),
     "small": ("cfg_pretrain", 9, [*SMALL, "global_batch_size=64"]),
     "small-float32": (
         "cfg_pretrain",
@@ -62,21 +66,9 @@ COLUMNS = (
 )
 
 
-def model_flops(c: HRMConfig, rows: int) -> int:
-    """FLOPs of the matrix products in a training step of `rows` sequences."""
-    D, S = c.hidden_size, c.prefix_len + c.seq_len
-    width = 256 * -(-round(c.expansion * D * 2 / 3) // 256)
-    block = 2 * S * (4 * D * D + 3 * D * width) + 4 * S * S * D
-    forward = c.H_cycles * (c.L_cycles * c.L_layers + c.H_layers)
-    graded = (c.L_cycles if c.backprop == "last_cycle" else 1) * c.L_layers + c.H_layers
-    second = forward if c.q_continue and c.halt_max_steps > 1 else 0
-    head = 3 * 2 * S * D * c.vocab_size
-    return rows * (block * (forward + 2 * graded + second) + head)
-
-
 def prepare(
     case: str, compile_mode: str, device: torch.device
-) -> tuple[Callable[[], Any], HRMConfig, PretrainConfig]:
+) -> tuple[Callable[[], Any], RecurrentConfig, PretrainConfig]:
     """A function that takes one training step, and what it trains."""
     recipe, side, overrides = CASES[case]
     defaults = ["arch.forward_dtype=auto", f"compile={compile_mode}"]
@@ -144,7 +136,7 @@ def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
         statistics.median(x) for x in zip(*measured, strict=True)
     )
     rate = (rate + rate_2) / 2
-    flops = model_flops(model, config.global_batch_size) / step
+    flops = config.global_batch_size * training_flops(model) / step
     return {
         "examples/s": config.global_batch_size / step,
         "TFLOP/s": flops / 1e12,

@@ -17,9 +17,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
 )
+from pydantic.fields import FieldInfo
 
 from hrm.errors import UserError
 from hrm.plain_yaml import first_line, shown
@@ -92,11 +95,17 @@ def validate(
         return checked
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(_shorten(str(part)) for part in first["loc"])
+        keys, owner = _path(schema, first["loc"])
+        key = ".".join(map(_shorten, keys))
         reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            known = ", ".join(_sibling_keys(schema, first["loc"]))
-            reason = f"unknown key; known here: {known}"
+            assert owner is not None
+            reason = f"unknown key; known here: {', '.join(owner.model_fields)}"
+        elif first["type"] == "union_tag_invalid":
+            named = first["ctx"]
+            known = named["expected_tags"].replace("'", "")
+            key += ".name"
+            reason = f"unknown {shown(named['tag'])}; choose one of {known}"
         elif first["type"] == "missing":
             reason = "is required"
         elif written and key in written:
@@ -112,8 +121,8 @@ def _refuse_boolean_numbers(schema: type[BaseModel], values: Any, source: str) -
         value = values.get(name) if isinstance(values, dict) else None
         if isinstance(value, bool) and _takes_numbers(field.annotation):
             raise UserError(f"{source}: {name}={str(value).lower()}: must be a number")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            _refuse_boolean_numbers(field.annotation, value, source)
+        if (inner := _schema_of(field, value)) is not None:
+            _refuse_boolean_numbers(inner, value, source)
 
 
 def _takes_numbers(annotation: Any) -> bool:
@@ -161,12 +170,50 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _sibling_keys(schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    for part in location[:-1]:
-        annotation = schema.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        schema = annotation
-    return list(schema.model_fields)
+def schemas_in(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The schemas that a field's value may be of, none for a plain value.
+
+    Where there are several, its key `name` says which: they stand under those names (pydantic's
+    tags). A single one stands under "".
+    """
+    if _is_schema(field.annotation):
+        return {"": field.annotation}  # type: ignore[dict-item]
+    found = {}
+    for part in get_args(field.annotation):
+        inner, *tags = get_args(part) or (part,)
+        for tag in tags:
+            if isinstance(tag, Tag) and _is_schema(inner):
+                found[tag.tag] = inner
+    return found
+
+
+def _is_schema(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _schema_of(field: FieldInfo, value: Any) -> type[BaseModel] | None:
+    """That which a value is checked against."""
+    for item in field.metadata:
+        if isinstance(item, Discriminator) and callable(item.discriminator):
+            return schemas_in(field).get(str(item.discriminator(value)))
+    return schemas_in(field).get("")
+
+
+def _path(
+    schema: type[BaseModel], location: Sequence[int | str]
+) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of a pydantic location, without tags, and the schema that the last one is of."""
+    keys: list[str] = []
+    owner: type[BaseModel] | None = None
+    inner: type[BaseModel] | None = schema
+    parts = list(location)
+    while parts:
+        keys.append(str(parts.pop(0)))
+        owner = inner
+        field = None if owner is None else owner.model_fields.get(keys[-1])
+        known = {} if field is None else schemas_in(field)
+        inner = known.get(str(parts.pop(0)) if len(known) > 1 and parts else "")
+    return keys, owner
 
 
 def compose(
@@ -228,16 +275,19 @@ def _explain(error: Exception, schema: type[BaseModel]) -> str:
     if not reason.startswith("Could not override '"):
         return reason
     key = reason.split("'")[1]
-    close = get_close_matches(key, dotted_keys(schema), n=1)
+    known = dotted_keys(schema)
+    if key in known:
+        return f"{key}: unknown key; only another architecture has it"
+    close = get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "hrm train --keys lists all keys"
     return f"{key}: unknown key; {hint}"
 
 
 def dotted_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key of a schema, those of schemas within it by their dotted names."""
+    """Every key of a schema, those of schemas within it by their dotted names, each once."""
     keys = []
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += dotted_keys(field.annotation, f"{prefix}{name}.")
-    return keys
+        for inner in schemas_in(field).values():
+            keys += dotted_keys(inner, f"{prefix}{name}.")
+    return list(dict.fromkeys(keys))

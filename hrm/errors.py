@@ -52,6 +52,8 @@ def first_mistake(error: ValidationError) -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        return key, "unknown key"
     return key, first["msg"].removeprefix("Value error, ")
 
 

@@ -193,7 +193,7 @@ def test_the_largest_divisor_that_fits_is_taken(rows, always, kept, passing, fre
     assert all(always + rows * kept + n * passing > SHARE * free for n in larger)
 
 
-@pytest.mark.parametrize("arch", ["hrm_v1", "quickstart"])
+@pytest.mark.parametrize("arch", ["hrm_v1", "quickstart", "trm", "trm_mlp"])
 def test_the_estimate_is_what_passes_on_real_tensors_need(arch):
     """On the meta device nothing is computed; here it is, and every tensor has memory."""
     small = ("arch.hidden_size=64", "arch.num_heads=4", "arch.forward_dtype=float32")
@@ -274,7 +274,7 @@ VARYING = re.compile(
 
 
 @pytest.mark.parametrize("loss", ["stablemax_cross_entropy", "softmax_cross_entropy"])
-@pytest.mark.parametrize("arch", ["hrm_v1", "quickstart"])
+@pytest.mark.parametrize("arch", ["hrm_v1", "quickstart", "trm", "trm_mlp"])
 def test_a_training_step_has_no_operation_that_would_raise(arch, loss):
     used: set[str] = set()
 

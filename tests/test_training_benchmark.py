@@ -1,13 +1,11 @@
-"""The benchmark counts the products that a step really makes."""
-
-import importlib.util
+"""FLOPs are those of the products that a step really makes."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import hrm
-from tests.conftest import ROOT
+from hrm.models.flops import act_step_flops, training_flops
 
 ARCH = {
     "hidden_size": 32,
@@ -28,29 +26,35 @@ ARCH = {
 ROWS = 3
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("training", ROOT / "benchmarks" / "training.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     "change",
-    [{}, {"backprop": "last_cycle"}, {"q_continue": False}, {"halt_max_steps": 1}],
+    [
+        {},
+        {"backprop": "last_cycle"},
+        {"q_continue": False},
+        {"halt_max_steps": 1},
+        {"name": "trm"},
+        {"name": "trm", "mlp_t": True},
+        {"name": "trm", "q_continue": True, "backprop": "one_step"},
+    ],
     ids=str,
 )
-def test_model_flops(benchmark, change):
-    head = hrm.build_model(ARCH | change, {"loss_type": "softmax_cross_entropy"}).train()
+def test_model_flops(change):
+    arch = ARCH | change
+    if arch.get("name") == "trm":
+        del arch["H_layers"]
+    head = hrm.build_model(arch, {"loss_type": "softmax_cross_entropy"}).train()
     tokens = torch.zeros(ROWS, 16, dtype=torch.int32)
     identifiers = torch.zeros(ROWS, dtype=torch.int32)
     batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": identifiers}
-    carry = head.initial_carry(batch)
-    with FlopCounterMode(display=False) as counter:
-        _, loss, *_ = head(carry=carry, batch=batch)
-        loss.backward()
-    counted = benchmark.model_flops(head.model.config, ROWS)
-    assert counted == pytest.approx(
-        counter.get_total_flops(), rel=1e-3
-    )  # halting values are left out
+    for flops in (training_flops, act_step_flops):
+        carry = head.initial_carry(batch)
+        with FlopCounterMode(display=False) as counter:
+            _, loss, *_ = head(carry=carry, batch=batch)
+            if head.training:
+                loss.backward()
+        counted = ROWS * flops(head.model.config)
+        assert counted == pytest.approx(
+            counter.get_total_flops(), rel=1e-3
+        )  # halting values are left out
+        head.eval()

@@ -1,12 +1,14 @@
 """What a checkpoint's configuration must say for its model to be rebuilt and used."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm.config import Config, Fraction, PositiveInt, Schema, Seed, validate
+from hrm.errors import UserError
 from hrm.models.registry import ArchConfig
-from hrm.plain_yaml import read_yaml, write_yaml
+from hrm.plain_yaml import read_yaml, shown, write_yaml
 
 
 class RunConfig(Config):
@@ -34,4 +36,19 @@ def load_config(path: Path, schema: type[Schema]) -> Schema:
     Raises:
         UserError: the file is missing or damaged, or a key is unknown to the schema or wrong.
     """
-    return validate(schema, read_yaml(path), str(path))
+    return validate(schema, _with_one_data_path(read_yaml(path), path), str(path))
+
+
+def _with_one_data_path(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A configuration of the original TRM lists its data sets; ours names one.
+
+    Raises:
+        UserError: it lists another number of them.
+    """
+    if "data_paths" not in values or "data_path" in values:
+        return values
+    listed = values["data_paths"]
+    if not isinstance(listed, list) or len(listed) != 1:
+        raise UserError(f"{path}: data_paths: {shown(listed)}; a model has one data set here")
+    rest = {key: value for key, value in values.items() if key != "data_paths"}
+    return rest | {"data_path": listed[0]}

@@ -42,8 +42,8 @@ from hrm.data.missing import missing_split
 from hrm.data.origin import Origin
 from hrm.errors import UserError
 from hrm.files import sync
-from hrm.models.hrm import ForwardDtype
 from hrm.models.losses import ACTLossHead
+from hrm.models.recurrence import ForwardDtype
 from hrm.models.registry import build_model
 from hrm.models.sparse_embedding import PUZZLE_TABLE
 

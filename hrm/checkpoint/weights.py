@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hrm.errors import UserError
 
 COMPILE_PREFIX = "_orig_mod."
+OVER_POSITIONS = "mlp_t.gate_up_proj.weight"  # of as many columns as a sequence has positions
 
 
 def load_weights(
@@ -46,6 +47,12 @@ def check_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) ->
     if unknown := sorted(state.keys() - expected.keys()):
         raise UserError(f"{source}: tensor {unknown[0]} is unknown ({len(unknown)} in all)")
     for name, tensor in expected.items():
+        if name.endswith(OVER_POSITIONS) and state[name].shape[1:] != tensor.shape[1:]:
+            raise UserError(
+                f"{source}: the MLP over positions (arch.mlp_t) is of {state[name].shape[-1]} "
+                f"positions, and the data set needs {tensor.shape[-1]}; name the data set that the "
+                "model was trained on"
+            )
         if state[name].shape != tensor.shape:
             raise UserError(
                 f"{source}: tensor {name} has shape {list(state[name].shape)}, the model "

@@ -11,9 +11,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hrm.cli import build, evaluate, report, serve, solve
+from hrm.cli import build, evaluate, models, report, serve, solve
 from hrm.cli.options import SchemaCommand, choices, is_list, kinds
-from hrm.config import flag
+from hrm.config import flag, schemas_in
 from hrm.training.config import PretrainConfig
 
 OPENING = """
@@ -36,9 +36,11 @@ How a value travels from the command line to where it acts:
 5. It is saved as **`all_config.yaml`** in the run's folder and in each checkpoint, which is all
    that evaluating and solving need.
 
-`null` stands for no value.
+`null` stands for no value. Keys that only one core has, or that differ between cores, begin their
+meaning with the core's name, such as (`trm`).
 """
 TRAIN = "Input: the data set, or `data_path=…`. `--config-name` names the recipe."
+Row = tuple[str, ...]  # key, value, default, meaning
 BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 NAMES = {bool: "true, false", int: "whole number", float: "number", Path: "path", str: "text"}
 COMMANDS: dict[str, SchemaCommand[Any]] = {
@@ -46,6 +48,7 @@ COMMANDS: dict[str, SchemaCommand[Any]] = {
     "hrm solve": solve.command,
     "hrm serve": serve.command,
     "hrm report": report.command,
+    "hrm models": models.command,
 }
 
 
@@ -62,7 +65,7 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(lines: list[tuple[str, ...]]) -> str:
+def table(lines: list[Row]) -> str:
     """Rows as a Markdown table."""
     head = ("key", "value", "default", "meaning")
     shown = (head, ("---",) * len(head), *lines)
@@ -71,17 +74,35 @@ def table(lines: list[tuple[str, ...]]) -> str:
 
 def rows(
     schema: type[BaseModel], prefix: str = "", flags: dict[str, str] | None = None
-) -> list[tuple[str, ...]]:
-    """Key, value, default and meaning of every field, dotted within inner schemas."""
-    found: list[tuple[str, ...]] = []
+) -> list[Row]:
+    """Key, value, default and meaning of every field, dotted within inner schemas.
+
+    Where a name decides between schemas, rows that are not the same in all of them begin their
+    meaning with that name.
+    """
+    found: list[Row] = []
     for key, field in schema.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found += rows(inner, f"{prefix}{key}.")
+        inner = schemas_in(field)
+        if inner:
+            by_name = {name: rows(one, f"{prefix}{key}.") for name, one in inner.items()}
+            found += _merged(by_name)
             continue
         assert field.description, f"{schema.__name__}.{key} has no description"
         name = (flags or {}).get(key) or prefix + key
         found.append((f"`{name}`", value_of(field), default_of(field), field.description))
+    return found
+
+
+def _merged(by_name: dict[str, list[Row]]) -> list[Row]:
+    """The rows of several schemas, in the order in which they come first."""
+    keys = dict.fromkeys(row[0] for known in by_name.values() for row in known)
+    found: list[Row] = []
+    for key in keys:
+        of = {name: row for name, known in by_name.items() for row in known if row[0] == key}
+        if len(of) == len(by_name) and len(set(of.values())) == 1:
+            found.append(next(iter(of.values())))
+        else:
+            found += [(*row[:-1], f"(`{name}`) {row[-1]}") for name, row in of.items()]
     return found
 
 

@@ -3,7 +3,7 @@
 A block's weights are cast once per ACT step and handed to each of its calls (`Block.cast`).
 
 Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size,
-W inner width of the MLP.
+W inner width of the MLP over channels, U of the MLP over positions.
 """
 
 import math
@@ -170,19 +170,23 @@ class Attention(nn.Module):
         return F.linear(y.transpose(1, 2).reshape(B, S, D), weights.o)
 
 
+def mlp_width(size: int, expansion: float) -> int:
+    """Inner width of a `SwiGLU`: expansion·size·2/3, up to a multiple of 256."""
+    return -(-round(expansion * size * 2 / 3) // MLP_WIDTH_MULTIPLE) * MLP_WIDTH_MULTIPLE
+
+
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)); inner width expansion·D·2/3, up to a multiple of 256."""
+    """down(silu(gate(x)) · up(x)) on the last dimension."""
 
-    def __init__(self, hidden_size: int, expansion: float):
+    def __init__(self, size: int, expansion: float):
         super().__init__()
-        width = round(expansion * hidden_size * 2 / 3)
-        width = -(-width // MLP_WIDTH_MULTIPLE) * MLP_WIDTH_MULTIPLE
-        self.gate_up_proj = CastedLinear(hidden_size, 2 * width)
-        self.down_proj = CastedLinear(width, hidden_size)
+        width = mlp_width(size, expansion)
+        self.gate_up_proj = CastedLinear(size, 2 * width)
+        self.down_proj = CastedLinear(width, size)
 
-    def forward(self, x: Tensor, weights: BlockWeights) -> Tensor:
-        gate, up = F.linear(x, weights.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, weights.down)
+    def forward(self, x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+        gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, down)
 
 
 class Block(nn.Module):
@@ -213,4 +217,46 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
         h = rms_norm(h + self.self_attn(h, rotate, weights))
-        return rms_norm(h + self.mlp(h, weights))
+        return rms_norm(h + self.mlp(h, weights.gate_up, weights.down))
+
+
+class TokenMLPWeights(NamedTuple):
+    """A `TokenMLPBlock`'s weights in the dtype of its input."""
+
+    gate_up_t: Tensor  # 2U S
+    down_t: Tensor  # S U
+    gate_up: Tensor  # 2W D
+    down: Tensor  # D W
+
+
+class TokenMLPBlock(nn.Module):
+    """Post-norm block that mixes positions by an MLP (arXiv 2105.01601), for one sequence length.
+
+    hᵀ ← norm(hᵀ + mlp_t(hᵀ)), where MLP and norm run along the positions of each channel;
+    h ← norm(h + mlp(h)).
+    """
+
+    def __init__(self, positions: int, hidden_size: int, expansion: float):
+        super().__init__()
+        self.mlp_t = SwiGLU(positions, expansion)
+        self.mlp = SwiGLU(hidden_size, expansion)
+
+    def cast(self, dtype: torch.dtype) -> TokenMLPWeights:
+        """As `Block.cast`."""
+        return TokenMLPWeights(
+            gate_up_t=self.mlp_t.gate_up_proj.weight.to(dtype),
+            down_t=self.mlp_t.down_proj.weight.to(dtype),
+            gate_up=self.mlp.gate_up_proj.weight.to(dtype),
+            down=self.mlp.down_proj.weight.to(dtype),
+        )
+
+    def forward(self, h: Tensor, rotate: nn.Module, weights: TokenMLPWeights) -> Tensor:
+        """As `Block.forward`; nothing is rotated."""
+        t = h.transpose(1, 2)  # B D S
+        t = rms_norm(t + self.mlp_t(t, weights.gate_up_t, weights.down_t))
+        h = t.transpose(1, 2)
+        return rms_norm(h + self.mlp(h, weights.gate_up, weights.down))
+
+
+AnyBlock = Block | TokenMLPBlock
+AnyBlockWeights = BlockWeights | TokenMLPWeights

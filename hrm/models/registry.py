@@ -1,33 +1,27 @@
 """Models by name: cores and loss heads, ours and the originals' strings for them.
 
-A core is one entry in `CORES`; no name from a configuration is ever imported.
+A core is one entry in `CORES` and one schema in `ArchConfig`; no name from a configuration is ever
+imported.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationError
 
 from hrm.errors import UserError, first_mistake
 from hrm.models.act import ACT, Core
-from hrm.models.hrm import HRM, ForwardDtype, HRMArch, HRMConfig
+from hrm.models.hrm import HRM, HRMArch, HRMConfig
 from hrm.models.losses import ACTLossHead, LossConfig
+from hrm.models.originals import DATA_KEYS, in_our_keys
+from hrm.models.recurrence import ForwardDtype
+from hrm.models.trm import TRM, TRMArch, TRMConfig
 
-
-class CoreEntry(NamedTuple):
-    """A core, and its configuration together with what it takes from the data set."""
-
-    core: type[Core]
-    config: type[BaseModel]
-
-
-CORES: dict[str, CoreEntry] = {"hrm_act_v1": CoreEntry(HRM, HRMConfig)}
-LOSS_HEADS: dict[str, tuple[type[ACTLossHead], type[LossConfig]]] = {
-    "act_loss_head": (ACTLossHead, LossConfig)
-}
+DEFAULT_CORE = "hrm_act_v1"
 ORIGINAL_NAMES = {
     "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1": "hrm_act_v1",
     "hrm@models/hrm/hrm_act_v1.py:HierarchicalReasoningModel_ACTV1": "hrm_act_v1",
+    "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1": "trm",
     "losses@ACTLossHead": "act_loss_head",
     "losses@models/losses.py:ACTLossHead": "act_loss_head",
 }
@@ -39,22 +33,78 @@ class NamedLossConfig(LossConfig):
     name: str = Field("act_loss_head", description="loss head")
 
 
-class ArchConfig(HRMArch):
-    """Architecture as a configuration names it; `forward_dtype` may be left to the device."""
+class Named(BaseModel):
+    """What a configuration says of an architecture besides the core's own fields."""
 
-    name: str = Field("hrm_act_v1", description="core; the originals' names are known, too")
+    name: str = Field(DEFAULT_CORE, description="core; the originals' names are known, too")
     loss: NamedLossConfig
-    forward_dtype: ForwardDtype | Literal["auto"] = Field(  # type: ignore[assignment]
+    forward_dtype: ForwardDtype | Literal["auto"] = Field(
         "bfloat16",
         description="dtype of the activations; auto: bfloat16 where the device has it, or float32",
     )
 
 
+class HRMArchConfig(Named, HRMArch):
+    """The Hierarchical Reasoning Model as a configuration names it."""
+
+
+class TRMArchConfig(Named, TRMArch):
+    """The Tiny Recursive Model as a configuration names it."""
+
+    name: str = Field("trm", description="core; the originals' names are known, too")
+
+
+class CoreEntry(NamedTuple):
+    """A core, and its configuration together with what it takes from the data set."""
+
+    core: type[Core]
+    config: type[BaseModel]
+    schema: type[BaseModel]  # of the configuration without that, but with names
+
+
+CORES: dict[str, CoreEntry] = {
+    "hrm_act_v1": CoreEntry(HRM, HRMConfig, HRMArchConfig),
+    "trm": CoreEntry(TRM, TRMConfig, TRMArchConfig),
+}
+LOSS_HEADS: dict[str, tuple[type[ACTLossHead], type[LossConfig]]] = {
+    "act_loss_head": (ACTLossHead, LossConfig)
+}
+
+
+def _schema_name(arch: Any) -> str:
+    """By which core's schema an architecture is checked; an unknown name as it stands."""
+    given = arch if isinstance(arch, Mapping) else vars(arch) if isinstance(arch, Named) else {}
+    name = given.get("name", DEFAULT_CORE)
+    own = ORIGINAL_NAMES.get(name, name) if isinstance(name, str) else DEFAULT_CORE
+    entry = CORES.get(own)
+    return own if entry is None else entry.schema.model_fields["name"].default
+
+
+def _without_original_keys(arch: Any) -> Any:
+    """An original's architecture in our keys, and without what is the data set's to say."""
+    name = arch.get("name") if isinstance(arch, Mapping) else None
+    if not isinstance(name, str) or name not in ORIGINAL_NAMES:
+        return arch
+    ours = in_our_keys(ORIGINAL_NAMES[name], arch)
+    return {key: value for key, value in ours.items() if key not in DATA_KEYS}
+
+
+ArchConfig = Annotated[
+    Annotated[HRMArchConfig, Tag("hrm_act_v1")] | Annotated[TRMArchConfig, Tag("trm")],
+    Discriminator(_schema_name),
+    BeforeValidator(_without_original_keys),
+]
+
+
 def arch_defaults() -> dict[str, dict[str, Any]]:
     """Of each core's architecture, the keys that need not be given, as plain values."""
     loss = {n: f.default for n, f in NamedLossConfig.model_fields.items() if not f.is_required()}
-    arch = {n: f.default for n, f in ArchConfig.model_fields.items() if not f.is_required()}
-    return {name: arch | {"name": name, "loss": loss} for name in CORES}
+    found = {}
+    for name, entry in CORES.items():
+        fields = entry.schema.model_fields.items()
+        arch = {n: f.default for n, f in fields if not f.is_required()}
+        found[name] = arch | {"name": name, "loss": loss}
+    return found
 
 
 def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead:
@@ -62,19 +112,25 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead
 
     Args:
         arch: fields of the core's configuration (such as `HRMConfig`), optionally `name` (a key of
-            `CORES`, or the original's).
+            `CORES`, or the original's, whose other keys are understood then, too).
         loss: fields of `LossConfig`, optionally `name` (a key of `LOSS_HEADS`, likewise).
 
     Raises:
         UserError: an unknown name or key, or a value out of range.
     """
     arch, loss = dict(arch), dict(loss)
-    core, core_config = _look_up(CORES, "arch.name", arch.pop("name", "hrm_act_v1"))
+    name = arch.pop("name", DEFAULT_CORE)
+    entry = _look_up(CORES, "arch.name", name)
     head = loss.pop("name", "act_loss_head")
     head_class, head_config = _look_up(LOSS_HEADS, "arch.loss.name", head)
+    if name in ORIGINAL_NAMES:
+        try:
+            arch = in_our_keys(ORIGINAL_NAMES[name], arch)
+        except ValueError as error:
+            raise UserError(f"model: {error}") from None
     try:
-        config = core_config.model_validate(arch)
-        return head_class(ACT(core(config)), head_config.model_validate(loss))
+        config = entry.config.model_validate(arch)
+        return head_class(ACT(entry.core(config)), head_config.model_validate(loss))
     except ValidationError as error:
         key, reason = first_mistake(error)
         raise UserError(f"model: {key}: {reason}") from None

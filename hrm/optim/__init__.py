@@ -1,7 +1,8 @@
-"""Optimizers: AdamATan2 for parameters, sparse sign-SGD for the puzzle embedding."""
+"""Optimizers: AdamATan2, sparse sign-SGD for the puzzle embedding; the running average."""
 
 from hrm.optim.adam_atan2 import AdamATan2
+from hrm.optim.ema import EMA
 from hrm.optim.groups import build_optimizers
 from hrm.optim.sparse_sign_sgd import SparseSignSGD
 
-__all__ = ["AdamATan2", "SparseSignSGD", "build_optimizers"]
+__all__ = ["EMA", "AdamATan2", "SparseSignSGD", "build_optimizers"]

@@ -8,43 +8,64 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Running average of all parameters and buffers: a ← a + (1 - d)(w - a).
+    """Running average of a model's weights, `shadow`: a ← a + (1 - d)(w - a).
 
-    d is `decay`, but at most (1 + t)/(10 + t) after t updates, so that short runs are not held
-    back by their first weights. Puzzle rows, being buffers, are averaged too.
+    Args:
+        decay: d, the share that stays.
+        warm_up: let d be (1 + t)/(10 + t) at most after t updates, so that short runs are not held
+            back by their first weights.
+        buffers: average buffers, and with them puzzle rows, too; else parameters only, and buffers
+            are the model's own.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(
+        self, model: nn.Module, decay: float, warm_up: bool = False, buffers: bool = False
+    ):
         self.decay = decay
+        self.warm_up = warm_up
         self.updates = 0
         self._model = model
-        self._averages = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self._averages_buffers = buffers
+        self.shadow = {name: t.detach().clone() for name, t in self._weights().items()}
+
+    def _weights(self) -> dict[str, Tensor]:
+        """What is averaged, as it is now."""
+        if self._averages_buffers:
+            return dict(self._model.state_dict())
+        return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the model's weights of now."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        weights = list(self._model.state_dict().values())
-        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - decay)
+        decay = self.decay
+        if self.warm_up:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        weights = list(self._weights().values())
+        torch._foreach_lerp_(list(self.shadow.values()), weights, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages, under the model's names."""
-        return dict(self._averages)
+        """A whole model's weights: the averages, and what is not averaged as it is now."""
+        return {**self._model.state_dict(), **self.shadow}
 
     @torch.no_grad()
     def load(self, averages: Mapping[str, Tensor], updates: int) -> None:
         """Take up averages that `state_dict` gave after so many updates."""
-        for name, average in self._averages.items():
+        for name, average in self.shadow.items():
             average.copy_(averages[name])
         self.updates = updates
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The model runs on the averages while inside."""
-        weights = {name: t.detach().clone() for name, t in self._model.state_dict().items()}
-        self._model.load_state_dict(self._averages)
+        weights = self._weights()
+        before = {name: tensor.clone() for name, tensor in weights.items()}
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                tensor.copy_(self.shadow[name])
         try:
             yield
         finally:
-            self._model.load_state_dict(weights)
+            with torch.no_grad():
+                for name, tensor in weights.items():
+                    tensor.copy_(before[name])

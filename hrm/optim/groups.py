@@ -28,6 +28,12 @@ class OptimConfig(Config):
         False, description="evaluate a running average of the weights (saved beside them)"
     )
     ema_decay: BelowOne = Field(0.999, description="decay of the running average")
+    ema_warm_up: bool = Field(
+        True, description="decay (1 + t)/(10 + t) at most after t steps, so that it soon follows"
+    )
+    ema_buffers: bool = Field(
+        True, description="average the puzzle embedding, too; false: it is taken as it is"
+    )
     grad_clip: float | None = Field(
         None,
         gt=0,

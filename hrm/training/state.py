@@ -93,11 +93,18 @@ class TrainState:
                 puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
                 process_group=ranks.group,
             ),
-            ema=EMA(model, config.ema_decay) if config.ema else None,
+            ema=average_of(model, config),
             total_steps=steps,
             stability=Stability.of(model),
             best_metric=best_metric,
         )
+
+
+def average_of(model: ACTLossHead, config: PretrainConfig) -> EMA | None:
+    """The running average that a run keeps, if any."""
+    if not config.ema:
+        return None
+    return EMA(model, config.ema_decay, config.ema_warm_up, config.ema_buffers)
 
 
 def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:

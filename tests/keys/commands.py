@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from hrm.cli.evaluate import EvaluateConfig
 from hrm.cli.main import root, start
+from hrm.cli.models import ModelsConfig
 from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
@@ -21,6 +22,7 @@ SCHEMAS = {
     "solve": SolveConfig,
     "serve": ServeConfig,
     "report": ReportConfig,
+    "models": ModelsConfig,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

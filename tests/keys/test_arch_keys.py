@@ -15,7 +15,7 @@ from hrm.data import PuzzleDataset
 from hrm.data.format import read_metadata
 from hrm.errors import UserError
 from hrm.models import registry
-from hrm.models.hrm import HRM, HRMConfig
+from hrm.models.hrm import HRM
 from hrm.models.losses import ACTLossHead, LossConfig
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
@@ -51,9 +51,11 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
-def configured(data: Path, *keys: str) -> tuple[ACTLossHead, PuzzleDataset]:
+def configured(
+    data: Path, *keys: str, base: tuple[str, ...] = TINY
+) -> tuple[ACTLossHead, PuzzleDataset]:
     """The model and the data of a run, as training makes them."""
-    config = load_pretrain_config([f"data_path={data}", *TINY, "global_batch_size=4", *keys])
+    config = load_pretrain_config([f"data_path={data}", *base, "global_batch_size=4", *keys])
     torch.manual_seed(0)
     return build_for(config, read_metadata(data / "train")), open_split(config, ALONE, "train")
 
@@ -181,7 +183,7 @@ def test_the_core_is_found_by_name(data, monkeypatch):
     class Other(HRM):
         pass
 
-    monkeypatch.setitem(registry.CORES, "other", registry.CoreEntry(Other, HRMConfig))
+    monkeypatch.setitem(registry.CORES, "other", registry.CORES["hrm_act_v1"]._replace(core=Other))
     assert type(configured(data, "arch.name=other")[0].model.inner) is Other
     published = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"
     assert type(configured(data, f"arch.name='{published}'")[0].model.inner) is HRM
@@ -202,4 +204,4 @@ def test_the_loss_head_is_found_by_name(data, monkeypatch):
 
 
 def test_every_key_has_a_test():
-    acts.check(set(dotted_keys(registry.ArchConfig)))
+    acts.check(set(dotted_keys(registry.HRMArchConfig)))

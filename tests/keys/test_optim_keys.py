@@ -140,6 +140,24 @@ def test_the_running_average_follows_the_weights_of_every_step(data, tmp_path, f
     assert not torch.equal(made.weights(4, "ema")[TABLE], made.weights(4)[TABLE])
 
 
+@acts("ema_warm_up", "ema_buffers")
+@pytest.mark.parametrize("warm_up, buffers", [(False, False), (True, False), (False, True)])
+def test_the_running_average_is_of_the_kind_that_is_asked_for(
+    data, tmp_path, frozen, warm_up, buffers
+):
+    keys = (f"ema_warm_up={warm_up}", f"ema_buffers={buffers}")
+    made = run(data, tmp_path / "run", "ema=true", "ema_decay=0.7", *keys)
+    average = {name: w.double() for name, w in frozen.weights(1).items()}
+    for step in range(1, 5):
+        d = min(0.7, (1 + step) / (10 + step)) if warm_up else 0.7
+        for name, weight in made.weights(step).items():
+            average[name] += (1 - d) * (weight.double() - average[name])
+            if name == TABLE and not buffers:
+                average[name] = weight.double()
+        for name, kept in made.weights(step, "ema").items():
+            torch.testing.assert_close(kept.double(), average[name], rtol=1e-6, atol=1e-6)
+
+
 @acts("ema")
 def test_the_running_average_is_evaluated(data, tmp_path, plain):
     assert not plain.file(4, "ema.safetensors").exists()

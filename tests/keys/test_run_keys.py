@@ -28,7 +28,7 @@ HALTS_AT_ONCE = ("arch.q_continue=false", *STILL)  # where q_halt begins at 5
 @pytest.fixture
 def eager(monkeypatch) -> None:
     """Fresh models are sure to be right, so that they want to halt after the first step."""
-    monkeypatch.setattr("hrm.models.hrm.Q_HEAD_BIAS", 5.0)
+    monkeypatch.setattr("hrm.models.recurrence.Q_HEAD_BIAS", 5.0)
 
 
 # ---- model and data ----

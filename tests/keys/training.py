@@ -82,10 +82,10 @@ class Run:
         return {name: t for name, t in self.weights(step).items() if name in names}
 
 
-def run(data: Path, folder: Path, *keys: str) -> Run:
+def run(data: Path, folder: Path, *keys: str, base: tuple[str, ...] = TINY) -> Run:
     """Train in this process, into `folder` unless `keys` name another."""
-    base = (f"data_path={data}", f"checkpoint_path={folder}", *TINY)
-    config = with_run_name(load_pretrain_config([*base, *keys]))
+    places = (f"data_path={data}", f"checkpoint_path={folder}")
+    config = with_run_name(load_pretrain_config([*places, *base, *keys]))
     return Run(train(config, Ranks(0, 1, 0), torch.device("cpu")))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hrm
-from hrm.optim import build_optimizers
+from hrm.optim import EMA, build_optimizers
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(GOLDEN.glob("*.npz"))
@@ -44,10 +44,14 @@ def assert_close(ours: torch.Tensor, golden: torch.Tensor, tolerance: float, nam
     return error / max(largest, 1e-12)
 
 
-def compare(outputs, loss, metrics, golden: dict[str, torch.Tensor], tolerance: float) -> float:
+def compare(
+    carry, outputs, loss, metrics, golden: dict[str, torch.Tensor], tolerance: float
+) -> float:
     """The largest error of all values."""
     ours = {f"metrics/{name}": value for name, value in metrics.items()}
-    ours |= {"loss": loss.detach(), **outputs}
+    ours |= {"loss": loss.detach(), **outputs, **carry.states}
+    known = {*ours, "halted", "steps"} | {name for name in golden if name.startswith("batch/")}
+    assert golden.keys() <= known
     return max(
         assert_close(ours[name], value, tolerance, name)
         for name, value in golden.items()
@@ -61,6 +65,21 @@ def golden(request) -> Golden:
     return Golden(request.param)
 
 
+def evaluated(model: torch.nn.Module, golden: Golden, values: str, tolerance: float) -> float:
+    """Evaluate `eval/batch`, and compare with the golden values under `values`; largest error."""
+    batch = golden.under("eval/batch/")
+    carry, errors = model.initial_carry(batch), []
+    with torch.inference_mode():
+        for t in range(golden.meta["arch"]["halt_max_steps"]):
+            carry, *found, all_halted = model(carry=carry, batch=batch, return_keys=KEYS)
+            loss, metrics, outputs = found
+            expected = golden.under(f"{values}/{t}/")
+            assert len(expected) > 4
+            errors.append(compare(carry, outputs, loss, metrics, expected, tolerance))
+    assert all_halted
+    return max(errors)
+
+
 KEYS = ("logits", "q_halt_logits", "q_continue_logits", "target_q_continue")
 
 
@@ -69,37 +88,29 @@ def test_evaluation(golden, dtype, tolerance):
     """Products in float64 show the mathematics: what is left is the golden values' own rounding.
 
     In float32 ours comes on top, and grows from ACT step to ACT step in an order that depends on
-    the CPU's vector width: up to 6.6e-6 with AVX-512, 1.5e-5 with AVX2.
+    the CPU's vector width: with HRM up to 6.6e-6 with AVX-512, 1.5e-5 with AVX2.
     """
     model = golden.model().eval().to(dtype)
     model.model.inner.dtype = dtype
     for module in model.modules():
         if hasattr(module, "cast_to"):
             module.cast_to = dtype
-    batch = golden.under("eval/batch/")
-    carry, errors = model.initial_carry(batch), []
-    with torch.inference_mode():
-        for t in range(golden.meta["arch"]["halt_max_steps"]):
-            carry, loss, metrics, outputs, all_halted = model(
-                carry=carry, batch=batch, return_keys=KEYS
-            )
-            assert len(golden.under(f"eval/{t}/")) > 4
-            errors.append(compare(outputs, loss, metrics, golden.under(f"eval/{t}/"), tolerance))
-    assert all_halted
-    print(f"{golden.meta['name']}, {dtype}: largest relative error in evaluation {max(errors):.1e}")
+    error = evaluated(model, golden, "eval", tolerance)
+    print(f"{golden.meta['name']}, {dtype}: largest relative error in evaluation {error:.1e}")
 
 
 def test_training(golden):
     model = golden.model().train()
     optimizers = golden.optimizers(model)
     batch_size = golden.meta["arch"]["batch_size"]
+    average = EMA(model, golden.meta.get("ema_rate", 0.0))
     carry = None
     for s in range(golden.meta["steps"]):
         batch = golden.under(f"train/{s}/batch/")
         carry = model.initial_carry(batch) if carry is None else carry
         carry, loss, metrics, outputs, _ = model(carry=carry, batch=batch, return_keys=KEYS)
         values = golden.under(f"train/{s}/")
-        compare(outputs, loss, metrics, values, 1e-5 if s == 0 else 1e-4)
+        compare(carry, outputs, loss, metrics, values, 1e-5 if s == 0 else 1e-4)
         assert torch.equal(carry.halted, values["halted"])
         assert torch.equal(carry.steps, values["steps"])
         (loss / batch_size).backward()
@@ -107,15 +118,24 @@ def test_training(golden):
             grads = golden.under("grad/")
             for name, p in model.named_parameters():
                 assert_close(p.grad, grads.pop(name), 1e-5, name)
-            if local := grads.pop("puzzle_emb_local", None) is not None:
+            if (local := grads.pop("puzzle_emb_local", None)) is not None:
                 ((_, rows),) = model.model.inner.puzzle_emb.lookups
-                assert_close(rows.grad, golden.under("grad/")["puzzle_emb_local"], 1e-5, local)
+                assert_close(rows.grad, local, 1e-5, "puzzle_emb_local")
             assert not grads
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
+        average.update()
     final = golden.under("final/")
     assert final.keys() == model.state_dict().keys()
     for name, ours in model.state_dict().items():
         error = (ours - final[name]).abs() / final[name].abs().max()
         assert (error <= 1e-4).float().mean() >= 0.999, name
+    if "ema_rate" not in golden.meta:
+        return
+    expected = golden.under("ema/")
+    assert expected.keys() == average.shadow.keys()
+    for name, ours in average.shadow.items():
+        assert_close(ours, expected[name], 1e-5, name)
+    with average.applied():
+        evaluated(model.eval(), golden, "ema_eval", 1e-4)

@@ -42,7 +42,7 @@ def test_two_ranks(tmp_path, run_script):
     assert result.returncode == 0, result.stderr
     outcomes = torch.load(output, weights_only=True)
     expected = {f"{case.stem} {micro}" for case in CASES for micro in MICRO_BATCHES}
-    assert outcomes.keys() == expected and len(expected) == 4
+    assert outcomes.keys() == expected and len(expected) == 8
     for case in CASES:
         for micro in MICRO_BATCHES:
             assert_golden(outcomes[f"{case.stem} {micro}"], Golden(case))

@@ -236,6 +236,7 @@ def test_same_seed_same_run_and_existing_run_is_kept(trained, data_4x4, call_scr
     [
         (["lrr=1"], ["lrr", "did you mean lr?"]),
         (["arch.hidden_sise=64"], ["arch.hidden_sise", "arch.hidden_size"]),
+        (["arch.mlp_t=true"], ["arch.mlp_t", "only another architecture has it"]),
         (["+arch.loss.foo=1"], ["arch.loss.foo", "unknown key"]),
         (["lr=fast"], ["lr", "fast"]),
         (["lr=-1"], ["lr", "greater than or equal to 0"]),

@@ -1,0 +1,84 @@
+"""The Tiny Recursive Model, as a core under `hrm.models.act`; arXiv 2510.04871.
+
+One module, `L_level`, updates both states. Shapes: S positions, D hidden size.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from hrm.models.layers import TokenMLPBlock
+from hrm.models.recurrence import (
+    ReasoningModule,
+    RecurrentArch,
+    RecurrentConfig,
+    RecurrentCore,
+)
+
+
+class TRMArch(RecurrentArch):
+    """Architecture, free of the data it is applied to."""
+
+    backprop: Literal["one_step", "last_cycle"] = Field(
+        "last_cycle", description="gradient through the last L and H call, or the whole last cycle"
+    )
+    q_continue: bool = Field(
+        False, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
+    )
+    mlp_t: bool = Field(
+        False, description="an MLP over positions instead of attention; fixes the sequence length"
+    )
+    puzzle_emb_len: Annotated[int, Field(ge=0)] = Field(
+        16, description="positions of the puzzle embedding; 0: as many as it fills"
+    )
+
+    @model_validator(mode="after")
+    def _check_prefix_and_mixing(self) -> "TRMArch":
+        held = self.puzzle_emb_len * self.hidden_size
+        if 0 < held < self.puzzle_emb_ndim:
+            raise ValueError(
+                f"puzzle_emb_len {self.puzzle_emb_len} holds {held} numbers at hidden_size "
+                f"{self.hidden_size}, fewer than puzzle_emb_ndim {self.puzzle_emb_ndim}; "
+                "use 0 for as many positions as it fills"
+            )
+        for key, off in (("qk_norm", False), ("attention_bias", "none")):
+            if self.mlp_t and getattr(self, key) != off:
+                raise ValueError(f"{key} is of attention, which mlp_t replaces; choose one")
+        return self
+
+    @property
+    def prefix_len(self) -> int:
+        if self.puzzle_emb_ndim == 0:
+            return 0
+        return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    @property
+    def num_layers(self) -> int:
+        return self.L_layers
+
+    @property
+    def answering_layers(self) -> int:
+        return self.L_layers
+
+
+class TRMConfig(TRMArch, RecurrentConfig):
+    """Architecture plus what it takes from the data set."""
+
+
+class TRM(RecurrentCore):
+    """z_L and z_H are updated by the same module."""
+
+    config: TRMConfig
+
+    def _make_modules(self) -> None:
+        c, block = self.config, self.attention_block()
+        if c.mlp_t:
+            block = partial(TokenMLPBlock, c.positions, c.hidden_size, c.expansion)
+            self.rotate = nn.Identity()
+        self.L_level = ReasoningModule(c.L_layers, block)
+
+    @property
+    def answering(self) -> ReasoningModule:
+        return self.L_level

@@ -254,7 +254,7 @@ def compose(
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         assert isinstance(values, dict)
     except Exception as error:  # a damaged file raises almost anything in Hydra and OmegaConf
-        raise UserError(f"configuration: {_explain(error, schema)}") from None
+        raise UserError(f"configuration: {_explain(error, schema, folder)}") from None
     plain = {str(key): value for key, value in values.items()}
     return validate(schema, with_home(schema, plain), "configuration")
 
@@ -270,7 +270,13 @@ def defaults_of(schema: type[BaseModel]) -> dict[str, Any]:
     return {name: f.get_default(call_default_factory=True) for name, f in fields.items()}
 
 
-def _explain(error: Exception, schema: type[BaseModel]) -> str:
+def _explain(error: Exception, schema: type[BaseModel], folder: Path) -> str:
+    from hydra.errors import MissingConfigException
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        known = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+        return f"{group or '--config-name'}={name}: not found; choose one of {known}"
     reason = first_line(error)
     if not reason.startswith("Could not override '"):
         return reason

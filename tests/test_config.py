@@ -11,6 +11,7 @@ import torch
 from hrm.cli.evaluate import EvaluateConfig
 from hrm.config import RECIPES
 from hrm.device import _has_compiler
+from hrm.errors import UserError
 from hrm.models.registry import CORES
 from hrm.training.config import PretrainConfig, load_pretrain_config
 
@@ -97,3 +98,18 @@ def test_the_builder_needs_no_torch():
 def test_looking_for_a_compiler_works_for_every_device():
     for name in ("cpu", "cuda", "mps"):
         assert _has_compiler(torch.device(name)) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "overrides, name, words",
+    [
+        (["arch=tmr"], "cfg_pretrain", ["arch=tmr: not found; choose one of", "hrm_v1", ", trm,"]),
+        ([], "quickstart", ["--config-name=quickstart: not found", "quickstart_4x4"]),
+    ],
+)
+def test_a_recipe_that_is_not_there_names_those_that_are(overrides, name, words):
+    with pytest.raises(UserError) as caught:
+        load_pretrain_config(overrides, name)
+    for word in words:
+        assert word in str(caught.value)
+    assert "_schema" not in str(caught.value)

@@ -23,7 +23,6 @@ from hrm.checkpoint import saved_steps, step_dir
 UNFINISHED = "kills that left an unfinished checkpoint"
 JUMPS = "jumps of the clock"
 ORPHAN_SECONDS = 60  # in which ranks must end that torchrun has left alone
-NEAR_END = 10  # steps before the last one, in which a run may end before it hears of anything
 LONGEST_JUMP = 12 * 3600
 
 
@@ -49,8 +48,8 @@ def stop(number: int) -> Callable[[Run, random.Random], None]:
     """Send a signal."""
 
     def send(run: Run, rng: random.Random) -> None:
-        run.begin(rng).popens[0].send_signal(number)
-        _check_stopped(run, number)
+        process = run.begin(rng)
+        _stop(run, number, lambda: process.popens[0].send_signal(number))
 
     return send
 
@@ -62,14 +61,15 @@ def close_terminal(run: Run, rng: random.Random) -> None:
     session, terminal = stat_of(process.popens[0].pid)[3:5]
     if int(session) != process.popens[0].pid or terminal == b"0":
         raise Lost("the process has no terminal of its own")
-    process.close_terminal()
-    _check_stopped(run, signal.SIGHUP)
+    _stop(run, signal.SIGHUP, process.close_terminal)
 
 
-def _check_stopped(run: Run, number: int) -> None:
-    """The process ends as this signal asks it to."""
+def _stop(run: Run, number: int, send: Callable[[], None]) -> None:
+    """Send a signal, after which the process ends with a checkpoint."""
     assert run.process is not None
-    if run.process.end(0, 128 + number) == 0:  # it was in its last step
+    is_at_end = run.is_at_end()
+    send()
+    if run.process.end(*([0] if is_at_end else []), 128 + number) == 0:
         run.miss()
     newest = step_dir(run.run_dir, saved_steps(run.run_dir)[-1])
     if damage_of(newest) or int(newest.name[5:]) < run.step():
@@ -91,8 +91,7 @@ def set_clock(run: Run, rng: random.Random) -> None:
         run.notes[JUMPS] += 1
     if seen_file(file).read_text().split() != [str(seconds) for seconds in jumps]:
         raise Lost("the clock did not jump")
-    process.popens[0].send_signal(signal.SIGTERM)
-    _check_stopped(run, signal.SIGTERM)
+    _stop(run, signal.SIGTERM, lambda: process.popens[0].send_signal(signal.SIGTERM))
 
     reference = run.bench.reference(run.ranks)["metrics.jsonl"]
     lines = [json.loads(line) for line in reference.splitlines()]
@@ -125,7 +124,7 @@ def kill_torchrun(agents: int) -> Callable[[Run, random.Random], None]:
         if len(process.ranks()) < run.ranks:
             run.miss()
         left.remove(process.popens[0].pid)
-        is_at_end = run.step() > run.bench.last_step - NEAR_END
+        is_at_end = run.is_at_end()
         process.popens[0].kill()
         process.popens[0].wait()
         deadline = time.monotonic() + ORPHAN_SECONDS

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, NoReturn
 
 from hrm.checkpoint import saved_steps, step_dir
 from hrm.checkpoint.manifest import verify
@@ -31,6 +31,7 @@ SETTINGS = (
 )
 EPOCHS, EVAL_INTERVAL = 60, 6  # about 3 steps an epoch
 EARLY_SECONDS = 4  # about what Python and torch take to start
+NEAR_END = 10  # steps before the last one
 SLOWEST = 300  # seconds in which a process must end by itself
 
 
@@ -218,20 +219,34 @@ class Run:
             if within.has_terminal:
                 master, slave = os.openpty()
                 termios.tcsetwinsize(slave, (24, 80))
-                popens = [self._popen(commands[0], preexec_fn=lambda: os.login_tty(slave))]
+                popens = [self._popen(commands[0], lambda: os.login_tty(slave))]
                 terminal = subprocess.Popen(["cat"], stdin=master, stdout=file, stderr=file)
                 os.close(master)
                 os.close(slave)
             else:
-                streams = {"stdout": file, "stderr": file, "start_new_session": True}
-                popens = [self._popen(command, **streams) for command in commands]
+                popens = [self._popen(command, os.setsid, file) for command in commands]
         self.outputs.append(output)
         self.process = Process(popens, output, self.ranks == 1, terminal)
         return self.process
 
-    def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    def _popen(
+        self, command: list[str], leave: Callable[[], None], output: IO[bytes] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A process that has left the session of this one."""
+
+        def prepare() -> None:
+            leave()
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` has ignored
+
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(command, cwd=self.bench.folder, env=env, **options)
+        return subprocess.Popen(
+            command,
+            cwd=self.bench.folder,
+            env=env,
+            stdout=output,
+            stderr=output,
+            preexec_fn=prepare,
+        )
 
     def text(self) -> str:
         """What the last process printed."""
@@ -293,6 +308,10 @@ class Run:
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written, or is left unfinished."""
         return any(self.run_dir.glob(".step_*"))
+
+    def is_at_end(self) -> bool:
+        """Whether it may end before it hears of anything."""
+        return self.step() > self.bench.last_step - NEAR_END
 
     def miss(self) -> NoReturn:
         """The process has ended, as it should: raise `Missed`."""

@@ -76,6 +76,7 @@ ON_TWO_RANKS: dict[str, Callable[[Run, random.Random], None]] = {
 FAULTS = SINGLE | ON_TWO_RANKS
 ON_SMALL_DISKS = {DISK_BACK, DISK_KILL, DISK_IN_LINE, READ_ONLY}
 NEED_MOUNT = {DISK_IN_LINE, READ_ONLY}
+AT_LAST = {DISK_BACK, DISK_IN_LINE, READ_ONLY}  # after which the run goes on to its end
 BETWEEN = {DAMAGE, TORN}  # happen to the files while no process runs
 
 
@@ -118,6 +119,9 @@ def disturb(
         kind = kinds[0]
         try:
             for kind in kinds:
+                if run.is_ended and kind not in BETWEEN and not run.damaged:
+                    missed.append(kind)
+                    continue
                 try:
                     FAULTS[kind](run, rng)
                     tally.faults[kind] += 1
@@ -161,7 +165,7 @@ def campaign(bench: Bench, rounds: int, kinds: list[str], rng: random.Random) ->
         faults = [kind for kind in waiting if kind in group][:count]
         for kind in faults:
             waiting.remove(kind)
-        faults.sort(key=lambda kind: kind in BETWEEN and rng.random() < 0.5)
+        faults.sort(key=lambda kind: kind in AT_LAST or (kind in BETWEEN and rng.random() < 0.5))
         if faults[0] in BETWEEN:  # needs something to happen to
             faults.insert(0, KILL)
         runs += 1

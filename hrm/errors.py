@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from hrm.signals import Interrupted, end_at_once, handled_by, interrupt
+from hrm.signals import Interrupted, end_at_once, end_with_torchrun, handled_by, interrupt
 from hrm.streams import lasting, lead_nowhere, open_streams
 
 LONGEST_MESSAGE = 1500
@@ -102,6 +102,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     open_streams()
     with lasting("stderr"), handled_by(interrupt):
+        end_with_torchrun()
         try:
             main()
         except UserError as error:

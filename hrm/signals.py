@@ -1,7 +1,9 @@
 """Signals that ask a program to end: Ctrl-C, SIGTERM and, unless `nohup` has it ignored, SIGHUP."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +11,9 @@ from types import FrameType
 from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], None]
+
+
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 class Interrupted(KeyboardInterrupt):
@@ -79,6 +84,16 @@ def ending_at_once() -> Iterator[None]:
 
     with handled_by(end_at_once), watched_by(watch):
         yield
+
+
+def end_with_torchrun() -> None:
+    """Let Linux send SIGTERM when torchrun, which started this process, is killed.
+
+    Otherwise its workers would train on: nothing would start them again, and for as long no other
+    process could resume the run.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

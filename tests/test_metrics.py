@@ -1,4 +1,4 @@
-"""Lines of metrics on a disk that is full for a while, from two threads."""
+"""Lines of metrics on a disk that is full or read-only for a while, from two threads."""
 
 import json
 from threading import Thread
@@ -41,3 +41,12 @@ def test_lines_wait_for_room(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.count("training goes on") == 1
     lines = logger.path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(6))
+
+
+def test_a_file_that_cannot_be_made_is_made_later(tmp_path, capsys):
+    logger = JsonLinesLogger(tmp_path / "later" / "metrics.jsonl")
+    logger.log({}, 1)
+    logger.path.parent.mkdir()
+    logger.log({}, 2)
+    assert capsys.readouterr().err.count("training goes on") == 1
+    assert [json.loads(line)["step"] for line in logger.path.read_text().splitlines()] == [1, 2]

@@ -1,5 +1,6 @@
 """Signals that ask a program to end, in processes of their own, since they do end."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,22 @@ def test_nohup_is_respected():
     )
     result = run(body, signal.SIGHUP)
     assert (result.returncode, result.stdout, result.stderr) == (0, "still here\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of this")
+def test_a_worker_ends_when_torchrun_is_killed():
+    worker = (
+        "import time\nfrom hrm.errors import run_command\n"
+        "run_command(lambda: (print('ready', flush=True), time.sleep(60)))"
+    )
+    torchrun = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", torchrun], cwd=ROOT, env={**os.environ, "TORCHELASTIC_RUN_ID": "x"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.communicate(timeout=30)[0] == "interrupted\n"
 
 
 def test_handlers_are_as_before_afterwards():

@@ -72,6 +72,7 @@ def save_checkpoint(
     final = step_dir(run_dir, step)
     temporary = run_dir / f".{final.name}-{os.getpid()}"
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # stayed if the disk was read-only meanwhile
         temporary.mkdir(parents=True)
         save_tensors(weights, temporary / WEIGHTS_FILE)
         if ema_weights is not None:

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -40,8 +41,9 @@ class JsonLinesLogger:
 
     def reopen(self) -> None:
         """Go on at the end of the file, which something else may have cut."""
-        self.path.touch()
-        self._size = self.path.stat().st_size
+        with suppress(OSError):  # else it is made with its first line
+            self.path.touch()
+        self._size = self.path.stat().st_size if self.path.exists() else 0
         self._pending = ""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -55,27 +57,30 @@ class JsonLinesLogger:
             self._reported = True
 
     def write_pending(self) -> None:
-        """Write the lines that could not be written before.
+        """Write the lines that could not be written before; the file is there afterwards.
 
         Raises:
             OSError: there is no room for them.
         """
         with self._lock:
-            if self._pending:
+            if self._pending or not self._size:
                 self._append(self._pending.encode())
             self._pending = ""
 
     def _append(self, data: bytes) -> None:
         """Write all of it or nothing."""
-        with self.path.open("r+b", buffering=0) as file:
+        create = 0 if self._size else os.O_CREAT
+        descriptor = os.open(self.path, os.O_RDWR | create, 0o666)
+        with open(descriptor, "r+b", buffering=0) as file:
             file.seek(self._size)
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             try:
                 written = file.write(data)
-            except OSError:
-                written = 0
+            except OSError as reason:
+                error, written = reason, 0
             if written < len(data):
                 file.truncate(self._size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise error
             self._size += written
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What is said where there is no checkpoint sends people the right way."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,9 @@ def test_metrics_are_those_of_a_run(run_dir, tmp_path):
         with pytest.raises(UserError) as error:
             read_records(path / "metrics.jsonl")
         assert words in str(error.value)
+
+
+def test_what_a_failed_write_left_is_in_nobodys_way(data_4x4, tmp_path):
+    (tmp_path / "run" / f".step_7-{os.getpid()}").mkdir(parents=True)
+    folder = saved_run(data_4x4, tmp_path / "run")
+    assert [path.name for path in folder.iterdir()] == ["step_7"]

@@ -275,8 +275,8 @@ def _explain(error: Exception, schema: type[BaseModel], folder: Path) -> str:
 
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        known = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
-        return f"{group or '--config-name'}={name}: not found; choose one of {known}"
+        found = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+        return f"{group or '--config-name'}={name}: not found; choose one of {found}"
     reason = first_line(error)
     if not reason.startswith("Could not override '"):
         return reason

@@ -1,6 +1,7 @@
 """Ranks: which process this is, and what travels between processes."""
 
 import gc
+import json
 import os
 import socket
 import sys
@@ -146,6 +147,39 @@ class Ranks:
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
+
+    def post(self, topic: str, value: Any) -> None:
+        """Leave a value (plain JSON) where rank 0 finds it by `posted`; waits for nobody.
+
+        Unlike what the ranks send each other, a thread may do this beside them, and one rank that
+        is late breaks nothing.
+
+        Raises:
+            RuntimeError: the store is gone.
+        """
+        store = _store(ROLL_CALL_SECONDS, is_master=False)
+        store.set(f"post/{self.roll}/{topic}/{self.rank}", json.dumps(value))
+
+    def posted(self, topic: str, seconds: float) -> list[Any]:
+        """What every other rank left under a topic, in their order; for rank 0, once.
+
+        Raises:
+            UserError: some did not within `seconds`; it names them.
+            RuntimeError: the store is gone.
+        """
+        if self.size == 1:
+            return []
+        store = _store(ROLL_CALL_SECONDS, is_master=False)
+        keys = {rank: f"post/{self.roll}/{topic}/{rank}" for rank in range(1, self.size)}
+        deadline, missing = time.monotonic() + seconds, list(keys)
+        while missing := [rank for rank in missing if not store.check([keys[rank]])]:
+            if time.monotonic() > deadline:
+                raise UserError(f"nothing came from {', '.join(map(self._name, missing))}")
+            time.sleep(0.02)
+        values = [json.loads(store.get(key)) for key in keys.values()]
+        for key in keys.values():
+            store.delete_key(key)
+        return values
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on rank 0, its result on every rank.

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +25,10 @@ from hrm.checkpoint.layout import (
     WEIGHTS_FILE,
     find_checkpoint,
     step_dir,
+    training_file,
 )
 from hrm.checkpoint.manifest import Damaged, listed_files, verify, write_manifest
-from hrm.checkpoint.training import TrainingRecord, read_values
+from hrm.checkpoint.training import Share, TrainingRecord, read_values
 from hrm.checkpoint.weights import (
     check_weights,
     load_weights,
@@ -57,10 +58,13 @@ def save_checkpoint(
     weights: Mapping[str, Tensor],
     ema_weights: Mapping[str, Tensor] | None = None,
     record: TrainingRecord | None = None,
+    shares: Sequence[Share] = (),
 ) -> Path:
     """Write `run_dir/step_<step>/` so that it is either whole or not there.
 
-    Without a record it can be evaluated, but not resumed.
+    Args:
+        record: without it the checkpoint can be evaluated, but not resumed.
+        shares: what ranks 1, 2, … have written; they are moved into it.
 
     Raises:
         UserError: the disk is full or not writable; nothing half-written stays.
@@ -75,10 +79,13 @@ def save_checkpoint(
         if record is not None:
             save_tensors(record.tensors, temporary / TRAINING_FILE)
             (temporary / RECORD_FILE).write_text(json.dumps(record.values, indent=1) + "\n")
+        for rank, share in enumerate(shares, 1):
+            share.path.rename(temporary / training_file(rank))
         save_config(config, temporary / CONFIG_FILE)
         write_metadata(temporary, metadata)
         copy_model_source(temporary / SOURCE_DIR)
-        write_manifest(temporary)
+        entries = [share.entry for share in shares]
+        write_manifest(temporary, {training_file(n): entry for n, entry in enumerate(entries, 1)})
         _sync_tree(temporary)
         temporary.rename(final)
         sync(run_dir)
@@ -86,6 +93,8 @@ def save_checkpoint(
         raise UserError(f"{final}: checkpoint could not be written ({error})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for share in shares:
+            share.path.unlink(missing_ok=True)
     return final
 
 

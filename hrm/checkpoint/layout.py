@@ -6,6 +6,7 @@
     dataset.json        metadata of the training set; gives vocabulary, length and table size
     source/             model source files that made it
     training.safetensors  training.json   all else that resuming needs (`hrm.checkpoint.training`)
+    training-<rank>.safetensors   what each further rank adds to it
     manifest.json       size and SHA-256 of the files above
     predictions.safetensors   where evaluation was asked to save its outputs
 
@@ -32,6 +33,11 @@ MANIFEST_FILE = "manifest.json"
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
 
 
+def training_file(rank: int) -> str:
+    """The name of what a rank adds to a checkpoint."""
+    return TRAINING_FILE if rank == 0 else f"training-{rank}.safetensors"
+
+
 def step_dir(run_dir: Path, step: int) -> Path:
     return run_dir / f"step_{step}"
 
@@ -51,7 +57,10 @@ def _numbered(run_dir: Path) -> list[tuple[int, Path]]:
 def remove_leftovers(run_dir: Path) -> None:
     """Delete what a killed process left of a checkpoint that it was writing or deleting."""
     for path in run_dir.glob(".step_*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def delete_checkpoint(run_dir: Path, step: int) -> None:

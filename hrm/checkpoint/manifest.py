@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,23 @@ class Damaged(UserError):
     """A file is missing, or is not what was written."""
 
 
-def write_manifest(folder: Path) -> None:
-    """Write `manifest.json`: size and SHA-256 of every file in `folder`, and its own checksum."""
+def file_entry(path: Path) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def write_manifest(folder: Path, known: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Write `manifest.json`: size and SHA-256 of every file in `folder`, and its own checksum.
+
+    Args:
+        known: entries of files that were read already.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": file_digest(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_FILE
+        name: (known or {}).get(name) or file_entry(path)
+        for name, path in names.items()
+        if path.name != MANIFEST_FILE
     }
     body: dict[str, Any] = {"format": FORMAT, "files": files}
     body["sha256"] = _digest_of(body)

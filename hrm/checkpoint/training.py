@@ -1,13 +1,16 @@
 """What resuming needs besides the weights: `training.safetensors` and `training.json`.
 
     optimizer/<key>/<parameter>    moments and step counts
-    carry/<field>, carry/current_data/<name>    [global batch, …]
+    carry/<field>, carry/current_data/<name>    [rows of the rank, …]
     metrics/<rank>/<name>          sums since the last logged line
     random/<rank>/<generator>      states of random generators
     stability/<name>               unsound steps in a row, and the first of them
 
-Nothing depends on how the global batch was shared out: carries are stored in the order of its rows,
-so that another number of ranks, or other micro-batches, can resume from them.
+Of several ranks each writes its own carries, sums and generators, rank r > 0 into
+`training-<r>.safetensors`, so that none holds another's. The rows of the global batch lie one after
+the other in these files, however micro-batches cut them, and a rank reads those that it trains: any
+other number of ranks can resume from them. (Earlier, one file held
+all ranks'.)
 """
 
 import json
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
@@ -29,10 +33,12 @@ from hrm.checkpoint.layout import (
     WEIGHTS_FILE,
     saved_steps,
     step_dir,
+    training_file,
 )
-from hrm.checkpoint.manifest import Damaged, listed_files, verify
-from hrm.checkpoint.weights import read_weights
+from hrm.checkpoint.manifest import Damaged, file_entry, listed_files, verify
+from hrm.checkpoint.weights import read_share, read_weights, save_tensors
 from hrm.errors import UserError, first_mistake
+from hrm.files import sync
 from hrm.records import BEYOND_ANY_METRIC
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -49,8 +55,19 @@ class TrainingRecord:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a rank other than the first adds to a checkpoint, written by that rank."""
+
+    path: Path
+    entry: Mapping[str, Any]  # of the manifest
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """The state of a run at a step; tensors in host memory."""
+    """The state of a run at a step, as one rank has it; tensors in host memory.
+
+    Ranks other than the first save no weights and values, which are the same on all.
+    """
 
     weights: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
@@ -112,13 +129,71 @@ def check_values(values: object, source: Path) -> None:
         raise UserError(f"{source}: cannot be resumed ({key}: {reason})") from None
 
 
-def read_record(checkpoint: Path) -> TrainingRecord:
-    """The record of a checkpoint folder that was verified.
+def write_share(run_dir: Path, step: int, rank: int, tensors: Mapping[str, Tensor]) -> Share:
+    """Write this rank's file of a checkpoint that rank 0 is about to write.
 
     Raises:
-        UserError: the files are missing or damaged.
+        UserError: the disk is full or not writable.
     """
-    return TrainingRecord(read_weights(checkpoint / TRAINING_FILE), read_values(checkpoint))
+    name = training_file(rank)
+    path = run_dir / f".{step_dir(run_dir, step).name}-{name}"
+    try:
+        for left in run_dir.glob(f".step_*-{name}"):
+            left.unlink(missing_ok=True)
+        save_tensors(tensors, path)
+        sync(path)
+        return Share(path, file_entry(path))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise UserError(f"{path}: could not be written ({error})") from None
+
+
+def read_record(checkpoint: Path, rank: int, ranks: int, batch_size: int) -> TrainingRecord:
+    """What a rank needs of the record of a checkpoint folder that was verified.
+
+    Carries are those of its own rows of the global batch; metric sums of all ranks are read by
+    rank 0 alone, where their number has changed.
+
+    Args:
+        rank, ranks: that resume; any number may have written it.
+        batch_size: rows of all ranks.
+
+    Raises:
+        UserError: the files are missing or damaged, or hold another number of rows.
+    """
+    values, listed = read_values(checkpoint), listed_files(checkpoint)
+    names = [TRAINING_FILE]
+    while (name := training_file(len(names))) in listed:
+        names.append(name)
+    if len(names) not in (1, values["ranks"]) or batch_size % len(names):
+        raise UserError(f"{checkpoint}: holds files of {len(names)} ranks, not {values['ranks']}")
+    size, local = batch_size // len(names), batch_size // ranks
+    mine = range(rank * local, (rank + 1) * local)
+
+    tensors: dict[str, Tensor] = {}
+    carry: dict[str, list[Tensor]] = {}
+    for index, name in enumerate(names):
+        first, end = (min(max(row - index * size, 0), size) for row in (mine.start, mine.stop))
+        rows = range(first, end)
+        needs_sums = rank == 0 and values["ranks"] != ranks
+        if not (rows or needs_sums or index in (0, rank)):
+            continue
+        for key, tensor in read_share(checkpoint / name, is_carry, rows, size).items():
+            if is_carry(key):
+                carry.setdefault(key, []).append(tensor)
+            else:
+                tensors[key] = tensor
+    for key, parts in carry.items():
+        try:
+            tensors[key] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        except RuntimeError:
+            raise UserError(f"{checkpoint}: {key} differs in shape from rank to rank") from None
+    return TrainingRecord(tensors, values)
+
+
+def is_carry(name: str) -> bool:
+    """Whether a tensor of the record has a row for each row of the batch."""
+    return name.startswith("carry/")
 
 
 def read_values(checkpoint: Path) -> dict[str, Any]:
@@ -167,11 +242,11 @@ def check_whole(checkpoint: Path) -> None:
     read_values(checkpoint)
 
 
-def load_snapshot(checkpoint: Path) -> Snapshot:
-    """Read a verified checkpoint whole."""
+def load_snapshot(checkpoint: Path, rank: int, ranks: int, batch_size: int) -> Snapshot:
+    """Read what a rank needs of a verified checkpoint, as `read_record`."""
     has_ema = EMA_FILE in listed_files(checkpoint)
     return Snapshot(
         weights=read_weights(checkpoint / WEIGHTS_FILE),
         ema=read_weights(checkpoint / EMA_FILE) if has_ema else None,
-        record=read_record(checkpoint),
+        record=read_record(checkpoint, rank, ranks, batch_size),
     )

@@ -1,11 +1,11 @@
 """Weights: read without executing anything, compared with a model, written."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -83,6 +83,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not all(_holds_its_values(tensor) for tensor in state.values()):
         raise UserError(f"{path}: a tensor in it is larger than its values")
     return dict(state)
+
+
+def read_share(
+    path: Path, is_split: Callable[[str], bool], rows: range, length: int
+) -> dict[str, Tensor]:
+    """Read a `.safetensors` file, of some tensors only `rows` of all `length`.
+
+    Raises:
+        UserError: the file cannot be read, or such a tensor has another length.
+    """
+    tensors = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                if not is_split(name):
+                    tensors[name] = file.get_tensor(name)
+                    continue
+                split = file.get_slice(name)
+                if split.get_shape()[:1] != [length]:
+                    raise ValueError(f"{name} is {split.get_shape()}, not of {length} rows")
+                tensors[name] = split[rows.start : rows.stop]
+    except Exception as error:  # damaged bytes raise almost anything out of the reader
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    return tensors
 
 
 def _holds_its_values(tensor: Tensor) -> bool:

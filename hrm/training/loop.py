@@ -35,7 +35,14 @@ from hrm.training.loggers import (
     prefixed,
 )
 from hrm.training.progress import TrainingProgress
-from hrm.training.run_folder import Start, check_position, last_good, prepare, unused_name
+from hrm.training.run_folder import (
+    Start,
+    check_is_shared,
+    check_position,
+    last_good,
+    prepare,
+    unused_name,
+)
 from hrm.training.saving import Checkpoints, code_version
 from hrm.training.sizing import for_device
 from hrm.training.snapshot import check, restore
@@ -80,6 +87,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
             ranks.together(lambda: cleanup.enter_context(deterministic(device)))
         config = ranks.agree(lambda: with_run_name(config))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
+        ranks.together(lambda: check_is_shared(config.run_dir))
         job = open_job(config, ranks, device, train_set, test_set, start, digest, stop, cleanup)
         evaluated = None if start is None else start.evaluation
         failed_at = 0
@@ -259,8 +267,9 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
     """Put a checkpoint into the state of every rank."""
 
     def read() -> None:
-        snapshot = load_snapshot(start.checkpoint)
-        check(state, snapshot, config.global_batch_size, start.checkpoint)
+        batch_size = config.global_batch_size
+        snapshot = load_snapshot(start.checkpoint, ranks.rank, ranks.size, batch_size)
+        check(state, snapshot, ranks, batch_size, start.checkpoint)
         restore(state, snapshot, ranks, config.local_micro_batch_size(ranks.size))
 
     ranks.together(read)

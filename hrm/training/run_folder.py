@@ -35,6 +35,7 @@ from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig, load_train_config
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end
+SHOWN_SECONDS = 10  # in which a shared file system shows a new folder to other machines
 FIXED = ("arch", "global_batch_size", "epochs_per_iteration", "seed", "ema", "puzzle_emb_dropout")
 FREE = {
     *("resume", "overwrite", "run_name", "project_name", "checkpoint_path", "data_path"),
@@ -83,6 +84,18 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
     except OSError as error:
         raise UserError(f"{error.filename or run_dir}: {error.strerror}") from None
     return start
+
+
+def check_is_shared(run_dir: Path) -> None:
+    """Raise `UserError` unless this rank sees the folder that rank 0 has prepared."""
+    deadline = time.monotonic() + SHOWN_SECONDS
+    while not run_dir.is_dir():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{run_dir}: made by rank 0, but not there for this process; every rank writes "
+                "into it: put it where all machines share a file system"
+            )
+        time.sleep(0.2)
 
 
 def unused_name(config: PretrainConfig, name: str) -> str:

@@ -6,7 +6,8 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 import hrm
 from hrm.checkpoint import save_checkpoint
 from hrm.checkpoint.layout import RECORD_FILE, delete_checkpoint, saved_steps, step_dir
-from hrm.checkpoint.training import Snapshot
+from hrm.checkpoint.training import Share, Snapshot, write_share
 from hrm.data.format import DatasetMetadata
 from hrm.errors import UserError
 from hrm.files import sync
@@ -60,13 +61,13 @@ class Checkpoints:
         self._thread: Thread | None = None
         self._error: UserError | None = None
         self._written: int | None = None  # newest step on disk
+        self._saves = 0  # counted alike on all ranks
         self._time = time.monotonic()
 
     def reserve(self, state: TrainState) -> None:
         """Get memory for snapshots, beside the first steps."""
-        if self._ranks.is_first:
-            size = expected_bytes(state, self._config.global_batch_size)
-            self._staging.reserve(size, pinned=state.stability.in_a_row.is_cuda)
+        size = expected_bytes(state, self._ranks, self._config.global_batch_size)
+        self._staging.reserve(size, pinned=state.stability.in_a_row.is_cuda)
 
     def begin_after(self, step: int) -> None:
         """The checkpoint of this step is on disk already."""
@@ -93,13 +94,17 @@ class Checkpoints:
             UserError: with `wait`, it or the metrics could not be written.
         """
         self._time = time.monotonic()
-        if self._ranks.agree(lambda: self._is_missing(state.step)):
-            more = self._record | {"keep": keep}
-            snapshot = take(state, self._ranks, self._staging, more)
-            if snapshot is not None:
+        self.finish()
+        if self._ranks.agree(lambda: self._written != state.step):
+            self._saves += 1
+            snapshot = take(state, self._ranks, self._staging, self._record | {"keep": keep})
+            if self._ranks.is_first:
                 stall = time.monotonic() - self._time
-                self._thread = Thread(target=self._write, args=(snapshot, stall, wait), daemon=True)
-                self._thread.start()
+                write = partial(self._write, snapshot, stall, wait)
+            else:
+                write = partial(self._write_share, snapshot, state.step)
+            self._thread = Thread(target=write, daemon=True)
+            self._thread.start()
         if wait:
             self._ranks.agree(lambda: self._settle(state.step))
 
@@ -115,10 +120,6 @@ class Checkpoints:
         if error_class is not KeyboardInterrupt:
             self.finish()
 
-    def _is_missing(self, step: int) -> bool:
-        self.finish()
-        return self._written != step
-
     def _settle(self, step: int) -> None:
         """Everything is on disk, with the metrics that were logged since; else raise."""
         self.finish()
@@ -131,8 +132,9 @@ class Checkpoints:
         start = time.monotonic()
         self._error = None
         try:
+            shares = self._shares()
             self._sync_metrics(step)
-            parts = (snapshot.weights, snapshot.ema, snapshot.record)
+            parts = (snapshot.weights, snapshot.ema, snapshot.record, shares)
             save_checkpoint(run_dir, step, self._config, self._metadata, *parts)
             self._written = step
             if snapshot.record.values["is_sound"]:
@@ -147,6 +149,29 @@ class Checkpoints:
             seconds = {"checkpoint_stall": stall, "checkpoint_write": time.monotonic() - start}
             if self._timings is not None:
                 self._timings.log(seconds, step)
+
+    def _write_share(self, snapshot: Snapshot, step: int) -> None:
+        """What a rank other than the first does: write its file, and say so."""
+        rank, run_dir = self._ranks.rank, self._config.run_dir
+        try:
+            share = write_share(run_dir, step, rank, snapshot.record.tensors)
+            answer = {"path": str(share.path), "entry": share.entry}
+        except Exception as error:  # whatever it is, rank 0 reports it, and training goes on
+            answer = {"error": str(error) if isinstance(error, UserError) else repr(error)}
+        with suppress(RuntimeError):  # the store is gone, and rank 0 with it
+            self._ranks.post(f"share/{self._saves}", answer)
+
+    def _shares(self) -> list[Share]:
+        """Of the other ranks, for rank 0.
+
+        Raises:
+            UserError: one could not be written; it names the rank.
+        """
+        answers = self._ranks.posted(f"share/{self._saves}", self._config.rank_timeout)
+        for rank, answer in enumerate(answers, 1):
+            if "error" in answer:
+                raise UserError(f"rank {rank}: {answer['error']}")
+        return [Share(Path(answer["path"]), answer["entry"]) for answer in answers]
 
     def _sync_metrics(self, step: int) -> None:
         if self._metrics is not None:

@@ -68,43 +68,40 @@ def _padded_bytes(tensor: Tensor) -> int:
     return -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def expected_bytes(state: TrainState, batch_size: int) -> int:
-    """Size of a snapshot, a little more than less."""
-    weights = list(state.model.state_dict().values()) * (1 if state.ema is None else 2)
-    moments = list(_blank_optimizer_state(state).values())
-    carry = list(_blank_carry(state, batch_size).values())
-    return sum(map(_padded_bytes, [*weights, *moments, *carry])) + SMALL_TENSORS
+def expected_bytes(state: TrainState, ranks: Ranks, batch_size: int) -> int:
+    """Size of this rank's snapshot, a little more than less.
+
+    Args:
+        batch_size: rows of all ranks.
+    """
+    tensors = list(_blank_carry(state, batch_size // ranks.size).values())
+    if ranks.is_first:
+        tensors += list(state.model.state_dict().values()) * (1 if state.ema is None else 2)
+        tensors += _blank_optimizer_state(state).values()
+    return sum(map(_padded_bytes, tensors)) + SMALL_TENSORS
 
 
-def take(
-    state: TrainState, ranks: Ranks, staging: Staging, more: Mapping[str, Any]
-) -> Snapshot | None:
-    """Copy the state to rank 0's host memory; None on the other ranks, which must call it too.
+def take(state: TrainState, ranks: Ranks, staging: Staging, more: Mapping[str, Any]) -> Snapshot:
+    """Copy to host memory what this rank saves; all ranks call it.
 
     Args:
         more: values to record besides the state's own.
     """
-    carry = {f"carry/{name}": t for name, t in _joined_carry(state).items()}
-    mine = {f"metrics/{name}": t for name, t in state.sums.totals().items()}
-    mine |= {f"random/{name}": t for name, t in _generators(_device(state)).items()}
-    collected_carry, collected = ranks.collect(carry), ranks.collect(mine)
+    ranks.meet()
+    tensors = {f"carry/{name}": t for name, t in _joined_carry(state).items()}
+    tensors |= {f"metrics/{ranks.rank}/{name}": t for name, t in state.sums.totals().items()}
+    generators = _generators(_device(state))
+    tensors |= {f"random/{ranks.rank}/{name}": t for name, t in generators.items()}
     if not ranks.is_first:
-        return None
+        return Snapshot({}, None, TrainingRecord(staging.copy(tensors), {}))
 
-    tensors = {f"weights/{name}": t for name, t in state.model.state_dict().items()}
+    tensors |= {f"weights/{name}": t for name, t in state.model.state_dict().items()}
     if state.ema is not None:
         tensors |= {f"ema/{name}": t for name, t in state.ema.state_dict().items()}
     for name, parameter, optimizer in _updated(state):
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value
     tensors |= {f"stability/{name}": t for name, t in state.stability.tensors().items()}
-    tensors |= {
-        name: parts[0] if len(parts) == 1 else torch.cat(parts)
-        for name, parts in collected_carry.items()
-    }
-    for name, parts in collected.items():
-        kind, _, which = name.partition("/")
-        tensors |= {f"{kind}/{rank}/{which}": part for rank, part in enumerate(parts)}
     copies = staging.copy(tensors)
 
     values = {name: getattr(state, name) for name in Counters.model_fields}
@@ -120,8 +117,10 @@ def take(
     )
 
 
-def check(state: TrainState, snapshot: Snapshot, batch_size: int, source: Path) -> None:
-    """Compare a snapshot with a state of the run's model, before `restore` takes it.
+def check(
+    state: TrainState, snapshot: Snapshot, ranks: Ranks, batch_size: int, source: Path
+) -> None:
+    """Compare what this rank has read with a state of the run's model, before `restore` takes it.
 
     Args:
         batch_size: rows of all ranks.
@@ -130,20 +129,20 @@ def check(state: TrainState, snapshot: Snapshot, batch_size: int, source: Path) 
     Raises:
         UserError: a tensor is missing, or of another shape or dtype; a token is none.
     """
-    tensors, ranks = snapshot.record.tensors, snapshot.record.values["ranks"]
+    tensors, saved_ranks = snapshot.record.tensors, snapshot.record.values["ranks"]
     _compare(state.model.state_dict(), snapshot.weights, source)
     if state.ema is not None:
         _compare(state.ema.state_dict(), snapshot.ema or {}, source)
     expected = _blank_optimizer_state(state)
-    carry = {f"carry/{name}": t for name, t in _blank_carry(state, batch_size).items()}
+    carry = {
+        f"carry/{name}": t for name, t in _blank_carry(state, batch_size // ranks.size).items()
+    }
     stability = {f"stability/{name}": t for name, t in state.stability.tensors().items()}
     _compare(expected | carry | stability, tensors, source)
-    named = {tuple(name.split("/")[:2]) for name in tensors if name.startswith("random/")}
-    if named != {("random", str(rank)) for rank in range(min(ranks, len(named) + 1))}:
-        raise UserError(f"{source}: holds no random generators of {ranks} ranks")
-    generators = _generators(torch.device("cpu"))
-    for rank in range(ranks):
-        _compare({f"random/{rank}/{name}": t for name, t in generators.items()}, tensors, source)
+    if ranks.rank < saved_ranks:
+        generators = _generators(torch.device("cpu")).items()
+        _compare({f"random/{ranks.rank}/{name}": t for name, t in generators}, tensors, source)
+    for rank in _ranks_of_sums(saved_ranks, ranks):
         for name in _under("metrics/0/", tensors):
             _compare({f"metrics/{rank}/{name}": tensors[f"metrics/0/{name}"]}, tensors, source)
     for name, tensor in tensors.items():
@@ -153,7 +152,7 @@ def check(state: TrainState, snapshot: Snapshot, batch_size: int, source: Path) 
 
 
 def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_size: int) -> None:
-    """Put a snapshot, the same on every rank, into a state of the same model and batch size.
+    """Put a snapshot that this rank has read into a state of the same model and batch size.
 
     Raises:
         UserError: the state of a random generator is none.
@@ -177,10 +176,9 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
     state.best_value = best_value(values)
 
     carry = _under("carry/", tensors)
-    local = len(carry["row"]) // ranks.size
     state.carries = [
         _carry_of_rows(carry, slice(start, start + micro_batch_size), device)
-        for start in range(ranks.rank * local, (ranks.rank + 1) * local, micro_batch_size)
+        for start in range(0, len(carry["row"]), micro_batch_size)
     ]
     state.stability.load(_under("stability/", tensors))
     state.sums.load(_shared_sums(tensors, values["ranks"], ranks, device))
@@ -271,15 +269,21 @@ def _shared_sums(
     tensors: Mapping[str, Tensor], saved_ranks: int, ranks: Ranks, device: torch.device
 ) -> dict[str, Tensor]:
     """Each rank's own sums; with another number of ranks, all of them on rank 0."""
-    saved = [_under(f"metrics/{rank}/", tensors) for rank in range(saved_ranks)]
-    if saved_ranks == ranks.size:
-        mine = saved[ranks.rank]
-    else:
-        total = {name: torch.stack([s[name] for s in saved]).sum(0) for name in saved[0]}
-        mine = {name: t if ranks.is_first else torch.zeros_like(t) for name, t in total.items()}
+    saved = [_under(f"metrics/{rank}/", tensors) for rank in _ranks_of_sums(saved_ranks, ranks)]
+    mine = {
+        name: torch.stack([sums[name] for sums in saved]).sum(0) if saved else torch.zeros_like(t)
+        for name, t in _under("metrics/0/", tensors).items()
+    }
     if device.type == "mps":  # which has no float64
         mine = {name: t.float() for name, t in mine.items()}
     return {name: t.to(device, copy=True) for name, t in mine.items()}
+
+
+def _ranks_of_sums(saved_ranks: int, ranks: Ranks) -> list[int]:
+    """Whose sums this rank goes on with."""
+    if saved_ranks == ranks.size:
+        return [ranks.rank]
+    return list(range(saved_ranks)) if ranks.is_first else []
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

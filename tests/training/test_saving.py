@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from hrm.checkpoint import saved_steps, step_dir
+from hrm.errors import UserError
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train
+from hrm.training.run_folder import check_is_shared
+from hrm.training.snapshot import _shared_sums
 from tests.conftest import SMALL_MODEL
 
 
@@ -49,3 +52,19 @@ def test_generators_begin_as_the_seed_says(tiny):
         states.append((step_dir(run_dir, 3) / "training.safetensors").read_bytes())
         shutil.rmtree(run_dir)
     assert states[0] == states[1]
+
+
+def test_a_rank_that_does_not_see_the_folder_says_where_to_put_it(tmp_path, monkeypatch):
+    check_is_shared(tmp_path)
+    monkeypatch.setattr("hrm.training.run_folder.SHOWN_SECONDS", 0)
+    with pytest.raises(UserError, match=r"nowhere: made by rank 0.*share a file system"):
+        check_is_shared(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_sums_of_metrics_are_neither_lost_nor_counted_twice(ranks):
+    """Three ranks saved 1, 2 and 3."""
+    saved = {f"metrics/{rank}/loss": torch.tensor(rank + 1.0) for rank in range(3)}
+    cpu = torch.device("cpu")
+    sums = [_shared_sums(saved, 3, Ranks(r, ranks, r), cpu)["loss"].item() for r in range(ranks)]
+    assert sums == ([1, 2, 3] if ranks == 3 else [6, *[0] * (ranks - 1)])

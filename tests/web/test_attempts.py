@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from hrm.attempts import plan_attempts
 from hrm.data.format import read_split
 from hrm.inference import Solver
-from hrm.inference.attempts import plan_attempts
 from hrm.models.act import Carry
 from hrm.rollout import rollout
 from hrm.web import schemas
@@ -68,7 +68,7 @@ def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restart
 @pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
 def test_think_tells_the_steps_of_each_attempt(client, solver, votes, restarts, seed):
     tries = {"votes": votes, "restarts": restarts, "seed": seed}
-    attempts = plan_attempts(solver.task, **tries)
+    attempts = plan_attempts(solver.task, **tries).attempts
     for puzzle in (PUZZLE, PUZZLE[::-1], "." * 16):
         tokens = solver.task.read_all([puzzle])
         steps = think(client, puzzle=puzzle, halting="max_steps", steps=3, **tries)

@@ -138,9 +138,9 @@ tries = st.fixed_dictionaries(
     {
         "votes": st.sampled_from([1, 1, 3]),
         "restarts": st.sampled_from([0, 0, 2]),
-        "rollouts": st.sampled_from([2, 4, 9, 14]),
+        "rollouts": st.sampled_from([14, 8, 3]),
         "noise": st.sampled_from([0.3, 1.0]),
-        "select": st.sampled_from(["valid", "valid", "q_halt", "majority"]),
+        "select": st.sampled_from(["valid"] * 4 + ["q_halt", "majority"]),
         "seed": st.integers(0, 2**40),
     }
 )
@@ -148,12 +148,12 @@ tries = st.fixed_dictionaries(
 
 @given(
     tries,
-    st.sampled_from([1, 3, 8, 64]),
-    st.sampled_from([2, 7]),
+    st.sampled_from([1, 2, 3, 64]),
+    st.sampled_from([2, 3, 7]),
     st.integers(0, 11),
     st.integers(1, 4),
 )
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_a_puzzle_is_answered_as_if_each_attempt_ran_alone(tries, batch_size, steps, first, count):
     """Whatever else is asked, and however many attempts think side by side."""
     solver, puzzles = thirds()

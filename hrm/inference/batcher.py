@@ -262,7 +262,7 @@ class Batcher:
             taken[number] = int(columns[2][place])
             if number in ended or row.puzzle.question.every_step:
                 events.append((row, number in ended, [values[place] for values in columns]))
-        judged = self._judge(events)
+        judged = self._judge(sorted(events, key=lambda event: event[0].number))
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
             told = self._settle(judged, slots, taken)

@@ -1,6 +1,6 @@
 """What more thinking buys, and whether the solver is as fast as evaluation.
 
-    python benchmarks/solving.py CHECKPOINT… [--rounds 5] [--only accuracy|speed]
+    python benchmarks/solving.py CHECKPOINT… [--limit N] [--rounds 5] [--only accuracy|speed]
 
 First table: ways to better answers from the same weights, on each checkpoint's own test split:
 share solved exactly, and ACT steps of all attempts per puzzle (the cost).
@@ -37,12 +37,20 @@ WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("restarts 1", {"restarts": 1}),
     ("restarts 3", {"restarts": 3}),
     ("restarts 15", {"restarts": 15}),
+    *(
+        (f"noise {noise}, rollouts {count}", {"noise": noise, "rollouts": count})
+        for noise, count in ((0.1, 16), (0.3, 16), (1.0, 16), (0.3, 2), (0.3, 4), (0.3, 64))
+    ),
+    ("the same, steps 64", {"noise": 0.3, "rollouts": 64, "steps": 64}),
+    ("rollouts 16, q_halt", {"noise": 0.3, "rollouts": 16, "select": "q_halt"}),
+    ("rollouts 16, majority", {"noise": 0.3, "rollouts": 16, "select": "majority"}),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="step_<n>, or runs' folders")
+    parser.add_argument("--limit", type=int, help="so many puzzles of each test split")
     parser.add_argument("--rounds", type=int, default=5, help="of the second table")
     parser.add_argument("--only", choices=("accuracy", "speed"), help="one of the tables")
     arguments = parser.parse_args()
@@ -50,16 +58,16 @@ def main() -> None:
     solvers = [Solver.from_checkpoint(path) for path in arguments.checkpoints]
     columns = [path.name for path in arguments.checkpoints]
     if arguments.only != "speed":
-        _print_accuracy(solvers, columns)
+        _print_accuracy(solvers, columns, arguments.limit)
     if arguments.only != "accuracy":
         _print_speed(solvers, columns, arguments.rounds)
 
 
-def _print_accuracy(solvers: list[Solver], names: list[str]) -> None:
+def _print_accuracy(solvers: list[Solver], names: list[str], limit: int | None) -> None:
     print("solved exactly, ACT steps per puzzle")
     print(f"{'':>26}" + "".join(f"{name:>18}" for name in names) + f"{'mean':>18}")
     for label, options in WAYS:
-        cells = [_accuracy_and_cost(solver, options) for solver in solvers]
+        cells = [_accuracy_and_cost(solver, options, limit) for solver in solvers]
         cells.append(tuple(np.mean(cells, axis=0)))
         shown = "".join(f"{exact:>11.1%}{steps:>7.2f}" for exact, steps in cells)
         print(f"{label:>26}{shown}", flush=True)
@@ -73,8 +81,10 @@ def _print_speed(solvers: list[Solver], names: list[str], rounds: int) -> None:
         print(f"{name:>26}{ours:>14.1f}{theirs:>14.1f}{ours / theirs:>8.2f}", flush=True)
 
 
-def _accuracy_and_cost(solver: Solver, options: dict[str, Any]) -> tuple[float, float]:
-    inputs, labels = _test_split(solver)
+def _accuracy_and_cost(
+    solver: Solver, options: dict[str, Any], limit: int | None
+) -> tuple[float, float]:
+    inputs, labels = (rows[:limit] for rows in _test_split(solver))
     solutions = solver.solve(inputs, batch_size=BATCH_SIZE, **options)
     exact = [np.array_equal(s.tokens, label) for s, label in zip(solutions, labels, strict=True)]
     return float(np.mean(exact)), float(np.mean([s.total_steps for s in solutions]))

@@ -5,6 +5,7 @@ Each package owns its schema, with its defaults and what every key means. Values
 never change afterwards.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ Compile = Annotated[  # as a configuration writes it
     CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
 ]
 Halting = Literal["max_steps", "learned"]
+Select = Literal["valid", "q_halt", "majority"]
 OutputKey = Literal[
     "inputs",
     "labels",
@@ -257,6 +259,18 @@ def compose(
         raise UserError(f"configuration: {_explain(error, schema, folder)}") from None
     plain = {str(key): value for key, value in values.items()}
     return validate(schema, with_home(schema, plain), "configuration")
+
+
+def refuse_idle_noise(noise: float, rollouts: int) -> None:
+    """Raise ValueError where noise and rollouts make no sense, or none without each other."""
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise={noise}: must be a number of at least 0")
+    if rollouts < 1:
+        raise ValueError(f"rollouts={rollouts}: must be at least 1")
+    if rollouts > 1 and noise == 0:
+        raise ValueError(f"rollouts={rollouts}: all would be equal; give noise, too")
+    if noise > 0 and rollouts == 1:
+        raise ValueError(f"noise={noise}: the first rollout is without; give rollouts=2 or more")
 
 
 def flag(key: str) -> str:

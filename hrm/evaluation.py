@@ -5,14 +5,16 @@ keep sums or votes, not logits.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hrm.attempts import Plan, Thinking, Wave, answers_of, run_wave, search
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
@@ -23,7 +25,7 @@ from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.ranks import Ranks
 from hrm.rollout import RolloutStep, halved, rollout
-from hrm.tasks import task_of
+from hrm.tasks import Task, task_of
 
 
 @dataclass
@@ -65,14 +67,19 @@ def evaluate(
     must_stop: Callable[[], bool] = lambda: False,
     halt_probability: float = 0.0,
     progress: bool = False,
+    max_steps: int | None = None,
+    plan: Plan | None = None,
 ) -> EvaluationResult | None:
-    """Run a split and divide every metric by the number of puzzles; halting as of `rollout`.
+    """Run a split and divide every metric by the number of puzzles; halting and steps as of
+    `rollout`.
 
     `must_stop` is asked whenever a batch is read, as often on every rank; None is returned when it
     says so. With learned halting ranks take different numbers of ACT steps in between.
 
     A puzzle's metrics and outputs are those of the step at which it halts. Padding rows count
-    nowhere, so neither the batch size nor the number of ranks changes a result.
+    nowhere, so neither the batch size nor the number of ranks changes a result. With a `plan` of
+    several attempts these are the metrics of the answers that count, but `steps`, which are those
+    of all attempts.
 
     `progress` is shown where evaluation takes long, as that of this rank.
     """
@@ -84,21 +91,28 @@ def evaluate(
             yield batch
 
     per_set = {name: MetricsEvaluator(model) for name in dataset.metadata.sets}
-    of_task = task_of(dataset.metadata).evaluators()
+    task = task_of(dataset.metadata)
+    of_task = task.evaluators()
     outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
     padding: Padding = "dropped"
-    if halting == "max_steps":
+    if halting == "max_steps" and plan is None:
         padding = "few shapes" if is_compiled(model) else "few rows"
-    limit = model.model.config.halt_max_steps
+    limit = max_steps or model.model.config.halt_max_steps
+    before = 0  # puzzles of other sets
     shown = Progress("puzzles evaluated", dataset.examples, enabled=progress)
     was_training = model.training
     model.eval()
     try:
         for set_name, of_set in groupby(batches(), key=itemgetter(0)):
-            share = _Share(of_set, ranks, device, padding)
+            share = _Share(of_set, ranks, device, padding, before)
             kept: list[tuple[Tensor, dict[str, Tensor]]] = []
-            for step in rollout(model, share, halting, halt_probability):
-                done = step.halting.sum() if halting == "learned" else step.running.sum() / limit
+            how = Thinking(halting, halt_probability, max_steps, batch_size=0)
+            steps = rollout(model, share, halting, halt_probability, max_steps)
+            if plan is not None:
+                steps = _answers_that_count(model, task, share, plan, how)
+            for step in steps:
+                is_whole = halting == "learned" or plan is not None
+                done = step.halting.sum() if is_whole else step.running.sum() / limit
                 shown.update(float(done) * ranks.size)
                 if step.halting.any():
                     answer = step.select(step.halting)
@@ -109,6 +123,7 @@ def evaluate(
                         kept.append((answer.index, {key: named[key].cpu() for key in outputs}))
             for key, parts in outputs.items():
                 parts += share.gather([(index, values[key]) for index, values in kept])
+            before += sum(share.sizes)
     except _Stopped:
         return None
     finally:
@@ -128,6 +143,81 @@ def evaluate(
         result.overall |= metrics
         result.artefacts |= artefacts
     return result
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The end of an attempt, as answers are compared by."""
+
+    attempt: int
+    steps: int
+    tokens: np.ndarray
+    valid: bool | None
+    halt_probability: float
+    row: int  # of the outputs
+
+
+def _answers_that_count(
+    model: ACTLossHead, task: Task, share: "_Share", plan: Plan, how: Thinking
+) -> Iterator[RolloutStep]:
+    """Of each batch the answers that count, as if all were given in one step."""
+    begun = 0
+    for batch in share:
+        size = len(batch["inputs"])
+        positions = torch.arange(size) + share.first
+        step = _try(model, task, batch, positions, plan, replace(how, batch_size=share.rows))
+        yield replace(step, index=torch.arange(size) + begun)
+        begun += size
+
+
+def _try(
+    model: ACTLossHead,
+    task: Task,
+    batch: dict[str, Tensor],
+    positions: Tensor,
+    plan: Plan,
+    how: Thinking,
+) -> RolloutStep:
+    """All attempts at a batch's puzzles: the answers that count, and the steps of all attempts."""
+    device, inputs = batch["inputs"].device, batch["inputs"].cpu().numpy()
+    outputs: list[dict[str, Tensor]] = []
+    done = 0
+
+    def run(rows: np.ndarray, wave: Wave, before: int) -> Iterator[tuple[int, _Ended]]:
+        nonlocal done
+        at = torch.from_numpy(rows)
+        given = {name: values[at.to(device)] for name, values in batch.items()}
+        for step in run_wave(model, task, given, positions[at], plan, wave, how, device):
+            if not step.halting.any():
+                continue
+            ended = step.select(step.halting)
+            outputs.append(ended.outputs)
+            numbers = ended.index.numpy()
+            tokens = answers_of(ended, wave[0])
+            ends = zip(
+                (numbers % len(wave) + before + 1).tolist(),
+                ended.steps.tolist(),
+                tokens,
+                task.are_valid(tokens, inputs[rows[numbers // len(wave)]]),
+                ended.outputs["q_halt_logits"].sigmoid().tolist(),
+                range(done, done + len(numbers)),
+                strict=True,
+            )
+            done += len(numbers)
+            for number, end in zip(numbers.tolist(), ends, strict=True):
+                yield number // len(wave), _Ended(*end)
+
+    found, costs = search(plan, len(inputs), run)
+    chosen = torch.tensor([end.row for end in found], device=device)
+    every = torch.ones(len(inputs), dtype=torch.bool)
+    return RolloutStep(
+        index=positions,
+        running=every,
+        halting=every,
+        steps=torch.tensor(costs, dtype=torch.int32, device=device),
+        data=batch,
+        outputs={n: torch.cat([part[n] for part in outputs])[chosen] for n in outputs[0]},
+    )
 
 
 class MetricsEvaluator:
@@ -169,6 +259,7 @@ class _Share:
     ranks: Ranks
     device: torch.device
     padding: Padding
+    before: int  # puzzles of the sets before
     rows: int = 0  # of this rank in a batch
     sizes: list[int] = field(default_factory=list)  # puzzles in each batch that was read
 
@@ -178,6 +269,11 @@ class _Share:
             self.sizes.append(size)
             stop = self._rows_to_run(max(1, size - self.ranks.rank * self.rows))
             yield to_device({name: rows[:stop] for name, rows in batch.items()}, self.device)
+
+    @property
+    def first(self) -> int:
+        """Position in the data set of the first row of the batch that was read last."""
+        return self.before + sum(self.sizes[:-1]) + self.ranks.rank * self.rows
 
     def _rows_to_run(self, puzzles: int) -> int:
         if self.padding == "dropped" or puzzles >= self.rows:

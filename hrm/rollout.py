@@ -6,14 +6,14 @@ halted takes the next one of the stream, so that a stream costs its mean number 
 Shapes: B slots, T tokens per puzzle.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hrm.config import Halting
-from hrm.models.act import Carry
+from hrm.models.act import Carry, add_noise
 from hrm.models.losses import ACTLossHead
 
 Batch = dict[str, Tensor]
@@ -59,6 +59,24 @@ class RolloutStep:
         )
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Noise on the states of n puzzles before each of their ACT steps, and what it depends on.
+
+    It is a function of these numbers, the ACT step, the state and its element. On the host.
+    """
+
+    scale: Tensor  # n, float32: standard deviation; 0: none
+    seed: Tensor  # n, int64
+    puzzle: Tensor  # n, int64: the puzzle's position in the input
+    rollout: Tensor  # n, int64: which of the rollouts of that puzzle
+
+    @staticmethod
+    def none(puzzles: int) -> "Noise":
+        zero = torch.zeros(puzzles, dtype=torch.int64)
+        return Noise(zero.float(), zero, zero, zero)
+
+
 class Slots:
     """The ACT scheduler: puzzles side by side in B slots, each until it halts.
 
@@ -79,10 +97,11 @@ class Slots:
     def clear(self) -> None:
         """Give up all slots."""
         self._carry: Carry | None = None
-        self.index = torch.arange(0)  # B, int64, on the host: the number of each slot's puzzle
-        self.running = torch.zeros(0, dtype=torch.bool)  # B, on the host: false where it is idle
-        self._limits = torch.zeros(0, dtype=torch.int32)  # B, on the device: ACT steps at most
-        self._learned = torch.zeros(0, dtype=torch.bool)  # B, on the device: may halt before
+        self._own: Batch = {}  # on the device: each puzzle's limits and noise, [B]
+        # On the host: the number of each slot's puzzle (B, int64), whether it is running (B, bool:
+        # false where the slot is idle), and whether its states are noisy (B, bool).
+        self.index, self.running = torch.arange(0), torch.zeros(0, dtype=torch.bool)
+        self._noisy = self.running
 
     @property
     def idle(self) -> int:
@@ -96,6 +115,7 @@ class Slots:
         max_steps: int,
         halting: Halting,
         start_seed: int | None = None,
+        noise: Noise | None = None,
     ) -> None:
         """Let puzzles begin at the next step; they take idle slots first, then new ones.
 
@@ -104,6 +124,7 @@ class Slots:
             batch: their rows, on the model's device.
             max_steps, halting: as of `rollout`, for these puzzles.
             start_seed: other start states, as of `Core.initial_states`.
+            noise: on their states; None: none.
         """
         fresh = self._act.initial_carry(batch)
         start = self._act.inner.initial_states(start_seed)
@@ -113,31 +134,24 @@ class Slots:
             halted=torch.zeros_like(fresh.halted),
             current_data=batch,
         )
-        limits = torch.full_like(fresh.steps, max_steps)
-        learned = torch.full_like(fresh.halted, halting == "learned")
+        noise, device = noise or Noise.none(len(index)), fresh.steps.device
+        own = {name: values.to(device) for name, values in vars(noise).items()}
+        own["limit"] = torch.full_like(fresh.steps, max_steps)
+        own["learned"] = torch.full_like(fresh.halted, halting == "learned")
+        running, noisy = torch.ones(len(index), dtype=torch.bool), noise.scale > 0
         if self._carry is None:
-            self.index, self._carry = index, fresh
-            self.running = torch.ones(len(index), dtype=torch.bool)
-            self._limits, self._learned = limits, learned
+            self._carry, self._own = fresh, own
+            self.index, self.running, self._noisy = index, running, noisy
             return
         places = (~self.running).nonzero().flatten()[: len(index)]
-        taken = len(places)
-        if taken:
-            slots = places.to(limits.device)
-            held, new = self._carry.named(), fresh.named()
-            rows = {n: t.index_put((slots,), new[n][:taken]) for n, t in held.items()}
-            self._carry = Carry.of(rows)
-            self._limits = self._limits.index_put((slots,), limits[:taken])
-            self._learned = self._learned.index_put((slots,), learned[:taken])
-            self.index = self.index.index_put((places,), index[:taken])
-            self.running = self.running.index_fill(0, places, True)
-        if taken < len(index):
-            self._carry = self._carry.join(fresh.select(slice(taken, None)))
-            self._limits = torch.cat([self._limits, limits[taken:]])
-            self._learned = torch.cat([self._learned, learned[taken:]])
-            self.index = torch.cat([self.index, index[taken:]])
-            added = torch.ones(len(index) - taken, dtype=torch.bool)
-            self.running = torch.cat([self.running, added])
+        slots = places.to(device)
+        new = fresh.named()
+        rows = {n: _placed(held, new[n], slots) for n, held in self._carry.named().items()}
+        self._carry = Carry.of(rows)
+        self._own = {name: _placed(t, own[name], slots) for name, t in self._own.items()}
+        self.index = _placed(self.index, index, places)
+        self.running = _placed(self.running, running, places)
+        self._noisy = _placed(self._noisy, noisy, places)
 
     def step(self) -> RolloutStep:
         """One ACT step; the slots of those that halt are idle afterwards.
@@ -145,17 +159,29 @@ class Slots:
         The device is asked once which puzzles halt.
         """
         assert self._carry is not None
-        carry, outputs = self._act.step(self._carry)
+        carry, outputs = self._act.step(self._with_noise(self._carry))
         q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
         sure = torch.sigmoid(q_halt) >= self._halt_probability
-        wants = self._learned & self._act.wants_to_halt(q_halt, q_continue) & sure
-        done = (carry.steps >= self._limits) | wants
+        wants = self._own["learned"] & self._act.wants_to_halt(q_halt, q_continue) & sure
+        done = (carry.steps >= self._own["limit"]) | wants
         ends = self.running & done.cpu()
         taken = RolloutStep(
             self.index, self.running, ends, carry.steps, carry.current_data, outputs
         )
         self._carry, self.running = carry, self.running & ~ends
         return taken
+
+    def _with_noise(self, carry: Carry) -> Carry:
+        """The carry before the next step; noise is drawn for the rows that have some."""
+        rows = (self._noisy & self.running).nonzero().flatten().to(carry.steps.device)
+        if not len(rows):
+            return carry
+        own = {name: values[rows] for name, values in self._own.items()}
+        counters = own["puzzle"], own["rollout"], carry.steps[rows].long()
+        states = {name: state[rows] for name, state in carry.states.items()}
+        noisy = add_noise(states, own["scale"], own["seed"], *counters)
+        put = {n: t.index_put((rows,), noisy[n]) for n, t in carry.states.items()}
+        return replace(carry, states=put)
 
     def drop(self, index: Iterable[int]) -> None:
         """Puzzles that are given up; their slots are idle."""
@@ -177,10 +203,19 @@ class Slots:
             self.clear()
             return
         kept = self.running.sort(descending=True, stable=True).indices[:size]
-        slots = kept.to(self._limits.device)
+        slots = kept.to(self._carry.steps.device)
         self.index, self.running = self.index[kept], self.running[kept]
+        self._noisy = self._noisy[kept]
         self._carry = self._carry.select(slots)
-        self._limits, self._learned = self._limits[slots], self._learned[slots]
+        self._own = {name: values[slots] for name, values in self._own.items()}
+
+
+def _placed(held: Tensor, new: Tensor, places: Tensor) -> Tensor:
+    """Rows of `held` with new ones in these places, and the rest of them behind."""
+    taken = len(places)
+    if taken:
+        held = held.index_put((places,), new[:taken])
+    return torch.cat([held, new[taken:]]) if taken < len(new) else held
 
 
 def rollout(
@@ -190,6 +225,8 @@ def rollout(
     halt_probability: float = 0.0,
     max_steps: int | None = None,
     start_seed: int | None = None,
+    noise: Callable[[Tensor], Noise] | None = None,
+    is_wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[RolloutStep]:
     """Run a stream of puzzles, one item per ACT step, until every puzzle has halted.
 
@@ -209,26 +246,37 @@ def rollout(
         max_steps: ACT steps after which a puzzle halts; None: the model's `halt_max_steps`. More
             than in training is allowed.
         start_seed: other start states, as of `Core.initial_states`.
+        noise: on the states of the stream's puzzles with these numbers, [n] int64.
+        is_wanted: asked after each step about the puzzles that run and wait, by number; those that
+            are not wanted any more are given up.
     """
     limit = max_steps or model.model.config.halt_max_steps
-    slots, waiting = Slots(model, halt_probability), _Waiting(batches)
+    slots, waiting = Slots(model, halt_probability), _Waiting(batches, is_wanted)
+
+    def admit(count: int) -> None:
+        index, batch = waiting.take(count)
+        slots.admit(index, batch, limit, halting, start_seed, noise and noise(index))
+
     while waiting.pull():
         slots.clear()
-        slots.admit(*waiting.take(len(waiting)), limit, halting, start_seed)
+        admit(len(waiting))
         while True:
             yield slots.step()
+            if is_wanted is not None:
+                slots.drop(n for n in slots.index[slots.running].tolist() if not is_wanted(n))
+                waiting.forget_unwanted()
             if not slots.running.any() and not waiting:
                 break
             while slots.idle and (waiting or waiting.pull()):
-                slots.admit(*waiting.take(slots.idle), limit, halting, start_seed)
+                admit(slots.idle)
             slots.halve()
 
 
 class _Waiting:
     """Puzzles of a stream that no slot has taken yet; at most one batch of them is held."""
 
-    def __init__(self, batches: Iterable[Batch]):
-        self._batches = iter(batches)
+    def __init__(self, batches: Iterable[Batch], is_wanted: Callable[[int], bool] | None):
+        self._batches, self._is_wanted = iter(batches), is_wanted
         self._held: Batch = {}
         self._index = torch.arange(0)  # which of the stream the held ones are
         self._pulled = 0
@@ -237,15 +285,25 @@ class _Waiting:
         return len(self._index)
 
     def pull(self) -> bool:
-        """Hold the next batch that is not empty, where none is held; False at the end."""
+        """Hold the next batch of which any is wanted, where none is held; False at the end."""
         assert not self
         for batch in self._batches:
-            if rows := len(batch["inputs"]):
-                self._held = batch
-                self._index = torch.arange(rows) + self._pulled
-                self._pulled += rows
+            rows = len(batch["inputs"])
+            self._held, self._index = batch, torch.arange(rows) + self._pulled
+            self._pulled += rows
+            self.forget_unwanted()
+            if self:
                 return True
         return False
+
+    def forget_unwanted(self) -> None:
+        """Hold only what is still wanted."""
+        if self._is_wanted is None:
+            return
+        wanted = torch.tensor([self._is_wanted(n) for n in self._index.tolist()], dtype=torch.bool)
+        if not wanted.all():
+            self._index = self._index[wanted]
+            self._held = {name: rows[wanted.to(rows.device)] for name, rows in self._held.items()}
 
     def take(self, limit: int) -> tuple[Tensor, Batch]:
         """The first `limit` of the held ones: which of the stream they are [n], and their rows."""

@@ -6,12 +6,14 @@ python evaluation_worker.py DATA OUTPUT.pt GLOBAL_BATCH_SIZE …
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
+from hrm import evaluation
 from hrm.evaluation import evaluate
 from hrm.ranks import Ranks
-from tests.test_evaluation import CPU, KEYS, make_model, open_data
+from tests.test_evaluation import CPU, KEYS, ThirdsAreValid, make_model, open_data, plan_of
 from tests.watching import rows_of_steps
 
 
@@ -33,9 +35,14 @@ def outcome(data: Path, batch_size: int, halting: str, ranks: Ranks) -> dict:
         evaluate(model, open_data(data, batch_size, ranks), CPU, ranks, halting, (), must_stop)
         is None
     )
+    more = {"max_steps": 9, "plan": plan_of("valid")}
+    with patch.object(evaluation, "task_of", ThirdsAreValid):
+        again = open_data(data, batch_size, ranks)
+        tried = evaluate(model, again, CPU, ranks, halting, ("predictions", "steps"), **more)
     gathered = ranks.gather_rows(torch.tensor([[act_steps, asked]]))
     return {
         "result": asdict(result),
+        "tried": asdict(tried),
         "act_steps": gathered[:, 0].tolist(),
         "asked_until_stop": gathered[:, 1].tolist(),
     }

@@ -8,10 +8,13 @@ import torch
 
 import hrm
 from hrm import evaluation
+from hrm.attempts import Plan, plan_attempts
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import DatasetMetadata, PuzzleArrays, write_arrays, write_metadata
 from hrm.evaluation import EvaluationResult, evaluate
+from hrm.inference import Solver
 from hrm.ranks import Ranks
+from hrm.tasks import Task
 from tests.conftest import ROOT
 from tests.watching import rows_of_steps
 
@@ -150,6 +153,89 @@ def test_a_stream_equals_one_puzzle_after_another(data, halting, batch_size):
     assert_same(result, expected)
 
 
+class ThirdsAreValid(Task):
+    """Its answers are valid where the tokens' sum is a multiple of three."""
+
+    judges = True
+
+    def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
+        return (answers.sum(axis=1) % 3 == 0).tolist()
+
+
+def plan_of(select: str) -> Plan:
+    task = ThirdsAreValid(DatasetMetadata.model_construct(vocab_size=5, seq_len=4))
+    return plan_attempts(task, restarts=1, noise=0.7, rollouts=6, select=select, seed=3)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def judged(monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "task_of", ThirdsAreValid)
+
+
+def solved(data: Path, halting: str, select: str, steps: int) -> EvaluationResult:
+    """What the solver answers, as an evaluation."""
+    model, tries = make_model(), {"restarts": 1, "noise": 0.7, "rollouts": 6, "seed": 3}
+    dataset = open_data(data, 1)
+    solver = Solver(model, dataset.metadata, CPU)
+    solver.task = ThirdsAreValid(dataset.metadata)
+    rows = [{name: values[0] for name, values in batch.items()} for _, batch, _ in dataset]
+    inputs, labels, names = (
+        np.stack([row[name].numpy() for row in rows])
+        for name in ("inputs", "labels", "puzzle_identifiers")
+    )
+    given = {"halting": halting, "select": select, "steps": steps, "puzzle_identifiers": names}
+    solutions = solver.solve(inputs, **given, **tries)
+    tokens = np.stack([solution.tokens for solution in solutions])
+    costs = np.array([solution.total_steps for solution in solutions])
+    known = (labels >= 0).any(1)
+    right = ((tokens == labels) | (labels < 0)).all(1)
+    logits = [np.log(s.halt_probability / (1 - s.halt_probability)) for s in solutions]
+    overall = {
+        "exact_accuracy": float(right[known].mean()),
+        "q_halt": float(np.mean(np.array(logits)[known])),
+        "steps": float(costs[known].mean()),
+        "count": known.sum(),
+    }
+    outputs = {"predictions": torch.from_numpy(tokens), "steps": torch.from_numpy(costs).int()}
+    return EvaluationResult(overall, {}, outputs)
+
+
+def assert_like_solver(result: EvaluationResult, expected: EvaluationResult) -> None:
+    for name, value in expected.overall.items():
+        assert result.overall[name] == pytest.approx(value, rel=1e-4), name
+    for name, values in expected.outputs.items():
+        assert torch.equal(result.outputs[name], values), name
+
+
+@pytest.mark.parametrize(
+    ("select", "halting", "batch_size"),
+    [
+        ("valid", "learned", 5),
+        ("valid", "max_steps", 64),
+        ("q_halt", "learned", 64),
+        ("majority", "learned", 5),
+    ],
+)
+def test_answers_that_count_are_those_of_the_solver(data, judged, select, halting, batch_size):
+    expected = solved(data, halting, select, steps=9)
+    assert len(expected.outputs["steps"].unique()) > (select == "valid" or halting == "learned")
+    more = {"max_steps": 9, "plan": plan_of(select)}
+    keys = ("predictions", "steps")
+    model = make_model()
+    result = evaluate(model, open_data(data, batch_size), CPU, ALONE, halting, keys, **more)
+    assert_like_solver(result, expected)
+    assert {"lm_loss", "accuracy", "q_halt_loss"} <= result.overall.keys()
+
+
+def test_more_steps_than_in_training(data):
+    result = evaluate(make_model(), open_data(data, 64), CPU, ALONE, max_steps=9)
+    assert result.overall["steps"] == 9
+    longer = hrm.build_model(ARCH | {"halt_max_steps": 9}, {"loss_type": "softmax_cross_entropy"})
+    longer.load_state_dict(make_model().state_dict())
+    expected = evaluate(longer, open_data(data, 64), CPU, ALONE)
+    assert result.overall == expected.overall
+
+
 @pytest.mark.parametrize(
     "halting, compiled, batch_size, rows",
     [
@@ -194,9 +280,12 @@ def test_two_ranks(data, tmp_path, run_script):
     assert result.returncode == 0, result.stderr
     outcomes = torch.load(output, weights_only=True)
     assert list(outcomes) == list(batch_sizes)
+    expected = {halting: solved(data, halting, "valid", 9) for halting in ("max_steps", "learned")}
     for outcome in outcomes.values():
         for halting in ("max_steps", "learned"):
             assert_same(EvaluationResult(**outcome[halting]["result"]), plain(data, halting))
             steps = outcome[halting]["act_steps"]  # of each rank
             assert (steps[0] == steps[1]) == (halting == "max_steps"), steps
             assert outcome[halting]["asked_until_stop"] == [2, 2]
+            tried = EvaluationResult(**outcome[halting]["tried"])
+            assert_like_solver(tried, expected[halting])

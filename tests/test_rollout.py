@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hrm
-from hrm.rollout import FEWEST_SLOTS, RolloutStep, rollout
+from hrm.models.act import add_noise
+from hrm.rollout import FEWEST_SLOTS, Noise, RolloutStep, rollout
 from tests.watching import rows_of_steps
 
 ARCH = {
@@ -271,6 +272,60 @@ def test_a_batch_is_read_when_a_slot_is_free_for_it(halting):
 def test_a_stream_without_puzzles(halting):
     empty = {name: tensor[:0] for name, tensor in make_batch().items()}
     assert list(rollout(build(), [], halting)) == list(rollout(build(), [empty], halting)) == []
+
+
+def noisy_alone(model, batch, noise: Noise, steps: int = 5) -> list[dict[str, torch.Tensor]]:
+    """Outputs of all steps of all rows at once, by the inner model."""
+    inner, rows = model.model.inner, len(noise.scale)
+    shape = inner.blank_states(rows, torch.device("cpu"))
+    states = {n: s.expand_as(shape[n]) for n, s in inner.initial_states().items()}
+    prepared, outputs = inner.prepare(batch), []
+    for step in range(steps):
+        counters = noise.puzzle, noise.rollout, torch.full((rows,), step)
+        states = add_noise(states, noise.scale, noise.seed, *counters)
+        states, logits, q_halt, q_continue = inner.step(states, prepared)
+        outputs.append(dict(zip(KEYS, (logits, q_halt, q_continue), strict=True)))
+    return outputs
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batch_size=st.sampled_from([1, 3, 16, 40]),
+    puzzles=st.integers(1, 40),
+    unwanted=st.integers(2, 9),
+)
+@torch.no_grad()
+def test_noise_and_puzzles_that_are_given_up_disturb_nobody(seed, batch_size, puzzles, unwanted):
+    torch.manual_seed(seed)
+    model, data = build(), make_batch(puzzles)
+    kinds = torch.arange(puzzles)
+    noise = Noise(kinds % 3 / 2, kinds % 2 + seed, kinds // 2, kinds % 4)
+    expected = noisy_alone(model, data, noise)
+    halts_at = first_halting(model, expected)
+    margins = torch.stack([out["q_halt_logits"] - out["q_continue_logits"] for out in expected])
+    assume(margins.abs().min() > 1e-4)
+    taken = [0] * puzzles
+    sizes = [len(part) for part in kinds.split(batch_size)]
+    steps = rollout(
+        model,
+        in_batches(data, sizes),
+        "learned",
+        noise=lambda n: Noise(*(values[n] for values in vars(noise).values())),
+        is_wanted=lambda n: (n + taken[n]) % unwanted > 0,
+    )
+    for step in steps:
+        for place in step.running.nonzero().flatten().tolist():
+            n = int(step.index[place])
+            for key in KEYS:
+                values = expected[taken[n]][key][n]
+                torch.testing.assert_close(step.outputs[key][place], values, rtol=1e-4, atol=1e-4)
+            taken[n] += 1
+            assert int(step.steps[place]) == taken[n] <= halts_at[n]
+            assert bool(step.halting[place]) == (taken[n] == halts_at[n])
+    for n, (count, end) in enumerate(zip(taken, halts_at.tolist(), strict=True)):
+        left = [k for k in range(end) if (n + k) % unwanted == 0]  # steps before which it may go
+        assert count == end or count in left
 
 
 @torch.no_grad()

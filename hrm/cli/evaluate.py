@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -18,15 +18,20 @@ from hrm.config import (
     FileName,
     Fraction,
     Halting,
+    NonNegative,
     OutputKey,
     PositiveInt,
+    Seed,
+    Select,
     WeightsName,
     flag,
+    refuse_idle_noise,
 )
 from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once
 
 if TYPE_CHECKING:
+    from hrm.attempts import Plan
     from hrm.checkpoint import Checkpoint
     from hrm.data import PuzzleDataset
     from hrm.ranks import Ranks
@@ -53,6 +58,14 @@ class EvaluateConfig(Config):
     split: FileName = Field("test", description="which part of the data set")
     halting: Halting = Field("max_steps", description="all steps, or until sure")
     halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")
+    steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
+    restarts: Annotated[int, Field(ge=0)] = Field(0, description="also N other start states")
+    noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
+    rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
+    select: Select | None = Field(
+        None, description="which answer counts; if not given, valid where rules are known"
+    )
+    seed: Seed = Field(0, description="of the start states and the noise")
     global_batch_size: PositiveInt | None = Field(
         None, description="puzzles side by side, over all ranks"
     )
@@ -70,6 +83,7 @@ class EvaluateConfig(Config):
     def _check(self) -> "EvaluateConfig":
         if self.halt_probability is not None and self.halting != "learned":
             raise ValueError("halt_probability counts only with halting=learned; give both")
+        refuse_idle_noise(self.noise, self.rollouts)
         return self
 
 
@@ -93,6 +107,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
         dataset = ranks.together(
             lambda: open_dataset(config, checkpoint, data_path, is_known, ranks)
         )
+        plan = ranks.together(lambda: plan_of(config, dataset))
         model = checkpoint.model.to(device).eval()
         compile_model(model, compile_mode(config, checkpoint, dataset), device)
         probability = config.halt_probability
@@ -107,6 +122,8 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             config.eval_save_outputs,
             halt_probability=probability,
             progress=ranks.is_first,
+            max_steps=config.steps,
+            plan=plan,
         )
         assert result is not None
         if config.eval_save_outputs:
@@ -180,11 +197,27 @@ def open_dataset(
     )
 
 
+def plan_of(config: EvaluateConfig, dataset: "PuzzleDataset") -> "Plan | None":
+    """The attempts that are made at each puzzle; None: only the puzzle as it is.
+
+    Raises:
+        UserError: the answer is to be valid, and the task has no rules.
+    """
+    from hrm.attempts import plan_attempts
+    from hrm.tasks import task_of
+
+    keys = ("restarts", "noise", "rollouts", "select", "seed")
+    tries = {key: getattr(config, key) for key in keys}
+    plan = plan_attempts(task_of(dataset.metadata), **tries)
+    return plan if len(plan.attempts) > 1 else None
+
+
 def compile_mode(
     config: EvaluateConfig, checkpoint: "Checkpoint", dataset: "PuzzleDataset"
 ) -> CompileMode:
     """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
     if config.compile != "auto":
         return config.compile
-    steps = dataset.examples * checkpoint.model.model.config.halt_max_steps
+    limit = config.steps or checkpoint.model.model.config.halt_max_steps
+    steps = dataset.examples * limit
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"

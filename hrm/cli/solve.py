@@ -10,7 +10,18 @@ import click
 from pydantic import Field, model_validator
 
 from hrm.cli.options import SchemaCommand
-from hrm.config import Config, DeviceName, FileName, Halting, PositiveInt, Seed, WeightsName
+from hrm.config import (
+    Config,
+    DeviceName,
+    FileName,
+    Halting,
+    NonNegative,
+    PositiveInt,
+    Seed,
+    Select,
+    WeightsName,
+    refuse_idle_noise,
+)
 from hrm.errors import UserError, write_output
 
 if TYPE_CHECKING:
@@ -45,7 +56,12 @@ class SolveConfig(Config):
     steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
     votes: PositiveInt = Field(1, description="also solve N symmetric versions")
     restarts: Count = Field(0, description="then N other start states")
-    seed: Seed = Field(0, description="of the versions and states")
+    noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
+    rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
+    select: Select | None = Field(
+        None, description="which answer counts; if not given, valid where rules are known"
+    )
+    seed: Seed = Field(0, description="of the versions, states and noise")
     batch_size: PositiveInt = Field(64, description="puzzles side by side")
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
     device: DeviceName = Field("auto", description="where to compute")
@@ -60,6 +76,7 @@ class SolveConfig(Config):
         given = [bool(self.puzzles), self.file is not None, self.index is not None]
         if sum(given) > 1:
             raise ValueError("give puzzles as arguments, by --file or by --index, in one way only")
+        refuse_idle_noise(self.noise, self.rollouts)
         return self
 
 
@@ -93,7 +110,8 @@ def solve(config: SolveConfig) -> int:
         chunk = found[start : start + CHUNK]
         began = time.perf_counter()
         with Progress("puzzles solved", len(found), start) as progress:
-            solutions = solve_chunk(config, solver, chunk, config.trace or bool(drawn), progress)
+            trace = config.trace or bool(drawn)
+            solutions = solve_chunk(config, solver, chunk, trace, start, progress)
         summary.add(chunk, solutions, time.perf_counter() - began)
         texts = (
             as_text(puzzle, solution, config.format, task, config.trace)
@@ -111,9 +129,10 @@ def solve_chunk(
     solver: "Solver",
     chunk: "Sequence[Puzzle]",
     trace: bool,
+    start: int = 0,
     progress: "Progress | None" = None,
 ) -> "list[Solution]":
-    """Solutions of some puzzles, in their order."""
+    """Solutions of some puzzles, in their order; `start` is the first one's position."""
     import numpy as np
 
     return solver.solve(
@@ -122,10 +141,14 @@ def solve_chunk(
         steps=config.steps,
         votes=config.votes,
         restarts=config.restarts,
+        noise=config.noise,
+        rollouts=config.rollouts,
+        select=config.select,
         trace=trace,
         puzzle_identifiers=np.array([solver.identifier_of(puzzle.identifier) for puzzle in chunk]),
         batch_size=config.batch_size,
         seed=config.seed,
+        offset=start,
         progress=progress,
     )
 

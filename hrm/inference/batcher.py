@@ -1,14 +1,14 @@
 """Dynamic batching: puzzles that come at any time think side by side.
 
 One thread runs ACT steps over all puzzles of a model. A puzzle joins at the next step and leaves as
-soon as it has halted or is cancelled, so that nobody waits for a batch to fill or to end. Where its
-answer is not valid and another attempt is left, it waits for a place again, behind the others.
+soon as it has halted or is cancelled, so that nobody waits for a batch to fill or to end. Where
+other attempts are to be made, the next wave of them waits for places again, behind the others.
 
 Shapes: T tokens per puzzle.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm.inference.attempts import Attempt
+from hrm.attempts import Attempt, Place, Plan, can_count, noise_of
 from hrm.inference.solver import Solver
 from hrm.rollout import Halting, Slots
 
@@ -42,7 +42,12 @@ class Step:
     halt_probability: float
     valid: bool | None  # by the rules of the task; None where they are not known
     halted: bool  # the last step of the attempt
-    last: bool  # the last step of the puzzle: valid, or no attempt is left
+    last: bool  # the last one that is told of the puzzle
+
+    @property
+    def steps(self) -> int:
+        """ACT steps of the attempt until now."""
+        return self.number
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Question:
     steps: int  # at most
     halting: Halting = "learned"
     every_step: bool = False  # report every step, else only the last of each attempt
-    attempts: Sequence[Attempt] = (Attempt(),)  # one after the other until an answer is valid
+    plan: Plan = Plan()
 
 
 Deliver = Callable[[int, Step | Exception], None]
@@ -72,29 +77,64 @@ class Ticket:
         self.cancelled = True
 
 
-@dataclass(frozen=True)
-class _Row:
+@dataclass(eq=False)
+class _Puzzle:
+    """A question, and how far its attempts have come."""
+
     number: int  # of the ticket's questions
     question: Question
     ticket: Ticket = field(repr=False)
-    tried: int = 0  # attempts that have ended
+    waves: int = 0  # that were begun
+    attempts: int = 0  # likewise
+    open: int = 0  # attempts that have neither ended nor been given up
+    best: Place | None = None  # of the best valid answer where that ends the search
+    held: Step | None = None  # that answer; it is told when no other can be better any more
+
+    def begin_wave(self) -> "list[_Row]":
+        """The attempts of the next wave; none where there is no other."""
+        plan = self.question.plan
+        waves = plan.waves[self.waves : self.waves + 1]
+        rows = [_Row(self, self.attempts + n, a) for n, a in enumerate(waves[0])] if waves else []
+        self.waves, self.attempts = self.waves + 1, self.attempts + len(rows)
+        self.open = len(rows)
+        return rows
+
+    def end(self, step: Step) -> list[Step]:
+        """Take in the last step of an attempt; returns those that can be told."""
+        self.open -= 1
+        place = step.number, step.attempt
+        if not self.question.plan.is_settled([step]):
+            return [step]
+        if self.best is not None and place > self.best:
+            return [step]
+        told = [] if self.held is None else [self.held]
+        self.best, self.held = place, step
+        return told
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """An attempt at a puzzle."""
+
+    puzzle: _Puzzle
+    number: int  # of the attempt, from 0
+    attempt: Attempt
 
     @property
-    def attempt(self) -> Attempt:
-        return self.question.attempts[self.tried]
+    def is_cancelled(self) -> bool:
+        return self.puzzle.ticket.cancelled
 
-    @property
-    def has_more(self) -> bool:
-        """Whether another attempt is left after this one."""
-        return self.tried + 1 < len(self.question.attempts)
+    def is_lost(self, taken: int) -> bool:
+        """Whether it cannot count any more after so many steps."""
+        return not can_count(self.puzzle.best, self.number + 1, taken)
 
 
 class Batcher:
     """Runs a solver's model for many at once. All methods may be called from any thread.
 
     Args:
-        max_batch: puzzles that think side by side; 1 means one after the other.
-        max_waiting: puzzles that may wait for a place beside them.
+        max_batch: attempts that think side by side; 1 means one after the other.
+        max_waiting: attempts that may wait for a place beside them.
     """
 
     def __init__(
@@ -111,12 +151,12 @@ class Batcher:
 
     @property
     def running(self) -> int:
-        """Puzzles that think now."""
+        """Attempts at puzzles that think now."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Puzzles that wait for a place."""
+        """Attempts at puzzles that wait for a place."""
         return len(self._waiting)
 
     @property
@@ -140,11 +180,13 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Closed
-            held = [*self._running.values(), *self._waiting]
-            staying = sum(not row.ticket.cancelled for row in held)
-            if staying + len(questions) > self._max_batch + self._max_waiting:
+            held = {row.puzzle for row in (*self._running.values(), *self._waiting)}
+            staying = [puzzle.question for puzzle in held if not puzzle.ticket.cancelled]
+            places = sum(question.plan.width for question in (*staying, *questions))
+            if places > self._max_batch + self._max_waiting:
                 raise QueueFull
-            self._waiting += [_Row(n, question, ticket) for n, question in enumerate(questions)]
+            for number, question in enumerate(questions):
+                self._waiting += _Puzzle(number, question, ticket).begin_wave()
             self._changed.notify()
         return ticket
 
@@ -162,8 +204,8 @@ class Batcher:
             with self._changed:
                 while not (self._closed or self._waiting or self._running):
                     self._changed.wait()
-                gone = [n for n, row in self._running.items() if row.ticket.cancelled]
-                waiting = [row for row in self._waiting if not row.ticket.cancelled]
+                gone = [n for n, row in self._running.items() if row.is_cancelled]
+                waiting = [row for row in self._waiting if not row.is_cancelled]
                 free = self._max_batch - len(self._running) + len(gone)
                 joining = {next(numbers): row for row in waiting[:free]}
                 self._waiting = waiting[free:]
@@ -176,14 +218,17 @@ class Batcher:
             try:
                 self._step(slots, gone, joining)
             except Exception as error:
-                failed, self._running = list(self._running.values()), {}
+                failed = {row.puzzle for row in self._running.values()}
+                with self._changed:
+                    self._running = {}
+                    self._waiting = [row for row in self._waiting if row.puzzle not in failed]
                 slots.clear()
                 _report_failure(failed, error)
-        _report_failure(left, Closed())
+        _report_failure({row.puzzle for row in left}, Closed())
 
     @torch.inference_mode()
     def _step(self, slots: Slots, gone: list[int], joining: dict[int, _Row]) -> None:
-        """One ACT step of all running puzzles.
+        """One ACT step of all that run.
 
         Args:
             gone: numbers of those that were given up.
@@ -193,15 +238,17 @@ class Batcher:
         slots.compact()
         alike: dict[tuple[int, Halting, int | None], list[int]] = {}
         for number, row in joining.items():
-            asked = row.question
+            asked = row.puzzle.question
             limits = (asked.steps, asked.halting, row.attempt.start_seed)
             alike.setdefault(limits, []).append(number)
         for limits, those in alike.items():
-            slots.admit(torch.tensor(those), self._batch([joining[n] for n in those]), *limits)
+            rows = [joining[number] for number in those]
+            positions = torch.tensor([row.puzzle.number for row in rows])
+            noise = noise_of([row.attempt for row in rows], positions)
+            slots.admit(torch.tensor(those), self._batch(rows), *limits, noise)
         if not self._running:
             return
         step = slots.step()
-        slots.compact()
         outputs = step.outputs
         confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
         sure = outputs["q_halt_logits"].sigmoid()
@@ -209,54 +256,87 @@ class Batcher:
         reported = (tokens.int(), confidence.nan_to_num(), step.steps, sure.nan_to_num())
         columns = [values.cpu().numpy() for values in reported]
         ended = set(step.index[step.halting].tolist())
-        events = []
+        events, taken = [], {}
         for place, number in enumerate(step.index.tolist()):
             row = self._running[number]
-            if number in ended or row.question.every_step:
+            taken[number] = int(columns[2][place])
+            if number in ended or row.puzzle.question.every_step:
                 events.append((row, number in ended, [values[place] for values in columns]))
-        taken = self._judge(events)
-        again = [
-            replace(row, tried=row.tried + 1) for row, one in taken if one.halted and not one.last
-        ]
+        judged = self._judge(sorted(events, key=lambda event: event[0].number))
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
-            self._waiting += again
-        for row, one in taken:
-            row.ticket.deliver(row.number, one)
+            told = self._settle(judged, slots, taken)
+        slots.compact()
+        for puzzle, one in told:
+            puzzle.ticket.deliver(puzzle.number, one)
 
     def _judge(self, events: list[tuple[_Row, bool, list[np.ndarray]]]) -> list[tuple[_Row, Step]]:
-        """What is delivered: of each puzzle whether it halted, and what the model reported."""
+        """Steps of attempts: of each whether it halted, and what the model reported."""
         if not events:
             return []
         answers = np.stack([row.attempt.undo(values[0]) for row, _, values in events])
-        inputs = np.stack([row.question.inputs for row, _, _ in events])
+        inputs = np.stack([row.puzzle.question.inputs for row, _, _ in events])
         judged = zip(events, answers, self.solver.task.are_valid(answers, inputs), strict=True)
         return [
             (
                 row,
                 Step(
-                    attempt=row.tried + 1,
+                    attempt=row.number + 1,
                     number=int(number),
                     tokens=answer,
                     confidence=row.attempt.undo_cells(confidence),
                     halt_probability=float(probability),
                     valid=valid,
                     halted=halted,
-                    last=halted and (bool(valid) or not row.has_more),
+                    last=False,
                 ),
             )
             for (row, halted, (_, confidence, number, probability)), answer, valid in judged
         ]
 
+    def _settle(
+        self, judged: list[tuple[_Row, Step]], slots: Slots, taken: dict[int, int]
+    ) -> list[tuple[_Puzzle, Step]]:
+        """Give up what cannot count any more, begin next waves; returns the steps to be told.
+
+        Args:
+            taken: steps that each number has taken.
+        """
+        told = [(row.puzzle, step) for row, step in judged if not step.halted]
+        newest: dict[_Puzzle, int] = {}  # place in `told` of the last attempt that has ended
+        for row, step in judged:
+            if step.halted:
+                newest[row.puzzle] = len(told)
+                told += [(row.puzzle, one) for one in row.puzzle.end(step)]
+        lost = [number for number, row in self._running.items() if row.is_lost(taken[number])]
+        slots.drop(lost)
+        given_up = [self._running.pop(number) for number in lost]
+        given_up += [row for row in self._waiting if row.is_lost(0)]
+        self._waiting = [row for row in self._waiting if not row.is_lost(0)]
+        for row in given_up:
+            row.puzzle.open -= 1
+        for puzzle in dict.fromkeys([*newest, *(row.puzzle for row in given_up)]):
+            if puzzle.open:
+                continue
+            if puzzle.held is not None:
+                told.append((puzzle, replace(puzzle.held, last=True)))
+            elif again := puzzle.begin_wave():
+                self._waiting += again
+            else:
+                told[newest[puzzle]] = puzzle, replace(told[newest[puzzle]][1], last=True)
+        return told
+
     def _batch(self, rows: list[_Row]) -> dict[str, Tensor]:
         inputs = torch.from_numpy(
-            np.stack([row.attempt.apply(row.question.inputs) for row in rows])
+            np.stack([row.attempt.apply(row.puzzle.question.inputs) for row in rows])
         )
-        identifiers = torch.tensor([row.question.identifier for row in rows], dtype=torch.int32)
+        identifiers = torch.tensor(
+            [row.puzzle.question.identifier for row in rows], dtype=torch.int32
+        )
         named = {"inputs": inputs, "puzzle_identifiers": identifiers}
         return {name: tensor.to(self.solver.device) for name, tensor in named.items()}
 
 
-def _report_failure(rows: Sequence[_Row], error: Exception) -> None:
-    for row in rows:
-        row.ticket.deliver(row.number, error)
+def _report_failure(puzzles: Iterable[_Puzzle], error: Exception) -> None:
+    for puzzle in puzzles:
+        puzzle.ticket.deliver(puzzle.number, error)

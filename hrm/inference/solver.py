@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
 from hrm.checkpoint import load_checkpoint
-from hrm.config import WeightsName
+from hrm.config import Select, WeightsName
 from hrm.data.format import DatasetMetadata
 from hrm.data.origin import Origin, compare_data, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
-from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
-from hrm.rollout import Halting, rollout
+from hrm.rollout import Halting
 from hrm.tasks import task_of
 
 
@@ -52,6 +52,7 @@ class Solution:
     confidence: np.ndarray = field(repr=False)  # T, float32: probability of each cell's token
     total_steps: int  # ACT steps of all attempts
     trace: Trace | None = field(default=None, repr=False)
+    attempt: int = 1  # that led to this answer, of all attempts; the first is the puzzle as it is
 
 
 class Solver:
@@ -140,10 +141,14 @@ class Solver:
         steps: int | None = None,
         votes: int = 1,
         restarts: int = 0,
+        noise: float = 0.0,
+        rollouts: int = 1,
+        select: Select | None = None,
         trace: bool = False,
         puzzle_identifiers: np.ndarray | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        offset: int = 0,
         progress: Progress | None = None,
     ) -> list[Solution]:
         """Solve puzzles, at most `batch_size` side by side; the order is kept.
@@ -152,13 +157,20 @@ class Solver:
             puzzles: N of them, as `Task.read_all` takes them.
             halting: `learned` lets the model halt each puzzle; `max_steps` takes all steps.
             steps: ACT steps at most; None: as in training.
-            votes: versions to solve of each puzzle, the puzzle itself and symmetric ones. A puzzle
-                whose answer is valid needs no further version; of several answers the valid one
-                is given, else the one with the highest halting probability.
-            restarts: after these, attempts from other start states, likewise.
+            votes: versions to solve of each puzzle, the puzzle itself and symmetric ones.
+            restarts: after these, attempts from other start states.
+            noise: then attempts with noise of this standard deviation on the states before each
+                ACT step.
+            rollouts: so many of the puzzle as it is; the first, without noise, has been made.
+            select: how the answer is chosen of those of all attempts, see `Plan.choose`. With
+                `valid`, where the task's rules are known the default, a puzzle whose answer is
+                valid needs no further attempt; else (`q_halt`, the default where they are not, and
+                `majority`) all are made.
             trace: keep what was answered after every step.
             puzzle_identifiers: [N] integers; None: all are unseen.
-            seed: of the symmetries and start states.
+            seed: of the symmetries, start states and noise.
+            offset: position of the first puzzle, where an input is solved in parts; the noise is a
+                function of a puzzle's position.
             progress: counts the puzzles that have an answer.
 
         Raises:
@@ -167,80 +179,80 @@ class Solver:
         for name, value in (("steps", steps), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
-        first, *others = plan_attempts(self.task, votes, restarts, seed)
+        plan = plan_attempts(self.task, votes, restarts, noise, rollouts, select, seed)
         tokens = self.task.read_all(puzzles)
         if puzzle_identifiers is None:
             puzzle_identifiers = np.full(len(tokens), self.unseen_identifier)
         identifiers = np.asarray(puzzle_identifiers, np.int32)
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
+        how = Thinking(halting, self.halt_probability, steps, batch_size)
 
-        def run(
-            rows: np.ndarray, attempt: Attempt, progress: Progress | None = None
-        ) -> list[Solution]:
-            asked = torch.from_numpy(attempt.apply(tokens[rows]))
-            given = torch.from_numpy(identifiers[rows])
-            return self._run(asked, given, attempt, halting, steps, trace, batch_size, progress)
+        def run(rows: np.ndarray, wave: Wave, before: int) -> list[tuple[int, Solution]]:
+            named = {"inputs": tokens[rows], "puzzle_identifiers": identifiers[rows]}
+            given = {name: torch.from_numpy(values) for name, values in named.items()}
+            shown = None if before else progress
+            positions = torch.from_numpy(rows + offset)
+            return self._run(given, positions, plan, wave, before, how, trace, shown)
 
-        best = run(np.arange(len(tokens)), first, progress)
-        for attempt in others:
-            rows = np.array([n for n, found in enumerate(best) if not found.valid], np.int64)
-            if not len(rows):
-                break
-            for row, answer in zip(rows, run(rows, attempt), strict=True):
-                total = best[row].total_steps + answer.steps
-                best[row] = replace(best_of([best[row], answer]), total_steps=total)
-        return best
+        found, costs = search(plan, len(tokens), run)
+        return [
+            replace(solution, total_steps=cost) for solution, cost in zip(found, costs, strict=True)
+        ]
 
     @torch.inference_mode()
     def _run(
         self,
-        inputs: Tensor,
-        identifiers: Tensor,
-        attempt: Attempt,
-        halting: Halting,
-        steps: int | None,
+        puzzles: dict[str, Tensor],
+        positions: Tensor,
+        plan: Plan,
+        wave: Wave,
+        before: int,
+        how: Thinking,
         trace: bool,
-        batch_size: int,
         progress: Progress | None,
-    ) -> list[Solution]:
-        """One attempt at each puzzle; `inputs` are what it asks."""
-        if not len(inputs):
+    ) -> list[tuple[int, Solution]]:
+        """The attempts of a wave; of each that has ended, which puzzle it was at.
+
+        Args:
+            before: attempts before this wave.
+        """
+        if not len(positions):
             return []
-        pairs = zip(inputs.split(batch_size), identifiers.split(batch_size), strict=True)
-        batches = (
-            {"inputs": rows.to(self.device), "puzzle_identifiers": names.to(self.device)}
-            for rows, names in pairs
-        )
-        index, records = [], []
-        options = (halting, self.halt_probability, steps, attempt.start_seed)
-        for step in rollout(self.model, batches, *options):
+        index, halted, records = [], [], []
+        arguments = (puzzles, positions, plan, wave, how, self.device)
+        for step in run_wave(self.model, self.task, *arguments):
             if progress is not None:
                 progress.update(int(step.halting.sum()))
             shown = step.running if trace else step.halting
             if shown.any():
                 taken = step.select(shown)
                 index.append(taken.index)
+                halted.append(taken.index[taken.halting])
                 records.append(_record(taken.outputs, taken.steps, trace))
-        puzzle_of, order = torch.cat(index).sort(stable=True)
+        number_of, order = torch.cat(index).sort(stable=True)
+        has_ended = torch.isin(number_of, torch.cat(halted))
+        number_of, order = number_of[has_ended], order[has_ended]
         columns = {
             name: torch.cat([record[name] for record in records]).cpu()[order].numpy()
             for name in records[0]
         }
-        columns["tokens"] = attempt.undo(columns["tokens"])
-        columns["confidence"] = attempt.undo_cells(columns["confidence"])
+        kind = wave[0]
+        columns["tokens"] = kind.undo(columns["tokens"])
+        columns["confidence"] = kind.undo_cells(columns["confidence"])
         if trace:
-            columns["probabilities"] = attempt.undo_probabilities(columns["probabilities"])
-        asked = attempt.undo(inputs.numpy())
-        ends = torch.bincount(puzzle_of).cumsum(0).numpy()
-        traces: list[Trace | None] = [None] * len(inputs)
+            columns["probabilities"] = kind.undo_probabilities(columns["probabilities"])
+        numbers, counts = torch.unique_consecutive(number_of, return_counts=True)
+        puzzle_of, ends = (numbers // len(wave)).numpy(), counts.cumsum(0).numpy()
+        asked = puzzles["inputs"].numpy()[puzzle_of]
+        traces: list[Trace | None] = [None] * len(numbers)
         if trace:
             names = ("tokens", "probabilities", "q_halt", "q_continue")
             parts = (np.split(columns[name], ends[:-1]) for name in names)
             traces = [Trace(*of_puzzle) for of_puzzle in zip(*parts, strict=True)]
         last = {name: values[ends - 1] for name, values in columns.items()}
         valid = self.task.are_valid(last["tokens"], asked)
-        return [
+        solutions = (
             Solution(*fields)
             for fields in zip(
                 asked,
@@ -252,9 +264,11 @@ class Solver:
                 last["confidence"],
                 last["steps"].tolist(),
                 traces,
+                (numbers % len(wave) + before + 1).tolist(),
                 strict=True,
             )
-        ]
+        )
+        return list(zip(puzzle_of.tolist(), solutions, strict=True))
 
 
 def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ steps is, to this file, a dictionary of states of which every sequence has a row
 Shapes: B batch, T tokens, V vocabulary.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -122,19 +123,64 @@ DATA_PREFIX = "current_data/"
 PLAIN_FIELDS = tuple(f.name for f in fields(Carry) if f.name not in ("states", "current_data"))
 
 
+MASK = 0xFFFFFFFF
+
+
+def _mixed(x: Tensor, word: Tensor | int) -> Tensor:
+    """A 32-bit word taken into a 32-bit state; both are held in int64."""
+    x = (x + (word & MASK) * 0x3C6EF35F + 0x1B873593) & MASK
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & MASK
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & MASK
+    return x ^ (x >> 15)
+
+
+def _uniform(x: Tensor) -> Tensor:
+    """32-bit words as numbers in [0, 1), float32."""
+    return (x >> 8).float() / (1 << 24)
+
+
 def uniform_hash(seed: int, tick: Tensor, row: Tensor, stream: int) -> Tensor:
     """Counter-based uniform numbers in [0, 1): float32 [B], a pure function of the arguments.
 
     Mixes 32-bit words held in int64, so that the result is the same on every device.
     """
-    mask = 0xFFFFFFFF
-    x = torch.full_like(tick, seed & mask)
-    for word in (tick, row, torch.full_like(tick, stream)):
-        x = (x + (word & mask) * 0x3C6EF35F + 0x1B873593) & mask
-        x = ((x ^ (x >> 16)) * 0x21F0AAAD) & mask
-        x = ((x ^ (x >> 15)) * 0x735A2D97) & mask
-        x = x ^ (x >> 15)
-    return (x >> 8).float() / (1 << 24)
+    x = torch.full_like(tick, seed & MASK)
+    for word in (tick, row, stream):
+        x = _mixed(x, word)
+    return _uniform(x)
+
+
+def add_noise(states: States, scale: Tensor, seed: Tensor, *counters: Tensor) -> States:
+    """z + scale · N(0, 1) for every element of every state.
+
+    What is drawn is a pure function of seed, counters, state and element: whatever shares the
+    batch, and on every device, but for the rounding of logarithm and cosine.
+
+    Args:
+        scale: B, float32; where it is 0 the states stay as they are.
+        seed: B, int64.
+        counters: B, int64 each, such as a sequence's number and its ACT steps; their lower 32
+            bits count.
+    """
+    key = seed & MASK
+    for word in (seed >> 32, *counters):
+        key = _mixed(key, word)
+    noisy = {}
+    for number, name in enumerate(sorted(states)):
+        state = states[name]
+        drawn = _normal(_mixed(key, number), state.shape[1:].numel()).view(state.shape)
+        noisy[name] = (state + _expand(scale, state) * drawn).to(state.dtype)
+    return noisy
+
+
+def _normal(key: Tensor, count: int) -> Tensor:
+    """Numbers of N(0, 1) by Box and Muller, [B, count] float32, a pure function of `key` [B]."""
+    half = (count + 1) // 2
+    counter = torch.arange(2 * half, device=key.device)
+    uniform = _uniform(_mixed(key[:, None], counter))
+    radius = (-2 * torch.log1p(-uniform[:, :half])).sqrt()
+    angle = 2 * math.pi * uniform[:, half:]
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
 
 def _expand(mask: Tensor, like: Tensor) -> Tensor:

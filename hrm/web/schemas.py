@@ -4,12 +4,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hrm.config import Select
 from hrm.rollout import Halting
 from hrm.tasks import PuzzleError, Task
 
 LONGEST_ID, LONGEST_PUZZLE = 500, 4096
 MOST_STEPS, MOST_PUZZLES = 256, 256
-MOST_VOTES, MOST_RESTARTS = 64, 16
+MOST_VOTES, MOST_RESTARTS, MOST_ROLLOUTS, MOST_NOISE = 64, 16, 64, 10.0
 LARGEST_NUMBER = 2**53 - 1  # that JavaScript counts to
 
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
@@ -32,15 +33,24 @@ class Thinking(_Asked):
 
 
 class Trying(Thinking):
-    """How often to try until an answer is valid.
+    """How often to try, and which answer counts; by default the first that is found valid.
 
     The first attempt is at the puzzle as it is, the next `votes - 1` at symmetric versions of it,
-    the last `restarts` at the puzzle from other start states; `seed` draws both.
+    then `restarts` at the puzzle from other start states, the last `rollouts - 1` with `noise` on
+    the states; `seed` draws all of them.
     """
 
     votes: Annotated[int, Field(ge=1, le=MOST_VOTES)] = 1
     restarts: Annotated[int, Field(ge=0, le=MOST_RESTARTS)] = 0
+    noise: Annotated[float, Field(ge=0, le=MOST_NOISE)] = 0.0
+    rollouts: Annotated[int, Field(ge=1, le=MOST_ROLLOUTS)] = 1
+    select: Select | None = None
     seed: Index = 0
+
+    @property
+    def tries(self) -> dict[str, Any]:
+        """As `plan_attempts` takes them."""
+        return self.model_dump(include=set(Trying.model_fields) - set(Thinking.model_fields))
 
 
 class ThinkRequest(Trying):
@@ -154,7 +164,7 @@ class Datasets(BaseModel):
 
 
 class StepAnswer(BaseModel):
-    """One line of `/api/think`; attempts follow one another while no answer is valid."""
+    """One line of `/api/think`; those of rollouts that think side by side are mixed."""
 
     attempt: int  # from 1
     step: int  # of this attempt, from 1
@@ -162,21 +172,21 @@ class StepAnswer(BaseModel):
     confidence: list[Probability]
     halt_probability: Probability
     valid: bool | None
-    halted: bool  # the attempt's last step
+    halted: bool  # the attempt's last step; an attempt that is given up has none
     last: bool  # the last line
     best: int | None  # in the last line: the attempt whose answer counts
 
 
 class Answer(BaseModel):
-    """The answer that counts: the valid one, else the surest of all attempts."""
+    """The answer that counts, by `select`."""
 
     answer: str
     confidence: list[Probability]
     halt_probability: Probability
     valid: bool | None
     steps: int  # that led to this answer
-    attempts: int  # that ran
-    total_steps: int  # of all attempts
+    attempts: int  # that were begun
+    total_steps: int  # of all attempts, those side by side counted until one of them counts
 
 
 class Answers(BaseModel):

@@ -10,11 +10,11 @@ import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from hrm.attempts import Plan, plan_attempts
 from hrm.data.fit import check_fits
 from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
-from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.inference.batcher import Batcher, Question, Step
 from hrm.inference.output import DIGITS, rounded
 from hrm.tasks import PuzzleError, Task, task_of
@@ -50,27 +50,25 @@ class Thinking:
         """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
         facts = await self._facts_of(asked)
         task = task_of(facts.metadata)
-        inputs, attempts = _read_puzzle(asked.puzzle, task), _plan(task, asked)
+        inputs, plan = _read_puzzle(asked.puzzle, task), _plan(task, asked)
         batcher, steps = await self._model_for(asked, facts)
         unseen = batcher.solver.unseen_identifier
-        question = Question(inputs, unseen, steps, asked.halting, True, attempts)
+        question = Question(inputs, unseen, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
-        lines = _lines(first[1], stream, task, end)
+        lines = _lines(first[1], stream, task, plan, end)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def solve(self, asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
         facts = await self._facts_of(asked)
         task = task_of(facts.metadata)
         inputs = await asyncio.to_thread(_read_puzzles, asked.puzzles, task)
-        attempts = _plan(task, asked)
+        plan = _plan(task, asked, len(inputs))
         batcher, steps = await self._model_for(asked, facts)
         unseen = batcher.solver.unseen_identifier
-        questions = [
-            Question(tokens, unseen, steps, asked.halting, attempts=attempts) for tokens in inputs
-        ]
+        questions = [Question(tokens, unseen, steps, asked.halting, plan=plan) for tokens in inputs]
         ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
-        return schemas.Answers(solutions=[_answer(tried, task) for tried in ends])
+        return schemas.Answers(solutions=[_answer(tried, task, plan) for tried in ends])
 
     async def check(self, asked: schemas.CheckRequest, request: Request) -> schemas.Checked:
         """Which of some examples are answered wrongly."""
@@ -118,11 +116,18 @@ class Thinking:
         return batcher, asked.steps or batcher.solver.max_steps
 
 
-def _plan(task: Task, asked: schemas.Trying) -> list[Attempt]:
+def _plan(task: Task, asked: schemas.Trying, puzzles: int = 1) -> Plan:
     try:
-        return plan_attempts(task, asked.votes, asked.restarts, asked.seed)
+        plan = plan_attempts(task, **asked.tries)
     except UserError as error:
         raise Refused(422, str(error)) from None
+    if puzzles * plan.width > schemas.MOST_PUZZLES:
+        raise Refused(
+            422,
+            f"rollouts={asked.rollouts} of {puzzles} puzzles are more than the "
+            f"{schemas.MOST_PUZZLES} that may wait at once; ask for fewer",
+        )
+    return plan
 
 
 def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
@@ -140,7 +145,7 @@ def _read_puzzle(text: str, task: Task) -> np.ndarray:
 
 
 async def _lines(
-    step: Step, stream: AsyncGenerator[tuple[int, Step]], task: Task, end: float
+    step: Step, stream: AsyncGenerator[tuple[int, Step]], task: Task, plan: Plan, end: float
 ) -> AsyncIterator[str]:
     """The lines of a first step and of those that follow, until the time is over."""
     tried: list[Step] = []  # the last step of each attempt
@@ -157,7 +162,7 @@ async def _lines(
                 valid=step.valid,
                 halted=step.halted,
                 last=step.last,
-                best=best_of(tried).attempt if step.last else None,
+                best=plan.choose(tried).attempt if step.last else None,
             )
             yield line.model_dump_json() + "\n"
             if step.last:
@@ -169,17 +174,17 @@ async def _lines(
                 return
 
 
-def _answer(tried: Sequence[Step], task: Task) -> schemas.Answer:
+def _answer(tried: Sequence[Step], task: Task, plan: Plan) -> schemas.Answer:
     """Of the last steps of all attempts at a puzzle."""
-    best = best_of(tried)
+    best, (attempts, total_steps) = plan.choose(tried), plan.cost(tried)
     return schemas.Answer(
         answer=task.grid.text(best.tokens),
         confidence=rounded(best.confidence),
         halt_probability=round(best.halt_probability, DIGITS),
         valid=best.valid,
         steps=best.number,
-        attempts=len(tried),
-        total_steps=sum(step.number for step in tried),
+        attempts=attempts,
+        total_steps=total_steps,
     )
 
 

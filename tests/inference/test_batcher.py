@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hrm.attempts import Attempt, Plan, plan_attempts
 from hrm.inference import Solution, Solver
-from hrm.inference.attempts import Attempt, best_of, plan_attempts
 from hrm.inference.batcher import Batcher, Closed, Question, QueueFull, Step, Ticket
 from hrm.models.act import Carry
 from hrm.tasks.sudoku.task import SudokuTask
@@ -23,6 +23,13 @@ from .test_solver import halting_solver, make_solver
 PATIENCE = 60.0  # seconds until a test gives up
 HALTINGS = ("learned", "max_steps")
 PUZZLES = np.random.default_rng(0).integers(5, size=(12, 16)).astype(np.int32)
+
+
+class ThirdsAreValid(SudokuTask):
+    """Its answers are valid where the tokens' sum is a multiple of three."""
+
+    def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
+        return (answers.sum(axis=1) % 3 == 0).tolist()
 
 
 class Gate:
@@ -212,11 +219,66 @@ def test_puzzles_share_the_steps_and_join_in_the_order_they_came(make):
     assert len(second.until_ended()[0]) == 4
 
 
-class ThirdsAreValid(SudokuTask):
-    """Its answers are valid where the tokens' sum is a multiple of three."""
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("max_batch", [1, 5, 64])
+@pytest.mark.parametrize(
+    "tries",
+    [
+        {"rollouts": 14, "noise": 1.0},
+        {"votes": 2, "restarts": 1, "rollouts": 4, "noise": 0.5, "select": "majority", "seed": 9},
+        {"rollouts": 5, "noise": 1.0, "select": "q_halt"},
+    ],
+)
+def test_rollouts_side_by_side_are_those_of_the_solver(make, tries, max_batch, every_step):
+    solver = halting_solver(PUZZLES)
+    solver.task = ThirdsAreValid(solver.metadata)
+    plan = plan_attempts(solver.task, **tries)
+    expected = solver.solve(PUZZLES, **tries)
+    asked = [Question(inputs, 0, 4, every_step=every_step, plan=plan) for inputs in PUZZLES]
+    batcher = make(solver, max_batch=max_batch)
+    listener = Listener(batcher, asked)
+    tried = listener.until_ended()
+    for steps, alone in zip(tried, expected, strict=True):
+        assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
+        ends = [step for step in steps if step.halted]
+        assert len({step.attempt for step in ends}) == len(ends)
+        best = plan.choose(ends)
+        np.testing.assert_array_equal(best.tokens, alone.tokens)
+        assert (best.attempt, best.valid, best.steps) == (alone.attempt, alone.valid, alone.steps)
+        assert plan.cost(ends)[1] == alone.total_steps
+        for number in {step.attempt for step in steps} if every_step else ():
+            own = [step.number for step in steps if step.attempt == number]
+            assert own == list(range(1, len(own) + 1))
+    assert max(alone.attempt for alone in expected) > 2
+    eventually(lambda: batcher.idle)
+    assert listener.rest() == tried
 
-    def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
-        return (answers.sum(axis=1) % 3 == 0).tolist()
+
+def test_rollouts_need_places_for_the_widest_wave(make):
+    solver = make_solver()
+    gate, batcher = Gate(solver), make(solver, max_batch=2, max_waiting=6)
+    wide = plan_attempts(solver.task, rollouts=8, noise=1.0)
+    assert wide.width == 4
+    for _ in range(2):
+        Listener(batcher, [Question(PUZZLES[0], 0, 1, plan=wide)])
+    with pytest.raises(QueueFull):
+        Listener(batcher, [question()])
+    gate.open()
+
+
+def test_a_model_that_fails_tells_a_puzzle_once_whose_rollouts_wait(make):
+    solver = make_solver()
+    gate, batcher = Gate(solver), make(solver, max_batch=1)
+    plan = plan_attempts(solver.task, rollouts=5, noise=1.0, select="q_halt")
+    listener = Listener(batcher, [Question(PUZZLES[0], 0, 1, plan=plan)])
+    gate.wait_for_step()
+    gate.let_through()
+    gate.wait_for_step()
+    gate.fail(RuntimeError("out of memory"))
+    [[first, error]] = listener.until_ended()
+    assert first.attempt == 1 and isinstance(error, RuntimeError)
+    eventually(lambda: batcher.idle)
+    assert listener.rest() == [[first, error]]
 
 
 @pytest.mark.parametrize("max_batch", [1, 5, 64])
@@ -224,15 +286,15 @@ def test_attempts_follow_one_another_as_in_the_solver(make, max_batch):
     solver = halting_solver(PUZZLES)
     solver.task = ThirdsAreValid(solver.metadata)
     tries = {"votes": 3, "restarts": 3, "seed": 5}
-    attempts = plan_attempts(solver.task, **tries)
+    plan = plan_attempts(solver.task, **tries)
     expected = solver.solve(PUZZLES, **tries)
-    asked = [Question(inputs, 0, 4, attempts=attempts) for inputs in PUZZLES]
+    asked = [Question(inputs, 0, 4, plan=plan) for inputs in PUZZLES]
     tried = Listener(make(solver, max_batch=max_batch), asked).until_ended()
     for steps, alone in zip(tried, expected, strict=True):
         assert [step.attempt for step in steps] == list(range(1, len(steps) + 1))
         assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
         assert all(step.halted for step in steps)
-        best = best_of(steps)
+        best = plan.choose(steps)
         np.testing.assert_array_equal(best.tokens, alone.tokens)
         np.testing.assert_allclose(best.confidence, alone.confidence, atol=1e-5)
         assert (best.valid, best.number) == (alone.valid, alone.steps)
@@ -243,8 +305,8 @@ def test_attempts_follow_one_another_as_in_the_solver(make, max_batch):
 def test_another_attempt_waits_behind_those_who_came(make):
     solver = make_solver()
     gate, batcher = Gate(solver), make(solver, max_batch=1, max_waiting=1)
-    attempts = [Attempt(), Attempt(start_seed=1), Attempt(start_seed=2)]
-    first = Listener(batcher, [Question(PUZZLES[0], 0, 1, attempts=attempts)])
+    plan = Plan(tuple((Attempt(start_seed=seed),) for seed in (None, 1, 2)))
+    first = Listener(batcher, [Question(PUZZLES[0], 0, 1, plan=plan)])
     gate.wait_for_step()
     second = Listener(batcher, [question(1, steps=1)])
     gate.let_through()

@@ -98,6 +98,35 @@ def test_learned_halting_asks_for_a_probability(data, patient, tmp_path):
     assert evaluated(careful, "halting=learned", "halt_probability=0")["eval/steps"] == 1
 
 
+@acts("steps")
+def test_as_many_steps_are_taken_as_asked(patient):
+    assert evaluated(patient, "steps=6")["eval/steps"] == 6
+
+
+@acts("restarts", "select")
+def test_as_many_start_states_are_tried(moody):
+    one, several = evaluated(moody), evaluated(moody, "restarts=3", "select=q_halt")
+    assert (one["eval/steps"], several["eval/steps"]) == (4, 16)
+    assert several["eval/q_halt"] > one["eval/q_halt"]  # the surest of the four
+    # Rollouts with next to no noise agree with one another, other start states with nobody.
+    most = evaluated(moody, "restarts=3", "select=majority", "noise=1e-5", "rollouts=2")
+    assert most["eval/q_halt"] == pytest.approx(one["eval/q_halt"], abs=1e-3)
+
+
+@acts("noise", "rollouts", "seed")
+def test_noise_acts_in_as_many_rollouts_as_asked(moody):
+    def sure(*keys: str) -> float:
+        found = evaluated(moody, "select=q_halt", "rollouts=3", *keys)
+        assert found["eval/steps"] == 12
+        return found["eval/q_halt"]
+
+    assert sure("noise=0.5") == sure("noise=0.5", "seed=0") > evaluated(moody)["eval/q_halt"]
+    assert len({sure("noise=0.5"), sure("noise=0.1"), sure("noise=0.5", "seed=1")}) == 3
+    for keys in (("rollouts=3",), ("noise=0.5",)):
+        code, _, err = command("evaluate", f"checkpoint={moody}", "device=cpu", *keys)
+        assert code == 2 and keys[0] in err and err.count("\n") == 1
+
+
 @acts("global_batch_size")
 def test_as_many_puzzles_run_side_by_side(patient, monkeypatch):
     seen = rows_per_pass(monkeypatch)

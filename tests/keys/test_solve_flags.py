@@ -111,11 +111,37 @@ def test_as_many_start_states_are_tried(moody):
     assert again["halt_probability"] > one["halt_probability"]
 
 
+@acts("noise", "rollouts", "select")
+def test_noise_acts_in_as_many_rollouts_as_asked(moody):
+    words = (FIRST, "--halting", "max_steps", "--rollouts", 5)
+    one, *_ = solved(moody, FIRST, "--halting", "max_steps")
+    loud, soft = (
+        solved(moody, *words, "--noise", noise, "--select", "q_halt")[0] for noise in (1, 0.1)
+    )
+    assert loud["total_steps"] == soft["total_steps"] == 20
+    assert one["halt_probability"] < loud["halt_probability"] != soft["halt_probability"]
+    # Rollouts with next to no noise agree with one another, other start states with nobody.
+    tries = (*words, "--noise", 1e-5, "--restarts", 3, "--select")
+    surest, most = (solved(moody, *tries, select)[0] for select in ("q_halt", "majority"))
+    assert surest["halt_probability"] > one["halt_probability"] == most["halt_probability"]
+    for given in (("--rollouts", 5), ("--noise", 1)):
+        code, _, err = command("solve", moody, FIRST, *given)
+        assert code == 2 and f"{given[0][2:]}={given[1]}" in err and err.count("\n") == 1
+
+
+def test_noise_is_that_of_a_puzzles_position_in_the_whole_input(moody, monkeypatch):
+    words = (FIRST, SECOND, FIRST, "--noise", 1, "--rollouts", 3, "--select", "q_halt")
+    whole = solved(moody, *words)
+    monkeypatch.setattr("hrm.cli.solve.CHUNK", 2)
+    assert solved(moody, *words) == whole
+    assert whole[0]["halt_probability"] != whole[2]["halt_probability"]
+
+
 @acts("seed")
-@pytest.mark.parametrize("way", ["--votes", "--restarts"])
-def test_versions_and_start_states_are_drawn_from_the_seed(moody, way):
+@pytest.mark.parametrize("way", [("--votes",), ("--restarts",), ("--noise", 1, "--rollouts")])
+def test_versions_start_states_and_noise_are_drawn_from_the_seed(moody, way):
     def surest(*seed: object) -> list[float]:
-        found = solved(moody, FIRST, SECOND, "--halting", "max_steps", way, 6, *seed)
+        found = solved(moody, FIRST, SECOND, "--halting", "max_steps", *way, 6, *seed)
         return [f["halt_probability"] for f in found]
 
     assert surest() == surest("--seed", 0) != surest("--seed", 100)

@@ -5,7 +5,7 @@ import torch
 
 import hrm
 from hrm.models import act
-from hrm.models.act import uniform_hash
+from hrm.models.act import add_noise, uniform_hash
 
 LOSS = {"loss_type": "softmax_cross_entropy"}
 ARCH = {
@@ -343,6 +343,54 @@ def test_hash_is_uniform_along_each_argument(axis):
     assert chi_square < 45  # 15 degrees of freedom: exceeded with probability 1e-4
     serial = torch.corrcoef(torch.stack([values[:-1], values[1:]]))[0, 1]
     assert abs(serial) < 4 / n**0.5
+
+
+# -- noise ---------------------------------------------------------------------------------------
+
+
+def noise(rows: int = 6, step: int = 0, seed: int = 0, **shapes: tuple[int, ...]):
+    """Of zeros; every row with its number as a counter."""
+    states = {n: torch.zeros(rows, *shape) for n, shape in (shapes or {"z": (5, 7)}).items()}
+    number = torch.arange(rows)
+    args = torch.ones(rows), torch.full((rows,), seed), number, torch.full((rows,), step)
+    return add_noise(states, *args)
+
+
+def test_noise_is_normal_and_of_any_two_states_independent():
+    drawn = noise(4, z_H=(100, 64), z_L=(100, 64))
+    rows = torch.cat(
+        [drawn["z_H"].flatten(1), drawn["z_L"].flatten(1), noise(4, 1, z=(6400,))["z"]]
+    )
+    values = rows.double().flatten()  # 76,800 of them
+    assert values.mean().abs() < 4 / len(values) ** 0.5
+    assert values.std() == pytest.approx(1, abs=0.011)
+    within = [(values.abs() < bound).double().mean().item() for bound in (0.5, 1, 2, 3)]
+    assert within == pytest.approx([0.3829, 0.6827, 0.9545, 0.9973], abs=0.007)
+    correlations = torch.corrcoef(rows.double()) - torch.eye(len(rows))
+    assert correlations.abs().max() < 4.5 / 6400**0.5
+    serial = torch.corrcoef(torch.stack([rows[:, :-1].flatten(), rows[:, 1:].flatten()]))[0, 1]
+    assert serial.abs() < 4 / len(values) ** 0.5
+
+
+def test_noise_is_a_pure_function_of_seed_counters_state_and_element():
+    first = noise()["z"]
+    assert torch.equal(first, noise()["z"])
+    assert torch.equal(first[:2], noise(2)["z"])  # whatever shares the batch
+    for other in (noise(seed=1), noise(seed=2**40), noise(step=1)):
+        assert not (first == other["z"]).any()
+    odd = noise(z=(35,))["z"]
+    assert torch.equal(odd, first.flatten(1))  # 35 elements, whatever their shape
+    reordered = noise(b=(3,), a=(3,))
+    assert torch.equal(noise(a=(3,), b=(3,))["b"], reordered["b"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_noise_has_the_scale_of_each_row_and_the_dtype_of_the_states(dtype):
+    states, rows = {"z": torch.randn(3, 40).to(dtype)}, torch.arange(3)
+    noisy = add_noise(states, torch.tensor([0.0, 0.5, 1.0]), torch.zeros_like(rows), rows)["z"]
+    assert noisy.dtype == dtype and torch.equal(noisy[0], states["z"][0])
+    added = (noisy - states["z"]).float()
+    assert added[1].std() == pytest.approx(0.5, abs=0.2) and added[2].std() > added[1].std()
 
 
 def halting_steps(model, rows: int) -> torch.Tensor:

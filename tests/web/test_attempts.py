@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from hrm.attempts import plan_attempts
 from hrm.data.format import read_split
 from hrm.inference import Solver
-from hrm.inference.attempts import plan_attempts
 from hrm.models.act import Carry
 from hrm.rollout import rollout
 from hrm.web import schemas
@@ -65,10 +65,41 @@ def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restart
     assert len({one["attempts"] for one in answered}) > 1 or votes + restarts == 1
 
 
+@pytest.mark.parametrize("select", ["valid", "q_halt", "majority"])
+def test_rollouts_are_those_of_the_solver(client, data_4x4, solver, select):
+    inputs = read_split(data_4x4 / "test")[1]["test"].inputs[:20]
+    tries = {"restarts": 1, "noise": 0.5, "rollouts": 7, "select": select, "seed": 2}
+    expected = solver.solve(inputs, **tries)
+    puzzles = [solver.task.grid.text(row) for row in inputs]
+    asked = {"checkpoint": "tests/patient", "puzzles": puzzles, **tries}
+    answered = client.post("/api/solve", json=asked).json()["solutions"]
+    for one, alone in zip(answered, expected, strict=True):
+        assert (one["answer"], one["valid"]) == (alone.answer, alone.valid)
+        assert (one["steps"], one["total_steps"]) == (alone.steps, alone.total_steps)
+        assert one["attempts"] == alone.total_steps / 4
+    first = think(client, puzzle=puzzles[0], **tries)
+    assert first[-1].last and first[-1].best == expected[0].attempt
+    if select == "valid":
+        assert len({one["attempts"] for one in answered}) > 2
+        assert sum(alone.attempt > 2 for alone in expected) > 3
+
+
+def test_rollouts_are_refused_where_they_make_no_sense_or_are_too_many(client):
+    for tries, reason in (
+        ({"rollouts": 2}, "rollouts=2: all would be equal; give noise, too"),
+        ({"noise": 0.5}, "noise=0.5: the first rollout is without; give rollouts=2 or more"),
+        ({"noise": -1, "rollouts": 2}, "noise: Input should be greater than or equal to 0"),
+        ({"noise": 1, "rollouts": 64, "select": "q_halt"}, "are more than the 256 that may wait"),
+    ):
+        asked = {"checkpoint": "tests/patient", "puzzles": [PUZZLE] * 5, **tries}
+        answer = client.post("/api/solve", json=asked)
+        assert answer.status_code == 422 and reason in answer.json()["error"], answer.text
+
+
 @pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
 def test_think_tells_the_steps_of_each_attempt(client, solver, votes, restarts, seed):
     tries = {"votes": votes, "restarts": restarts, "seed": seed}
-    attempts = plan_attempts(solver.task, **tries)
+    attempts = plan_attempts(solver.task, **tries).attempts
     for puzzle in (PUZZLE, PUZZLE[::-1], "." * 16):
         tokens = solver.task.read_all([puzzle])
         steps = think(client, puzzle=puzzle, halting="max_steps", steps=3, **tries)

@@ -149,7 +149,10 @@ SEEDS = (
     *map(request, ("/api/runs", "/api/datasets", "/api/metrics?run=tests/patient&after=0")),
     request("/api/example?data=sudoku-4x4&split=test&index=3"),
     request("/api/think", f'{{{CHECKPOINT}, "votes": 2, "puzzle": "{"." * 16}"}}'),
-    request("/api/solve", f'{{{CHECKPOINT}, "restarts": 1, "puzzles": ["{"." * 16}"]}}'),
+    request(
+        "/api/solve",
+        f'{{{CHECKPOINT}, "restarts": 1, "rollouts": 3, "noise": 1, "puzzles": ["{"." * 16}"]}}',
+    ),
     request("/api/check", f'{{{CHECKPOINT}, "data": "sudoku-4x4", "split": "test", "count": 2}}'),
 )
 PIECES = (

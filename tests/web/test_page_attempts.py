@@ -14,6 +14,7 @@ from .page_actions import (
     answer_reading,
     choose,
     clear,
+    forgive,
     message,
     paste,
     require_chromium,
@@ -151,6 +152,62 @@ def test_a_valid_answer_ends_the_attempts(open_page):
     expect(select.locator("option").nth(1)).to_have_text(
         "Attempt 2 of 10, a symmetric version: valid; this one counts"
     )
+
+
+def test_rollouts_with_noise_are_made_and_named(open_page, problems):
+    page = open_page()
+    clear(page)
+    page.get_by_label("Rollouts").fill("4")
+    page.get_by_label("Noise").fill("0.5")
+    page.get_by_label("Answer that counts").select_option("q_halt")
+    expect(page.locator("#solve-attempts-help")).to_contain_text("the surest answer counts")
+    answers = []
+
+    def pass_on(route: Route) -> None:
+        answers.append(route.fetch())
+        route.fulfill(response=answers[-1])
+
+    page.route("**/api/think", pass_on)
+    think(page)
+    lines = [json.loads(line) for line in answers[0].text().splitlines()]
+    order = [(line["attempt"], line["step"]) for line in lines]
+    side_by_side = [(attempt, n) for n in (1, 2, 3, 4) for attempt in (2, 3, 4)]
+    assert order == [(1, n) for n in (1, 2, 3, 4)] + side_by_side
+    ends = {line["attempt"]: line for line in lines if line["halted"]}
+    best = max(ends, key=lambda n: ends[n]["halt_probability"])
+    assert lines[-1]["best"] == best and shown(page) == ends[best]["answer"]
+    options = page.get_by_label("Attempt shown").locator("option")
+    expect(options).to_have_count(4)
+    expect(options.nth(3)).to_contain_text("Attempt 4 of 4, with noise: not valid")
+    page.get_by_label("Noise").fill("-1")
+    page.get_by_role("button", name="Think").click()
+    expect(message(page)).to_have_text("Noise: give a number from 0 to 10.")
+    page.get_by_label("Noise").fill("0")
+    page.get_by_role("button", name="Think").click()
+    expect(message(page)).to_have_text("rollouts=4: all would be equal; give noise, too")
+    forgive(problems, "status of 422")
+
+
+def test_the_attempt_that_is_shown_stays_while_others_think_beside_it(open_page):
+    page = open_page(init_script=HANGING)
+    clear(page)
+    page.get_by_label("Rollouts").fill("4")
+    page.get_by_role("button", name="Think").click()
+
+    def send(*lines: dict[str, Any]) -> None:
+        for line in lines:
+            page.evaluate("line => send(line)", json.dumps(line))
+
+    options = page.get_by_label("Attempt shown").locator("option")
+    send(step(1, 1, "1", halted=True), step(2, 1, "2", halted=True), step(3, 1, "3"))
+    expect(options).to_have_count(3)
+    send(step(4, 1, "4"), step(3, 2, "1"), step(4, 2, "2"))
+    expect(page.locator("#player-status")).to_contain_text("step 2 of 2")
+    assert shown(page) == "1" * 16
+    send(step(4, 3, "3", valid=True, halted=True, last=True, best=4))
+    expect(options.nth(3)).to_have_text("Attempt 4 of 4, with noise: valid; this one counts")
+    expect(options.nth(2)).to_have_text("Attempt 3 of 4, with noise: given up")
+    assert shown(page) == "3" * 16
 
 
 HANGING = """{

@@ -2,9 +2,11 @@
 
 import { byId, html } from "./dom.js";
 
+/** How many attempts are asked for. */
+export const countOf = ({ votes, restarts, rollouts }) => votes + restarts + rollouts - 1;
+
 export class Attempts {
-  #votes = 1;
-  #total = 1;
+  #asked = { votes: 1, restarts: 0, rollouts: 1 };
   #all = []; // {steps, haltedAt} of each attempt that has begun
   #shown = 0;
   #best = null;
@@ -20,9 +22,8 @@ export class Attempts {
   }
 
   /** Forget all; so many are to come at most. */
-  begin(votes = 1, restarts = 0) {
-    this.#votes = votes;
-    this.#total = votes + restarts;
+  begin(asked = { votes: 1, restarts: 0, rollouts: 1 }) {
+    this.#asked = asked;
     this.#all = [];
     this.#shown = 0;
     this.#best = null;
@@ -50,18 +51,25 @@ export class Attempts {
   }
 
   get areMany() {
-    return this.#total > 1;
+    return countOf(this.#asked) > 1;
+  }
+
+  /** Whether the one that is shown has ended, or has not begun. */
+  get isOver() {
+    return this.steps.at(-1)?.halted ?? true;
   }
 
   /** Such as “attempt 2 of 8, a symmetric version”. */
   name(number) {
-    const kind =
-      number === 1
-        ? "the puzzle as it is"
-        : number <= this.#votes
-          ? "a symmetric version"
-          : "another start state";
-    return `attempt ${number} of ${this.#total}, ${kind}`;
+    const { votes, restarts } = this.#asked;
+    const kinds = [
+      [1, "the puzzle as it is"],
+      [votes, "a symmetric version"],
+      [votes + restarts, "another start state"],
+      [Infinity, "with noise"],
+    ];
+    const [, kind] = kinds.find(([last]) => number <= last);
+    return `attempt ${number} of ${countOf(this.#asked)}, ${kind}`;
   }
 
   /** The step before one that has just arrived, or null. */
@@ -71,7 +79,8 @@ export class Attempts {
 
   add(step, haltedAt) {
     const isNew = this.#all[step.attempt - 1] === undefined;
-    const attempt = (this.#all[step.attempt - 1] ??= { steps: [], haltedAt: null });
+    while (this.#all.length < step.attempt) this.#all.push({ steps: [], haltedAt: null });
+    const attempt = this.#all[step.attempt - 1];
     attempt.steps[step.step - 1] = step;
     attempt.haltedAt ??= haltedAt;
     if (isNew || step.halted) this.#list();
@@ -102,8 +111,10 @@ export class Attempts {
 
   #describe(index) {
     const name = this.name(index + 1);
-    const valid = this.#all[index].steps.at(-1)?.valid;
-    const outcome = { true: ": valid", false: ": not valid" }[valid] ?? "";
+    const last = this.#all[index].steps.at(-1);
+    const isGivenUp = this.#best !== null && !last?.halted;
+    const judged = { true: ": valid", false: ": not valid" }[last?.valid] ?? "";
+    const outcome = isGivenUp ? ": given up" : judged;
     const counts = this.#best === index + 1 ? "; this one counts" : "";
     return name[0].toUpperCase() + name.slice(1) + outcome + counts;
   }

@@ -2,7 +2,7 @@
 
 import { ApiError, Latest, getJson, isAbort, think } from "./api.js";
 import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
-import { Attempts } from "./attempts.js";
+import { Attempts, countOf } from "./attempts.js";
 import { Grid } from "./grid.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
@@ -13,8 +13,13 @@ const MORE_STEPS = 8;
 const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
 const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
 const RESTARTS = "Restarts: so many more attempts from other start states.";
-const UNTIL_VALID = "One attempt follows another until an answer is valid; else the surest counts.";
-const SUREST = "All are made, and the surest answer counts.";
+const ROLLOUTS =
+  "Rollouts: so many at the puzzle as it is, all but the first with noise of this strength.";
+const COUNTING = {
+  valid: "One attempt follows another until an answer is valid; else the surest counts.",
+  q_halt: "All are made, and the surest answer counts.",
+  majority: "All are made, and the answer that most of them give counts.",
+};
 const READY = "Ready: press Think.";
 
 export class SolveView {
@@ -52,6 +57,7 @@ export class SolveView {
   constructor() {
     const select = byId("solve-checkpoint");
     select.addEventListener("change", () => this.#choose(select.value, true));
+    byId("solve-select").addEventListener("change", () => this.#explainAttempts());
     onClick(byId("solve-think"), () => this.#think());
     byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
     onClick(byId("solve-stop"), () => this.#stop());
@@ -144,8 +150,21 @@ export class SolveView {
     votes.parentElement.hidden = versions === 1;
     if (!restarts) starts.value = 0;
     starts.parentElement.hidden = !restarts;
-    const help = [...(versions > 1 ? [VOTES] : []), ...(restarts ? [RESTARTS] : [])];
-    if (help.length) help.push(judged ? UNTIL_VALID : SUREST);
+    const counts = byId("solve-select");
+    const valid = counts.options[0];
+    if (valid.disabled === judged) counts.value = judged ? "valid" : "q_halt";
+    valid.disabled = valid.hidden = !judged;
+    this.#explainAttempts();
+  }
+
+  #explainAttempts() {
+    const { most_versions: versions, restarts } = this.#checkpoint.rules;
+    const help = [
+      ...(versions > 1 ? [VOTES] : []),
+      ...(restarts ? [RESTARTS] : []),
+      ROLLOUTS,
+      COUNTING[byId("solve-select").value],
+    ];
     byId("solve-attempts-help").textContent = help.join(" ");
   }
 
@@ -243,20 +262,24 @@ export class SolveView {
       this.#ready = this.#load(); // it failed before
       return;
     }
-    const fields = ["steps", "votes", "restarts"].map((name) => byId(`solve-${name}`));
+    const names = ["steps", "votes", "restarts", "rollouts", "noise"];
+    const fields = names.map((name) => byId(`solve-${name}`));
     const wrong = fields.find((field) => !field.checkValidity() || field.value === "");
     if (wrong) {
-      const { min, max } = wrong;
+      const { min, max, step } = wrong;
       const name = wrong.labels[0].textContent;
-      say(this.#message, `${name}: give a whole number from ${min} to ${max}.`, "error");
+      const number = step === "any" ? "number" : "whole number";
+      say(this.#message, `${name}: give a ${number} from ${min} to ${max}.`, "error");
       wrong.focus();
       return;
     }
-    const [steps, votes, restarts] = fields.map((field) => Number(field.value));
-    this.#attempts.begin(votes, restarts);
+    const [steps, votes, restarts, rollouts, level] = fields.map((field) => Number(field.value));
+    const noise = rollouts > 1 ? level : 0; // the first rollout is without
+    const tries = { votes, restarts, rollouts, noise, select: byId("solve-select").value };
+    this.#attempts.begin(tries);
     this.#follows = true;
     this.#player.clear();
-    this.#run({ halting: byId("solve-halting").value, steps, votes, restarts });
+    this.#run({ halting: byId("solve-halting").value, steps, ...tries });
   }
 
   /**
@@ -266,7 +289,7 @@ export class SolveView {
   #continue() {
     this.#follows = false;
     const steps = this.#attempts.steps.length + this.#moreSteps();
-    this.#run({ halting: "max_steps", steps, votes: 1, restarts: 0 }, true);
+    this.#run({ halting: "max_steps", steps, votes: 1, restarts: 0, rollouts: 1 }, true);
   }
 
   async #run(asked, goesOn = false) {
@@ -288,25 +311,27 @@ export class SolveView {
     this.#showAttempt(this.#player.position);
   }
 
-  #take(record, { halting, steps, votes, restarts }) {
+  #take(record, asked) {
+    const areMany = countOf(asked) > 1;
+    const moves = this.#follows && this.#attempts.isOver; // those side by side take turns
     const previous = this.#attempts.before(record);
     const step = describeStep(record, previous, this.#puzzle, this.#answer, this.#checkpoint);
-    const halted = record.halted && halting === "learned" && record.step < steps;
+    const halted = record.halted && asked.halting === "learned" && record.step < asked.steps;
     this.#attempts.add(step, halted ? record.step : null);
-    if (this.#follows) this.#attempts.show(record.attempt);
-    if (record.step === 1 && votes + restarts > 1)
+    if (moves) this.#attempts.show(record.attempt);
+    if (record.step === 1 && areMany)
       say(this.#message, `Thinking: ${this.#attempts.name(record.attempt)} …`);
-    if (record.last && votes + restarts > 1) this.#attempts.best = record.best;
+    if (record.last && areMany) this.#attempts.best = record.best;
     const best = record.last && record.best !== this.#attempts.number ? record.best : null;
     if (best !== null) this.#attempts.show(best);
-    const newest = this.#follows || best !== null;
+    const newest = (this.#follows && record.attempt === this.#attempts.number) || best !== null;
     this.#showAttempt(newest ? this.#attempts.steps.length : this.#player.position);
   }
 
-  #tellBest({ votes, restarts }) {
+  #tellBest(asked) {
     const last = this.#attempts.steps.at(-1);
     const how = this.#attempts.haltedAt === last.step ? "Halted" : "Ended";
-    const where = votes + restarts > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
+    const where = countOf(asked) > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
     const told = `${how} after ${count(last.step, "step")}${where}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
   }

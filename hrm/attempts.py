@@ -1,0 +1,311 @@
+"""Ways to ask a model for the same answer, and which of the answers counts.
+
+Symmetric versions, other start states and noise: solver, server and evaluation try them wave after
+wave. The attempts of one wave think side by side; where a valid answer counts, the first wave that
+has one is the last, and its attempts that cannot count any more are given up.
+
+Shapes: N puzzles, T tokens per puzzle, V vocabulary.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrm.config import Halting, Select, refuse_idle_noise
+from hrm.errors import UserError
+from hrm.models.losses import ACTLossHead
+from hrm.rollout import Batch, Noise, RolloutStep, rollout
+from hrm.tasks import Symmetry, Task
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to ask; the first one asks for the puzzle as it is."""
+
+    symmetry: Symmetry | None = None
+    start_seed: int | None = None  # of other start states; None: the model's own
+    noise: float = 0.0  # standard deviation of what is added to the states
+    noise_seed: int = 0
+    rollout: int = 0  # tells noisy attempts apart
+
+    def apply(self, puzzles: np.ndarray) -> np.ndarray:
+        """What the model is asked, [..., T] -> [..., T]."""
+        return puzzles if self.symmetry is None else self.symmetry.apply(puzzles)
+
+    def undo(self, answers: np.ndarray) -> np.ndarray:
+        """The model's tokens -> tokens of the puzzle's answer, [..., T] -> [..., T]."""
+        return answers if self.symmetry is None else self.symmetry.undo(answers)
+
+    def undo_cells(self, values: np.ndarray) -> np.ndarray:
+        """One value per cell, likewise, [..., T]."""
+        return values if self.symmetry is None else self.symmetry.undo_cells(values)
+
+    def undo_probabilities(self, values: np.ndarray) -> np.ndarray:
+        """One value per cell and token, likewise, [..., T, V]."""
+        return values if self.symmetry is None else self.symmetry.undo_probabilities(values)
+
+
+Wave = tuple[Attempt, ...]  # of one symmetry and start state
+
+
+class Answered(Protocol):
+    """What answers are compared by."""
+
+    @property
+    def attempt(self) -> int: ...  # from 1
+    @property
+    def steps(self) -> int: ...
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def valid(self) -> bool | None: ...
+    @property
+    def halt_probability(self) -> float: ...
+
+
+Answer = TypeVar("Answer", bound=Answered)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All attempts at a puzzle, in waves, and how the answer is chosen."""
+
+    waves: tuple[Wave, ...] = ((Attempt(),),)
+    select: Select = "valid"
+
+    @cached_property
+    def attempts(self) -> Wave:
+        """All of them; answers name them by their number, from 1."""
+        return tuple(attempt for wave in self.waves for attempt in wave)
+
+    @property
+    def width(self) -> int:
+        """Attempts that are made side by side at most."""
+        return max(map(len, self.waves))
+
+    def is_settled(self, answers: Iterable[Answered]) -> bool:
+        """Whether these answers to a puzzle make further waves needless."""
+        return self.select == "valid" and any(answer.valid for answer in answers)
+
+    def choose(self, answers: Iterable[Answer]) -> Answer:
+        """The answer that counts of those to a puzzle; of equals that of the first attempt.
+
+        `valid`: the valid answer after the fewest ACT steps, else that of the highest halting
+        probability. `q_halt`: the latter in any case. `majority`: the answer that most attempts
+        gave, of several such the one of the highest halting probability.
+        """
+        known = sorted(answers, key=lambda answer: answer.attempt)
+        if self.select == "majority":
+            given = Counter(answer.tokens.tobytes() for answer in known)
+            return max(known, key=lambda a: (given[a.tokens.tobytes()], a.halt_probability))
+        if self.is_settled(known):
+            return min((a for a in known if a.valid), key=lambda a: a.steps)
+        return max(known, key=lambda answer: answer.halt_probability)
+
+    def cost(self, answers: Sequence[Answered]) -> tuple[int, int]:
+        """Attempts at a puzzle that were begun, and ACT steps of all of them.
+
+        Counted as if the attempts of a wave took their steps at the same pace and ended with the
+        answer that counts: so it does not depend on how many thought side by side.
+        """
+        begun = steps = 0
+        for wave in self.waves:
+            ended = [a for a in answers if begun < a.attempt <= begun + len(wave)]
+            if not ended:
+                break
+            begun += len(wave)
+            steps += self.cost_of_wave(len(wave), ended)
+        return begun, steps
+
+    def cost_of_wave(self, size: int, ended: Sequence[Answered]) -> int:
+        """ACT steps of the attempts of a wave; those that have not ended were given up."""
+        if len(ended) == size and not self.is_settled(ended):
+            return sum(answer.steps for answer in ended)
+        last = min(answer.steps for answer in ended if answer.valid)
+        return last * (size - len(ended)) + sum(min(answer.steps, last) for answer in ended)
+
+
+Place = tuple[int, int]  # ACT steps, number: a valid answer counts before those of higher places
+
+
+def can_count(best: Place | None, number: int, taken: int) -> bool:
+    """Whether an attempt that has taken so many steps without halting can still be the best.
+
+    Args:
+        best: place of the best valid answer of the wave so far.
+        number: of the attempt.
+    """
+    return best is None or (taken + 1, number) < best
+
+
+def plan_attempts(
+    task: Task,
+    votes: int = 1,
+    restarts: int = 0,
+    noise: float = 0.0,
+    rollouts: int = 1,
+    select: Select | None = None,
+    seed: int = 0,
+) -> Plan:
+    """The puzzle as it is, `votes - 1` symmetric versions, `restarts` other starts, then noise.
+
+    The first attempt is rollout 0, without noise; the other `rollouts - 1` come in waves of 1, 2,
+    4, … where a valid answer ends the search, so that few are in vain, else all in one.
+
+    Args:
+        select: None: `valid` where the task's rules are known, else `q_halt`.
+        seed: of versions, start states and noise.
+
+    Raises:
+        UserError: a number is out of range, or the task has not as many versions, or no rules.
+    """
+    for name, value, least in (("votes", votes, 1), ("restarts", restarts, 0)):
+        if value < least:
+            raise UserError(f"{name}={value}: must be at least {least}")
+    try:
+        refuse_idle_noise(noise, rollouts)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if select == "valid" and not task.judges:
+        raise UserError(f"select=valid: no rules are known for {task.name}; use q_halt or majority")
+    select = select or ("valid" if task.judges else "q_halt")
+    versions = task.symmetries(votes - 1, seed) if votes > 1 else []
+    waves: list[Wave] = [
+        (Attempt(),),
+        *((Attempt(symmetry),) for symmetry in versions),
+        *((Attempt(start_seed=seed + number),) for number in range(restarts)),
+    ]
+    noisy = tuple(
+        Attempt(noise=noise, noise_seed=seed, rollout=number) for number in range(1, rollouts)
+    )
+    while noisy:
+        size = 2 ** (len(waves) - votes - restarts) if select == "valid" else len(noisy)
+        waves.append(noisy[:size])
+        noisy = noisy[size:]
+    return Plan(tuple(waves), select)
+
+
+Run = Callable[[np.ndarray, Wave, int], Iterable[tuple[int, Answer]]]
+
+
+def search(plan: Plan, puzzles: int, run: Run[Answer]) -> tuple[list[Answer], list[int]]:
+    """Wave after wave of attempts at puzzles, until each has the answer that counts.
+
+    Args:
+        run: makes a wave's attempts at some puzzles; it is given their rows [n], the wave, and the
+            number of attempts before. Returns, of each attempt that has ended, which of the n
+            puzzles it was at, and its answer.
+
+    Returns:
+        The answers, and the ACT steps of all attempts at each puzzle.
+    """
+    found: list[list[Answer]] = [[] for _ in range(puzzles)]
+    costs = [0] * puzzles
+    rows, before = np.arange(puzzles), 0
+    for wave in plan.waves:
+        if not len(rows):
+            break
+        of_wave: list[list[Answer]] = [[] for _ in rows]
+        for number, answer in run(rows, wave, before):
+            of_wave[number].append(answer)
+        for row, ended in zip(rows.tolist(), of_wave, strict=True):
+            costs[row] += plan.cost_of_wave(len(wave), ended)
+            found[row] += ended
+            if plan.select != "majority":
+                found[row] = [plan.choose(found[row])]
+        rows = np.array([n for n in rows.tolist() if not plan.is_settled(found[n])], np.int64)
+        before += len(wave)
+    return [plan.choose(answers) for answers in found], costs
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How long to think; as of `rollout`, and how many think side by side."""
+
+    halting: Halting
+    halt_probability: float
+    max_steps: int | None
+    batch_size: int
+
+
+def run_wave(
+    model: ACTLossHead,
+    task: Task,
+    puzzles: Batch,
+    positions: Tensor,
+    plan: Plan,
+    wave: Wave,
+    how: Thinking,
+    device: torch.device,
+) -> Iterator[RolloutStep]:
+    """The attempts of a wave at N puzzles, side by side.
+
+    Attempt k of the wave at puzzle n has the number n · len(wave) + k in the steps. Where it cannot
+    count any more it is given up: it never halts.
+
+    Args:
+        puzzles: rows as of `rollout`, [N, …].
+        positions: [N] int64 on the host: of the puzzles in the input, for their noise.
+    """
+    size, kind = len(wave), wave[0]
+    inputs = puzzles["inputs"].cpu().numpy()
+    asked = {**puzzles, "inputs": torch.from_numpy(kind.apply(inputs))}
+    every = torch.arange(len(inputs) * size)
+    batches = (
+        {name: rows[(part // size).to(rows.device)].to(device) for name, rows in asked.items()}
+        for part in every.split(how.batch_size)
+    )
+    taken, best = [0] * len(every), dict[int, Place]()
+
+    def noise(index: Tensor) -> Noise:
+        attempts = [wave[number] for number in (index % size).tolist()]
+        return noise_of(attempts, positions[index // size])
+
+    def is_wanted(number: int) -> bool:
+        puzzle, place = divmod(number, size)
+        return can_count(best.get(puzzle), place, taken[number])
+
+    stops = plan.select == "valid" and size > 1
+    for step in rollout(
+        model,
+        batches,
+        how.halting,
+        how.halt_probability,
+        how.max_steps,
+        kind.start_seed,
+        noise if any(attempt.noise for attempt in wave) else None,
+        is_wanted if stops else None,
+    ):
+        if stops:
+            for number in step.index[step.running].tolist():
+                taken[number] += 1
+            if step.halting.any():
+                ended = step.select(step.halting)
+                own = inputs[(ended.index // size).numpy()]
+                valid = task.are_valid(answers_of(ended, kind), own)
+                for number, is_valid in zip(ended.index.tolist(), valid, strict=True):
+                    puzzle, place = divmod(number, size)
+                    if is_valid and can_count(best.get(puzzle), place, taken[number] - 1):
+                        best[puzzle] = taken[number], place
+        yield step
+
+
+def answers_of(step: RolloutStep, attempt: Attempt) -> np.ndarray:
+    """What was answered in a step, as tokens of the puzzles' answers, [B, T] int32."""
+    return attempt.undo(step.outputs["logits"].argmax(-1).to(torch.int32).cpu().numpy())
+
+
+def noise_of(attempts: Sequence[Attempt], positions: Tensor) -> Noise:
+    """The noise of attempts at puzzles in these positions of the input, one each."""
+    return Noise(
+        torch.tensor([attempt.noise for attempt in attempts], dtype=torch.float32),
+        torch.tensor([attempt.noise_seed for attempt in attempts], dtype=torch.int64),
+        positions,
+        torch.tensor([attempt.rollout for attempt in attempts], dtype=torch.int64),
+    )

@@ -41,6 +41,7 @@ FIXED = (
     "global_batch_size",
     "epochs_per_iteration",
     "seed",
+    "optimizer",
     "ema",
     "puzzle_emb_dropout",
     "stagger",

@@ -94,6 +94,7 @@ class TrainState:
                 puzzle_emb_lr=config.puzzle_emb_lr,
                 puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
                 process_group=ranks.group,
+                muon=config.muon,
             ),
             ema=average_of(model, config),
             total_steps=steps,

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrm.device import has_fast_bfloat16, keep_memory
-from hrm.models.layers import Block, RotaryEmbedding, scaled_attention
-from hrm.optim import AdamATan2
+from hrm.models.layers import Block, CastedLinear, RotaryEmbedding, scaled_attention
+from hrm.optim import AdamATan2, Muon
 
 Work = Callable[[], object]
 WIDTHS = ((512, 8, 82, 32), (128, 4, 81, 64))  # hidden size, heads, positions, batch
@@ -141,6 +141,19 @@ def optimizer(sizes: list[int]) -> dict[str, Work]:
     return {"used": ours.step, "all in one vector": joined}
 
 
+def muon() -> dict[str, Work]:
+    """An update of the matrices of the quickstart's blocks."""
+    blocks = [Block(128, 8, 2.0, qk_norm=True) for _ in range(4)]
+    layers = [m for block in blocks for m in block.modules() if isinstance(m, CastedLinear)]
+    for layer in layers:
+        layer.weight.grad = torch.randn_like(layer.weight)
+    ours = Muon([{"params": [layer.weight], "pieces": layer.fused} for layer in layers], lr=1e-4)
+    ways: dict[str, Work] = {"used": ours.step}
+    if hasattr(torch.optim, "Muon"):
+        ways["torch's, in bfloat16"] = torch.optim.Muon([x.weight for x in layers], lr=1e-4).step
+    return ways
+
+
 def allocator(rounds: int) -> dict[str, float]:
     """Milliseconds of a published step, with and without `keep_memory`, processes in turn."""
     seconds: dict[str, list[float]] = {"used": [], "given back": []}
@@ -185,6 +198,7 @@ def cases() -> Iterator[tuple[str, dict[str, Work]]]:
         yield f"{name}: MLP, forward", onednn(*width)
     yield "AdamATan2, 27M parameters", optimizer(PUBLISHED_PARAMETERS)
     yield "AdamATan2, 0.7M parameters", optimizer(SMALL_PARAMETERS)
+    yield "Muon, 4 blocks of the quickstart", muon()
 
 
 def main() -> None:

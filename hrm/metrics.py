@@ -6,6 +6,8 @@ from torch import Tensor
 
 from hrm.ranks import Ranks
 
+FIRST_STEP = "first_step_"  # begins the names of what is summed over sequences at their first step
+
 
 class MetricSums:
     """Sums of named metrics over steps or batches, kept on the device."""
@@ -28,7 +30,8 @@ class MetricSums:
     def reduce(self, ranks: Ranks) -> dict[str, float]:
         """Sum over ranks and divide: losses by `examples`, the rest by `count`, and reset.
 
-        Without `examples` (in evaluation) losses are divided by `count` too.
+        What is of first steps is divided by `first_step_count`, which is left out. Without
+        `examples` (in evaluation) losses are divided by `count` too.
 
         Returns:
             Name -> value; what would be divided by 0 is left out.
@@ -36,11 +39,13 @@ class MetricSums:
         sums, self._sums = ranks.sum(self._sums), {}
         count = sums.pop("count", 0.0)
         examples = sums.pop("examples", count)
+        first_steps = sums.pop(f"{FIRST_STEP}count", 0.0)
         result = {"count": count}
         if skipped := sums.pop("skipped_steps", 0.0):
             result["skipped_steps"] = skipped
         for name, total in sums.items():
             per = examples if name.endswith("_loss") else count
+            per = first_steps if name.startswith(FIRST_STEP) else per
             if per:
                 result[name] = total / per
         return result

@@ -155,6 +155,7 @@ def test_legend_names_every_mark():
 
 FULL = {"lm_loss": 0.5, "accuracy": 0.9, "exact_accuracy": 0.4, "steps": 7.5}
 RUN = [{"step": s} | {f"train/{k}": v / s for k, v in FULL.items()} for s in range(1, 500)]
+RUN = [r | ({"train/first_step_exact_accuracy": 0.1} if r["step"] % 16 == 1 else {}) for r in RUN]
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,17 @@ class ACT(nn.Module):
             current_data={name: torch.zeros_like(value) for name, value in batch.items()},
         )
 
+    def staggered_carry(self, batch: dict[str, Tensor], first_row: int = 0) -> Carry:
+        """A carry in which row r of the global batch counts its steps from r mod halt_max_steps on.
+
+        Every sequence has taken the batch's data and stands before its first step. Its step count
+        alone is that of an older one, so that it reaches the last step earlier; whatever takes its
+        place begins at 0. Args as of `initial_carry`.
+        """
+        carry = self.take_new_data(self.initial_carry(batch, first_row), batch)
+        steps = (carry.row % self.config.halt_max_steps).to(carry.steps.dtype)
+        return replace(carry, steps=steps, halted=torch.zeros_like(carry.halted))
+
     def blank_batch(self, rows: int, device: torch.device | str) -> dict[str, Tensor]:
         """A batch of zeros, as the loader would yield it: for shapes, or for a pass on blanks."""
         tokens = torch.zeros(rows, self.config.seq_len, dtype=torch.int32, device=device)

@@ -109,10 +109,15 @@ class RelationBias(nn.Module):
 
 
 class CastedLinear(nn.Module):
-    """Linear layer whose float32 weight is cast to the input's dtype at each call."""
+    """Linear layer whose float32 weight is cast to the input's dtype at each call.
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = False):
+    Args:
+        fused: so many layers of equal size in one, their outputs one after the other.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, fused: int = 1):
         super().__init__()
+        self.fused = fused
         std = 1.0 / math.sqrt(in_features)
         self.weight = nn.Parameter(truncated_normal(out_features, in_features, std=std))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
@@ -158,7 +163,7 @@ class Attention(nn.Module):
         self.bias = None
         if relations is not None:
             self.bias = RelationBias(num_heads, self.head_dim, relations)
-        self.qkv_proj = CastedLinear(hidden_size, 3 * hidden_size)
+        self.qkv_proj = CastedLinear(hidden_size, 3 * hidden_size, fused=3)
         self.o_proj = CastedLinear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
@@ -181,7 +186,7 @@ class SwiGLU(nn.Module):
     def __init__(self, size: int, expansion: float):
         super().__init__()
         width = mlp_width(size, expansion)
-        self.gate_up_proj = CastedLinear(size, 2 * width)
+        self.gate_up_proj = CastedLinear(size, 2 * width, fused=2)
         self.down_proj = CastedLinear(width, size)
 
     def forward(self, x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

@@ -97,6 +97,10 @@ class ACTLossHead(nn.Module):
         """See `ACT.initial_carry`."""
         return self.model.initial_carry(batch, first_row)
 
+    def staggered_carry(self, batch: dict[str, Tensor], first_row: int = 0) -> Carry:
+        """See `ACT.staggered_carry`."""
+        return self.model.staggered_carry(batch, first_row)
+
     def sequence_losses(self, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """Unweighted losses of every sequence: name -> [B], with gradient.
 
@@ -150,12 +154,12 @@ class ACTLossHead(nn.Module):
             batch: `inputs`, `labels` [B, T] and `puzzle_identifiers` [B], which the halted
                 sequences take; ignored labels are -100.
             return_keys: outputs to return (`logits`, `q_halt_logits`, `q_continue_logits`,
-                `target_q_continue`).
+                `target_q_continue`), and metrics of each sequence (as `sequence_metrics`).
 
         Returns:
             The new carry; the weighted loss summed over the batch; metrics, summed over the
             sequences that halted and have labels, and unweighted losses, summed over all;
-            the requested outputs, detached; whether all sequences halted (bool tensor).
+            what `return_keys` names, detached; whether all sequences halted (bool tensor).
         """
         carry, outputs = self.model(carry, batch)
         labels = carry.current_data["labels"]
@@ -168,5 +172,6 @@ class ACTLossHead(nn.Module):
         per_sequence = self.sequence_metrics(outputs, labels, carry.steps)
         metrics = {n: (m * carry.halted).sum() for n, m in per_sequence.items()}
         metrics |= {n: v.detach() for n, v in losses.items()}
-        returned = {key: outputs[key].detach() for key in return_keys if key in outputs}
+        known = per_sequence | outputs
+        returned = {key: known[key].detach() for key in return_keys if key in known}
         return carry, loss, metrics, returned, carry.halted.all()

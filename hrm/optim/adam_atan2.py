@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hrm.optim.conditional import apply_if
+
 
 class AdamATan2(Optimizer):
     """p ← p(1 - lr·wd); p ← p - lr/(1 - β1ᵗ) · atan2(m, √v / √(1 - β2ᵗ)).
@@ -59,13 +61,9 @@ class AdamATan2(Optimizer):
                 self.state[p] = self.blank_state(p)
         states = [self.state[p] for p in params]
         torch._foreach_add_([state["step"] for state in states], 1)
-        if only_if is None:
-            self._move(params, states, group)
-        elif self._is_on_host(only_if):
-            if only_if:
-                self._move(params, states, group)
-        else:
-            self._move_if(only_if, params, states, group)
+        changed = [*params]
+        changed += [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
+        apply_if(only_if, changed, lambda: self._move(params, states, group))
 
     def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """What is kept of a parameter, before its first step: t on the host, m and v beside it."""
@@ -78,25 +76,6 @@ class AdamATan2(Optimizer):
     def gradients(self) -> list[Tensor]:
         """None but the parameters' own."""
         return []
-
-    @staticmethod
-    def _is_on_host(only_if: Tensor) -> bool:
-        return only_if.device.type == "cpu"
-
-    def _move_if(
-        self,
-        only_if: Tensor,
-        params: list[Tensor],
-        states: list[dict[str, Tensor]],
-        group: dict[str, Any],
-    ) -> None:
-        """Update, and take it back where `only_if` is False, on the device."""
-        changed = [*params]
-        changed += [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
-        before = [tensor.clone() for tensor in changed]
-        self._move(params, states, group)
-        for tensor, old in zip(changed, before, strict=True):
-            torch.where(only_if, tensor, old, out=tensor)
 
     @staticmethod
     def _move(params: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:

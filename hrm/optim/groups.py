@@ -1,27 +1,44 @@
 """Which optimizer updates what: the groups are disjoint and leave nothing out."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
 from hrm.config import BelowOne, Config, Fraction, NonNegative
+from hrm.models.layers import AnyBlock, CastedLinear
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim.adam_atan2 import AdamATan2
+from hrm.optim.muon import Muon
 from hrm.optim.sparse_sign_sgd import SparseSignSGD
+
+
+class MuonRates(NamedTuple):
+    """What Muon is built with."""
+
+    lr: float
+    weight_decay: float
+    momentum: float
 
 
 class OptimConfig(Config):
     """Keys of the optimizers, of their learning rates and of the running average."""
 
+    optimizer: Literal["adam_atan2", "muon"] = Field(
+        "adam_atan2",
+        description="of all dense weights; muon: of the blocks' matrices, not the rest",
+    )
     lr: NonNegative = Field(7e-5, description="learning rate of all dense weights")
     lr_min_ratio: Fraction = Field(0.1, description="the cosine ends at lr · lr_min_ratio")
     lr_warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up from 0")
     weight_decay: NonNegative = Field(1.0, description="decoupled, times the learning rate")
     beta1: BelowOne = Field(0.9, description="decay of Adam's first average")
     beta2: BelowOne = Field(0.95, description="decay of Adam's second average")
+    muon_lr: NonNegative = Field(0.005, description="learning rate of Muon's matrices")
+    muon_weight_decay: NonNegative = Field(0.1, description="their weight decay")
+    muon_momentum: BelowOne = Field(0.95, description="decay of Muon's average of gradients")
     puzzle_emb_lr: NonNegative = Field(7e-5, description="learning rate of the puzzle embedding")
     puzzle_emb_weight_decay: NonNegative = Field(1.0, description="weight decay of its rows")
     ema: bool = Field(
@@ -40,6 +57,13 @@ class OptimConfig(Config):
         allow_inf_nan=False,
         description="largest norm of the gradient (of all parameters together)",
     )
+
+    @property
+    def muon(self) -> MuonRates | None:
+        """Rates of Muon, where it takes part."""
+        if self.optimizer != "muon":
+            return None
+        return MuonRates(self.muon_lr, self.muon_weight_decay, self.muon_momentum)
 
 
 class GroupOptimizer(Protocol):
@@ -68,12 +92,27 @@ def build_optimizers(
     puzzle_emb_lr: float,
     puzzle_emb_weight_decay: float,
     process_group: dist.ProcessGroup | None = None,
+    muon: MuonRates | None = None,
 ) -> list[GroupOptimizer]:
-    """One AdamATan2 over all parameters, and one SparseSignSGD per puzzle embedding, if any."""
-    dense = {"params": list(model.parameters()), "role": "dense", "base_lr": lr}
+    """One AdamATan2 over all parameters, and one SparseSignSGD per puzzle embedding, if any.
+
+    With `muon` the matrices of the blocks are Muon's, and AdamATan2 has the rest: embeddings,
+    heads, biases of attention.
+    """
+    matrices = [] if muon is None else _matrices(model)
+    taken = {id(layer.weight) for layer in matrices}
+    rest = [p for p in model.parameters() if id(p) not in taken]
+    dense = {"params": rest, "role": "dense", "base_lr": lr}
     optimizers: list[GroupOptimizer] = [
         AdamATan2([dense], lr=lr, betas=betas, weight_decay=weight_decay)
     ]
+    if muon is not None:
+        groups: list[dict[str, Any]] = []
+        for pieces in sorted({layer.fused for layer in matrices}):
+            params = [layer.weight for layer in matrices if layer.fused == pieces]
+            named = {"role": "matrices", "base_lr": muon.lr, "pieces": pieces}
+            groups.append({"params": params, **named})
+        optimizers.append(Muon(groups, **muon._asdict()))
     for table in _tables(model):
         sparse = SparseSignSGD(table, puzzle_emb_lr, puzzle_emb_weight_decay, process_group)
         sparse.param_groups[0] |= {"role": "puzzle_embedding", "base_lr": puzzle_emb_lr}
@@ -89,6 +128,12 @@ def set_learning_rates(
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = scheduled(group["base_lr"])
+
+
+def _matrices(model: nn.Module) -> list[CastedLinear]:
+    """Layers inside of blocks: each takes vectors to vectors of states."""
+    blocks = [module for module in model.modules() if isinstance(module, AnyBlock)]
+    return [m for block in blocks for m in block.modules() if isinstance(m, CastedLinear)]
 
 
 def _tables(model: nn.Module) -> list[CastedSparseEmbedding]:

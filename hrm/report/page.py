@@ -137,7 +137,8 @@ def _curves(runs: Sequence[RunReport]) -> str:
     reading = html.paragraph(
         "Each run has its colour and its dashes. Strong lines with points are evaluations on "
         "unseen puzzles, thin pale lines are training; where training goes on improving and "
-        "evaluation does not, the model learns its puzzles by heart."
+        "evaluation does not, the model learns its puzzles by heart. Accuracy in training is that "
+        "of the step at which a puzzle halts, after an update on it for each of its steps."
     )
     return f'{reading}<ul class="legend">{legend}</ul>{html.figures(parts)}'
 

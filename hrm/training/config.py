@@ -44,6 +44,9 @@ class PretrainConfig(OptimConfig, RunConfig):
     puzzle_emb_dropout: Fraction = Field(
         0.1, description="share of rows trained without identity, where the blank is negative"
     )
+    stagger: bool = Field(
+        False, description="row r begins at step r mod arch.halt_max_steps: a batch of all ages"
+    )
     max_skipped_steps: PositiveInt = Field(
         10, description="steps in a row with a loss or gradient that is not finite"
     )

@@ -36,7 +36,16 @@ from hrm.training.config import PretrainConfig, load_train_config
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end
 SHOWN_SECONDS = 10  # in which a shared file system shows a new folder to other machines
-FIXED = ("arch", "global_batch_size", "epochs_per_iteration", "seed", "ema", "puzzle_emb_dropout")
+FIXED = (
+    "arch",
+    "global_batch_size",
+    "epochs_per_iteration",
+    "seed",
+    "optimizer",
+    "ema",
+    "puzzle_emb_dropout",
+    "stagger",
+)
 FREE = {
     *("resume", "overwrite", "run_name", "project_name", "checkpoint_path", "data_path"),
     *("logger", "progress", "device", "compile", "rank_timeout", "micro_batch_size"),

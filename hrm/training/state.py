@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.device import compile_model
-from hrm.metrics import MetricSums
+from hrm.metrics import FIRST_STEP, MetricSums
 from hrm.models.act import Carry
 from hrm.models.losses import ACTLossHead
 from hrm.models.sparse_embedding import forget_lookups
@@ -23,6 +23,8 @@ from hrm.ranks import Ranks
 from hrm.tasks import Task, task_of
 from hrm.training.config import PretrainConfig
 from hrm.training.stability import Stability, sound_rows
+
+FIRST_STEP_METRICS = ("count", "accuracy", "exact_accuracy")
 
 
 @dataclass
@@ -92,6 +94,7 @@ class TrainState:
                 puzzle_emb_lr=config.puzzle_emb_lr,
                 puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
                 process_group=ranks.group,
+                muon=config.muon,
             ),
             ema=average_of(model, config),
             total_steps=steps,
@@ -134,7 +137,8 @@ def train_step(
     no weight, and sequences whose state is not finite begin anew with the next batch.
 
     Returns:
-        Metrics of this rank, summed as `ACTLossHead.forward` does; 0 for an unsound step.
+        Metrics of this rank, summed as `ACTLossHead.forward` does, and those of first steps; 0 for
+        an unsound step.
     """
     state.step += 1
     micro = config.local_micro_batch_size(ranks.size)
@@ -145,14 +149,18 @@ def train_step(
         rows = {name: tensor[start : start + micro] for name, tensor in batch.items()}
         if index == len(state.carries):
             first_row = ranks.rank * local + start
-            state.carries.append(state.model.initial_carry(rows, first_row))
+            make = state.model.staggered_carry if config.stagger else state.model.initial_carry
+            state.carries.append(make(rows, first_row))
         with _reduced_later(state.parallel) if start + micro < local else nullcontext():
-            carry, loss, sums, _, _ = state.parallel(carry=state.carries[index], batch=rows)
+            carry, loss, sums, each, _ = state.parallel(
+                carry=state.carries[index], batch=rows, return_keys=FIRST_STEP_METRICS
+            )
             (loss / config.global_batch_size).backward()
         finite = sound_rows(carry)
         carry.halted = carry.halted | ~finite
         state.carries[index] = carry
         sound = sound & finite.all()
+        sums |= first_step_sums(carry, each)
         metrics = {name: metrics.get(name, 0) + value for name, value in sums.items()}
 
     grads = [_gradient(p) for p in state.model.parameters()]
@@ -175,6 +183,16 @@ def train_step(
     metrics["examples"] = sound * float(config.global_batch_size * ranks.is_first)
     metrics["skipped_steps"] = ~sound * float(ranks.is_first)
     return metrics
+
+
+def first_step_sums(carry: Carry, each: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Metrics summed over the sequences that have taken their first ACT step.
+
+    No update has seen their data since they were drawn; those that halt have had one for each of
+    their steps.
+    """
+    first = carry.steps == 1
+    return {f"{FIRST_STEP}{name}": (each[name] * first).sum() for name in FIRST_STEP_METRICS}
 
 
 def _reduced_later(parallel: nn.Module) -> AbstractContextManager[None]:

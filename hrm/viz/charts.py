@@ -45,6 +45,8 @@ def plot_learning_curves(
         _curve(accuracy, records, f"{split}/exact_accuracy", f"{split}, exact", color)
         _curve(accuracy, records, f"{split}/accuracy", f"{split}, token", color, linestyle="--")
         _curve(steps, records, f"{split}/steps", split, color)
+    first = "train/first_step_exact_accuracy"
+    _curve(accuracy, records, first, "train, exact at first step", TRAIN_COLOR, linestyle=":")
     accuracy.set_ylim(-0.02, 1.02)
     accuracy.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     steps.set_ylim(0, 1.05 * steps.get_ylim()[1])

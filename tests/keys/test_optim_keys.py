@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hrm.optim.groups import OptimConfig
+from hrm.optim.muon import orthogonalized
 from hrm.optim.schedule import learning_rate
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
@@ -66,6 +67,36 @@ def test_beta2_is_of_the_second_average(data, tmp_path, frozen):
     ours, usual = (r.kept(1, "optimizer/exp_avg_sq/") for r in (made, frozen))
     for name, average in ours.items():
         torch.testing.assert_close(average, usual[name] * (0.5 / 0.05), rtol=1e-5, atol=1e-12)
+
+
+def matrices_moved(made: Run, step: int, lr: float, decay: float, momentum: float) -> float:
+    """Largest error of the matrices after a step, against Muon's formula from the step before."""
+    before, after = made.weights(step - 1), made.weights(step)
+    old, new = (made.kept(s, "optimizer/momentum_buffer/") for s in (step - 1, step))
+    errors = []
+    for name, average in new.items():
+        gradient = (average - momentum * old[name]) / (1 - momentum)
+        pieces = {"qkv_proj": 3, "gate_up_proj": 2}.get(name.split(".")[-2], 1)
+        ahead = (1 - momentum) * gradient + momentum * average
+        turns = [orthogonalized(m[None])[0] for m in ahead.double().chunk(pieces)]
+        factor = max(1, len(turns[0]) / turns[0].shape[1]) ** 0.5
+        wanted = before[name] * (1 - lr * decay) - lr * factor * torch.cat(turns)
+        errors.append((after[name] - wanted).abs().max().item())
+    return max(errors)
+
+
+@acts("optimizer", "muon_lr", "muon_weight_decay", "muon_momentum")
+def test_matrices_are_muon_s_where_asked(data, tmp_path, plain):
+    keys = {"lr": 0.03, "decay": 2.0, "momentum": 0.5}
+    named = ("optimizer=muon", "muon_lr=0.03", "muon_weight_decay=2", "muon_momentum=0.5")
+    made = run(data, tmp_path / "run", *named)
+    assert matrices_moved(made, 3, **keys) < 1e-5
+    for key in keys:
+        assert matrices_moved(made, 3, **keys | {key: 0.9 * keys[key]}) > 1e-4, key
+    assert largest_error(made, 3) < 1e-6  # the rest is AdamATan2's, with rates of its own
+    matrices, all_dense = made.kept(1, "optimizer/momentum_buffer/"), plain.dense(1)
+    assert matrices.keys() | made.dense(1).keys() == all_dense.keys() and len(matrices) == 8
+    assert not matrices.keys() & made.dense(1).keys()
 
 
 @acts("lr_min_ratio")

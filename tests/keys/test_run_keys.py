@@ -129,6 +129,18 @@ def test_a_step_has_as_many_passes_as_micro_batches(data, tmp_path, monkeypatch,
 # ---- how long, and what ends a run ----
 
 
+@acts("stagger")
+def test_the_rows_of_a_batch_are_of_all_ages(data, tmp_path, plain):
+    rows = torch.arange(BATCH)
+    made = run(data, tmp_path / "run", "stagger=true", "epochs=3", "micro_batch_size=8")
+    for step in range(1, 7):
+        age = (rows + step - 1) % 4 + 1  # of at most 4; row 3 is at its last step in the first
+        assert torch.equal(made.kept(step, "carry/")["steps"].long(), age)
+    assert made.logged("train/count") == [4] * 6 and made.logged("train/steps") == [4] * 6
+    assert plain.kept(2, "carry/")["steps"].tolist() == [2] * BATCH
+    assert plain.logged("train/count") == [0, 0, 0, BATCH]
+
+
 @acts("epochs")
 def test_a_run_has_as_many_epochs_as_configured(data, tmp_path):
     assert run(data, tmp_path / "run", "epochs=3").steps[-1] == 3 * PUZZLES // BATCH

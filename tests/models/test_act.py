@@ -457,6 +457,31 @@ def test_exploration_depends_on_the_global_row_only():
         assert torch.equal(torch.cat([part.row for part in parts]), torch.arange(12))
 
 
+def test_a_staggered_carry_changes_step_counts_only():
+    """Of the first sequence of each row, whatever the cut; what comes after begins at 0."""
+    model = build((-1.0, 1.0), halt_max_steps=4)
+    batches, rows = [make_batch(12) for _ in range(9)], torch.arange(12)
+    plain, whole = model.initial_carry(batches[0]), model.staggered_carry(batches[0])
+    slices = [slice(0, 5), slice(5, 12)]
+    parts = [model.staggered_carry(rows_of(batches[0], s), first_row=s.start) for s in slices]
+    assert torch.equal(whole.steps, (rows % 4).int()) and not whole.halted.any()
+    _, _, _, expected, _ = step(model, plain, batches[0])
+    for number, batch in enumerate(batches):
+        begins = whole.halted
+        whole, _, _, outputs, _ = step(model, whole, batch)
+        parts = [
+            step(model, part, rows_of(batch, s))[0] for part, s in zip(parts, slices, strict=True)
+        ]
+        if number == 0:
+            torch.testing.assert_close(outputs["logits"], expected["logits"])
+        assert torch.equal(whole.steps, ((rows + number) % 4 + 1).int())
+        assert torch.equal(whole.halted, whole.steps == 4)
+        taken = whole.current_data["inputs"][begins]
+        assert torch.equal(taken, batch["inputs"][begins])
+        for name, tensor in whole.named().items():
+            torch.testing.assert_close(torch.cat([p.named()[name] for p in parts]), tensor)
+
+
 def test_exploration_follows_the_seed_and_nothing_else():
     def history(seed: int) -> torch.Tensor:
         model = build(WANTS_TO_HALT, halt_exploration_prob=0.5, seed=seed)

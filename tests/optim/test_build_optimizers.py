@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import hrm
-from hrm.optim import AdamATan2, SparseSignSGD, build_optimizers
+from hrm.optim import AdamATan2, Muon, SparseSignSGD, build_optimizers
+from hrm.optim.groups import MuonRates
 
 ARCH = {
     "seq_len": 4,
@@ -54,15 +55,46 @@ def test_every_parameter_is_in_exactly_one_optimizer(positions, mode):
     assert (group["lr"], group["weight_decay"]) == (0.02, 0.4)
 
 
+@pytest.mark.parametrize(
+    "arch",
+    [
+        {"attention_bias": "grid"},
+        {"name": "trm", "H_layers": None, "mlp_t": True, "pos_encodings": "learned"},
+    ],
+    ids=["hrm", "trm"],
+)
+def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(arch):
+    """By name: whatever is added to a model, this says whose it is."""
+    given = {key: value for key, value in (ARCH | arch).items() if value is not None}
+    model = hrm.build_model(given, {"loss_type": "softmax_cross_entropy"})
+    dense, muon, sparse = build_optimizers(model, **RATES, muon=MuonRates(0.05, 0.6, 0.7))
+    assert [type(o) for o in (dense, muon, sparse)] == [AdamATan2, Muon, SparseSignSGD]
+    names = {id(p): name for name, p in model.named_parameters()}
+    pieces = {"qkv_proj": 3, "gate_up_proj": 2, "o_proj": 1, "down_proj": 1}
+    held = {}
+    for group in muon.param_groups:
+        assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.05, 0.6, 0.7)
+        assert group["role"] == "matrices" and group["base_lr"] == 0.05
+        held |= {names[id(p)]: group["pieces"] for p in group["params"]}
+    wanted = {n: n.split(".")[-2] for n in names.values() if "_level.layers." in n}
+    wanted = {n: pieces[kind] for n, kind in wanted.items() if kind in pieces}
+    assert held == wanted and len(held) in (4, 8)
+    (group,) = dense.param_groups
+    rest = {names[id(p)] for p in group["params"]}
+    assert rest == set(names.values()) - held.keys() and group["lr"] == 0.01
+    assert any("lm_head" in name for name in rest) and any("embed_tokens" in name for name in rest)
+
+
 def test_no_sparse_optimizer_without_puzzle_embedding():
     (only,) = build_optimizers(build(puzzle_emb_ndim=0), **RATES)
     assert isinstance(only, AdamATan2)
 
 
+@pytest.mark.parametrize("muon", [None, MuonRates(0.02, 0.1, 0.95)], ids=["adam_atan2", "muon"])
 @pytest.mark.parametrize("identifiers", [0, 3])
-def test_ready_to_step(identifiers):
+def test_ready_to_step(identifiers, muon):
     model = build(num_puzzle_identifiers=identifiers)
-    optimizers = build_optimizers(model, **RATES)
+    optimizers = build_optimizers(model, **RATES, muon=muon)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     batch = {
         "inputs": torch.randint(5, (4, 4), dtype=torch.int32),

@@ -34,8 +34,9 @@ from tests.conftest import ROOT, SMALL_MODEL
 TRAIN_NAMES = {
     *("lm_loss", "q_halt_loss", "q_continue_loss", "accuracy", "exact_accuracy"),
     *("q_halt_accuracy", "q_halt", "q_continue", "steps", "lr", "count"),
+    *("first_step_accuracy", "first_step_exact_accuracy"),
 }
-EVAL_NAMES = TRAIN_NAMES - {"q_continue_loss", "lr"}
+EVAL_NAMES = {n for n in TRAIN_NAMES - {"q_continue_loss", "lr"} if "first_step" not in n}
 SHORT = ("global_batch_size=32", "epochs=4", "eval_interval=2", *SMALL_MODEL)
 EVAL_SHORT = ("device=cpu",)
 

@@ -39,6 +39,7 @@ SWITCHES = {
     "plain": (),
     "micro-batches": ("micro_batch_size=4",),
     "ema and clipping": ("ema=true", "grad_clip=0.5"),
+    "muon and stagger": ("optimizer=muon", "stagger=true", "micro_batch_size=8", "epochs=3"),
     "bfloat16": ("arch.forward_dtype=bfloat16", "epochs=3"),
     "no puzzle embedding": ("arch.puzzle_emb_ndim=0", "arch.q_continue=false"),
 }
@@ -212,6 +213,8 @@ def test_a_path_branches_off_under_another_name(whole, data_4x4, tmp_path, capsy
         (["seed=1"], ["seed was 0, is 1"]),
         (["eval_interval=2"], ["epochs_per_iteration was 3, is 2"]),
         (["ema=true"], ["ema was False, is True"]),
+        (["stagger=true"], ["stagger was False, is True"]),
+        (["optimizer=muon"], ["optimizer was adam_atan2, is muon"]),
         (["resume=nowhere"], ["resume=nowhere", "not found"]),
         (["overwrite=true"], ["resume and overwrite=true"]),
     ],

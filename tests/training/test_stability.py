@@ -8,7 +8,7 @@ import torch
 from hrm.checkpoint import saved_steps
 from hrm.errors import TrainingDiverged
 from hrm.models.losses import ACTLossHead
-from hrm.optim import AdamATan2
+from hrm.optim import AdamATan2, Muon, conditional
 from hrm.ranks import Ranks
 from hrm.training import loop
 from hrm.training.config import load_pretrain_config
@@ -86,22 +86,23 @@ def test_only_sequences_with_an_unsound_state_begin_anew(state_and_batch):
     assert metrics["skipped_steps"] == 0 and state.carries[0].states["z_H"].isfinite().all()
 
 
-def test_skipping_on_the_device_equals_skipping_on_the_host(monkeypatch):
+@pytest.mark.parametrize("kind", [AdamATan2, Muon])
+def test_skipping_on_the_device_equals_skipping_on_the_host(monkeypatch, kind):
     """The path that never waits for the device, forced here on the CPU, is another one."""
 
     def updated() -> torch.Tensor:
-        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 5))
-        optimizer = AdamATan2([parameter], lr=0.1, weight_decay=0.1)
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))
+        optimizer = kind([parameter], lr=0.1, weight_decay=0.1)
         for step in range(4):
             is_sound = step not in (0, 2)
-            parameter.grad = torch.full((5,), 1.0 if is_sound else torch.nan)
+            parameter.grad = torch.full((2, 3), 1.0 if is_sound else torch.nan)
             before = parameter.detach().clone()
             optimizer.step(only_if=torch.tensor(is_sound))
             assert torch.equal(parameter, before) != is_sound
         return parameter.detach()
 
     on_host = updated()
-    monkeypatch.setattr(AdamATan2, "_is_on_host", staticmethod(lambda only_if: False))
+    monkeypatch.setattr(conditional, "is_on_host", lambda only_if: False)
     assert torch.equal(updated(), on_host) and on_host.isfinite().all()
 
 
@@ -177,9 +178,9 @@ def test_the_first_module_that_overflows_is_named(data_4x4, tmp_path, monkeypatc
     original = SwiGLU.forward
     count = [0]
 
-    def overflowing(self, x, weights):
+    def overflowing(self, *arguments):
         count[0] += 1
-        return original(self, x, weights) * (torch.inf if count[0] > 60 else 1)
+        return original(self, *arguments) * (torch.inf if count[0] > 60 else 1)
 
     monkeypatch.setattr(SwiGLU, "forward", overflowing)
     with pytest.raises(TrainingDiverged, match=r"L_level\.layers\.0\.mlp is the first module"):

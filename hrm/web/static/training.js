@@ -6,7 +6,7 @@ import { byId, html, percent, say, setOptions } from "./dom.js";
 
 const POLL_SECONDS = 2;
 const FIRST = ["exact_accuracy", "accuracy", "lm_loss", "steps"]; // of the table; then by name
-const SHARES = new Set(["accuracy", "exact_accuracy", "q_halt_accuracy"]);
+const isShare = (metric) => metric.endsWith("accuracy");
 
 const rounded = (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 });
 const common = {
@@ -148,7 +148,7 @@ export class TrainingView {
     const value = (name, metric) => {
       const one = this.#latest.get(name);
       if (one === undefined) return "–";
-      return SHARES.has(metric) ? percent(one) : rounded(one);
+      return isShare(metric) ? percent(one) : rounded(one);
     };
     byId("training-table").replaceChildren(
       ...rows.map((metric) =>

@@ -1,0 +1,119 @@
+"""Muon: momentum made orthogonal, for matrices (https://kellerjordan.github.io/posts/muon/).
+
+The formula, the coefficients and the factor of the rate are those of `torch.optim.Muon`, whose
+products are in bfloat16; here they are in the parameters' dtype, and a weight may be several
+matrices.
+
+Shapes: K matrices one below the other in a weight [K·M, N].
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hrm.optim.conditional import apply_if
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """About U·Vᵀ of each matrix U·S·Vᵀ, whatever its scale; 0 for 0.
+
+    Five Newton–Schulz iterations s ← a·s + b·s³ + c·s⁵ of the singular values, from S/|S|: those
+    from 0.003 of the norm on come out between 0.68 and 1.21, smaller ones up to a⁵ = 485 times as
+    large as they were.
+
+    Args:
+        matrices: [K, M, N].
+    """
+    a, b, c = COEFFICIENTS
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if is_tall else matrices
+    # Scaled by the largest entry first: squares of small ones would be 0, or inf.
+    x = x / x.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=1)
+    for _ in range(ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
+
+
+class Muon(Optimizer):
+    """m ← μm + (1 - μ)g; p ← p(1 - lr·wd); p ← p - lr·√max(1, M/N) · orthogonalized((1 - μ)g + μm).
+
+    Args:
+        params: weights [K·M, N], or groups of them; K is a group's `pieces`, 1 by default. Each
+            piece is orthogonalized by itself.
+        lr: learning rate; changed between steps through `param_groups`.
+        weight_decay: decoupled, times lr.
+        momentum: μ, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+    ):
+        if lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
+            raise ValueError(
+                f"lr {lr}, weight_decay {weight_decay} or momentum {momentum} out of range"
+            )
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "pieces": 1}
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.ndim != 2 or len(p) % group["pieces"]:
+                    raise ValueError(f"{list(p.shape)} is not {group['pieces']} matrices")
+
+    @torch.no_grad()
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, only_if: Tensor | None = None
+    ) -> Any:
+        """One update.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+            only_if: bool scalar on the parameters' device. False leaves parameters and momentum as
+                they are, whatever the gradients hold. The host does not wait for it, unless it is
+                on the CPU.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if not self.state[p]:
+                    self.state[p] = self.blank_state(p)
+                momentum = self.state[p]["momentum_buffer"]
+                apply_if(only_if, [p, momentum], partial(self._move, p, p.grad, momentum, group))
+        return loss
+
+    def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What is kept of a parameter, before its first step."""
+        return {"momentum_buffer": torch.zeros_like(parameter)}
+
+    def gradients(self) -> list[Tensor]:
+        """None but the parameters' own."""
+        return []
+
+    @staticmethod
+    def _move(p: Tensor, grad: Tensor, momentum: Tensor, group: dict[str, Any]) -> None:
+        mu, lr = group["momentum"], group["lr"]
+        momentum.lerp_(grad, 1 - mu)
+        ahead = grad.lerp(momentum, mu)
+        K, N = group["pieces"], p.shape[1]
+        M = len(p) // K
+        p.mul_(1 - lr * group["weight_decay"])
+        p.add_(
+            orthogonalized(ahead.view(K, M, N)).reshape(p.shape), alpha=-lr * max(1, M / N) ** 0.5
+        )

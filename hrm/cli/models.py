@@ -13,7 +13,7 @@ HELP = """
 hrm models
 hrm models --seq-len 900 --vocab-size 12
 
-List architectures (hrm train arch=NAME) with parameters and FLOPs of an example,
+List architectures (hrm train arch=NAME) with parameters and FLOPs per example,
 and recipes (hrm train --config-name NAME) with what to expect of them.
 """
 COLUMNS = ("arch", "core", "parameters", "GFLOP/step", "in training", "")

@@ -243,7 +243,7 @@ def test_same_seed_same_run_and_existing_run_is_kept(trained, data_4x4, call_scr
         (["lr=-1"], ["lr", "greater than or equal to 0"]),
         (["beta1=1"], ["beta1", "less than 1"]),
         (["epochs=5"], ["epochs=5", "eval_interval=2"]),
-        (["arch=none_such"], ["arch/none_such"]),
+        (["arch=none_such"], ["arch=none_such: not found", "hrm_v1"]),
         (["arch.num_heads=7"], ["hidden_size 64", "num_heads 7"]),
         (["arch.loss.loss_type=huber"], ["arch.loss.loss_type", "stablemax_cross_entropy"]),
         (["arch.name=os.system"], ["arch.name", "os.system"]),

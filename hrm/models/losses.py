@@ -153,8 +153,8 @@ class ACTLossHead(nn.Module):
             carry: of the previous step, or `initial_carry(batch)`.
             batch: `inputs`, `labels` [B, T] and `puzzle_identifiers` [B], which the halted
                 sequences take; ignored labels are -100.
-            return_keys: outputs to return (`logits`, `q_halt_logits`, `q_continue_logits`,
-                `target_q_continue`), and metrics of each sequence (as `sequence_metrics`).
+            return_keys: outputs to return (`logits`, `preds` [B, T] int64, which is their argmax,
+                `q_halt_logits`, `q_continue_logits`, `target_q_continue`), and metrics of each sequence (as `sequence_metrics`).
 
         Returns:
             The new carry; the weighted loss summed over the batch; metrics, summed over the
@@ -172,6 +172,8 @@ class ACTLossHead(nn.Module):
         per_sequence = self.sequence_metrics(outputs, labels, carry.steps)
         metrics = {n: (m * carry.halted).sum() for n, m in per_sequence.items()}
         metrics |= {n: v.detach() for n, v in losses.items()}
-        known = per_sequence | outputs
-        returned = {key: known[key].detach() for key in return_keys if key in known}
+        keys, known = list(return_keys), per_sequence | outputs
+        if "preds" in keys:
+            known["preds"] = outputs["logits"].argmax(-1)
+        returned = {key: known[key].detach() for key in keys if key in known}
         return carry, loss, metrics, returned, carry.halted.all()

@@ -180,12 +180,13 @@ def test_order_of_the_batch_and_padding_rows(mlp_t, plain_floats):
     for _ in range(3):
         batch = make_batch(5)
         more = {name: torch.cat([batch[name][order], padding[name]]) for name in batch}
-        keys = ("logits", "q_halt_logits")
+        keys = ("logits", "q_halt_logits", "preds")
         carry, _, _, outputs, _ = model(carry=carry, batch=batch, return_keys=keys)
         other, _, _, shuffled, _ = model(carry=other, batch=more, return_keys=keys)
         assert torch.equal(other.halted[:5], carry.halted[order])
         for key in keys:
             torch.testing.assert_close(shuffled[key][:5], outputs[key][order])
+        assert torch.equal(outputs["preds"], outputs["logits"].argmax(-1))
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling

@@ -154,7 +154,8 @@ class ACTLossHead(nn.Module):
             batch: `inputs`, `labels` [B, T] and `puzzle_identifiers` [B], which the halted
                 sequences take; ignored labels are -100.
             return_keys: outputs to return (`logits`, `preds` [B, T] int64, which is their argmax,
-                `q_halt_logits`, `q_continue_logits`, `target_q_continue`), and metrics of each sequence (as `sequence_metrics`).
+                `q_halt_logits`, `q_continue_logits`, `target_q_continue`), and metrics of each
+                sequence (as `sequence_metrics`).
 
         Returns:
             The new carry; the weighted loss summed over the batch; metrics, summed over the

@@ -171,10 +171,11 @@ class Ranks:
             return []
         store = _store(ROLL_CALL_SECONDS, is_master=False)
         keys = {rank: f"post/{self.roll}/{topic}/{rank}" for rank in range(1, self.size)}
-        deadline, missing = time.monotonic() + seconds, list(keys)
-        while missing := [rank for rank in missing if not store.check([keys[rank]])]:
+        deadline = time.monotonic() + seconds
+        while not store.check(list(keys.values())):
             if time.monotonic() > deadline:
-                raise UserError(f"nothing came from {', '.join(map(self._name, missing))}")
+                missing = [self._name(rank) for rank in keys if not store.check([keys[rank]])]
+                raise UserError(f"nothing came from {', '.join(missing)}")
             time.sleep(0.02)
         values = [json.loads(store.get(key)) for key in keys.values()]
         for key in keys.values():

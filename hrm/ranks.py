@@ -1,7 +1,6 @@
 """Ranks: which process this is, and what travels between processes."""
 
 import gc
-import json
 import os
 import socket
 import sys
@@ -39,6 +38,7 @@ class Ranks:
     local_rank: int
     group: dist.ProcessGroup | None = None  # all ranks; None is the default group
     messages: dist.ProcessGroup | None = None  # the same, for what travels between hosts, by gloo
+    beside: dist.ProcessGroup | None = None  # likewise, for a thread of each rank
     roll: str = ""  # under which the ranks answer when something went wrong
     hosts: tuple[str, ...] = ()  # of each rank
 
@@ -101,7 +101,10 @@ class Ranks:
         if self.size == 1:
             yield self
             return
-        messages = group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+        messages, beside = (
+            dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)) for _ in range(2)
+        )
+        group = messages
         if _has_nccl():  # its watchdog would end the process before the roll is called
             longer = timedelta(seconds=2 * seconds + 2 * ROLL_CALL_SECONDS)
             group = dist.new_group(backend=_backend(), timeout=longer)
@@ -110,7 +113,8 @@ class Ranks:
         dist.all_gather_object(entries, mine, messages)
         hosts = tuple(host for _, host in entries)
         roll = entries[0][0]
-        ranks = replace(self, group=group, messages=messages, roll=roll, hosts=hosts)
+        groups = {"group": group, "messages": messages, "beside": beside}
+        ranks = replace(self, **groups, roll=roll, hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:
@@ -148,38 +152,18 @@ class Ranks:
     def _name(self, rank: int) -> str:
         return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
 
-    def post(self, topic: str, value: Any) -> None:
-        """Leave a value (plain JSON) where rank 0 finds it by `posted`; waits for nobody.
+    def gather_beside(self, mine: T) -> list[T]:
+        """Every rank's value on rank 0, in their order; [] elsewhere.
 
-        Unlike what the ranks send each other, a thread may do this beside them, and one rank that
-        is late breaks nothing.
-
-        Raises:
-            RuntimeError: the store is gone.
-        """
-        store = _store(ROLL_CALL_SECONDS, is_master=False)
-        store.set(f"post/{self.roll}/{topic}/{self.rank}", json.dumps(value))
-
-    def posted(self, topic: str, seconds: float) -> list[Any]:
-        """What every other rank left under a topic, in their order; for rank 0, once.
+        For one thread of each rank, beside what the ranks send each other meanwhile.
 
         Raises:
-            UserError: some did not within `seconds`; it names them.
-            RuntimeError: the store is gone.
+            RuntimeError: a rank is gone, or did not come in time.
         """
         if self.size == 1:
-            return []
-        store = _store(ROLL_CALL_SECONDS, is_master=False)
-        keys = {rank: f"post/{self.roll}/{topic}/{rank}" for rank in range(1, self.size)}
-        deadline = time.monotonic() + seconds
-        while not store.check(list(keys.values())):
-            if time.monotonic() > deadline:
-                missing = [self._name(rank) for rank in keys if not store.check([keys[rank]])]
-                raise UserError(f"nothing came from {', '.join(missing)}")
-            time.sleep(0.02)
-        values = [json.loads(store.get(key)) for key in keys.values()]
-        for key in keys.values():
-            store.delete_key(key)
+            return [mine]
+        values: list[Any] = [None] * self.size if self.is_first else []
+        dist.gather_object(mine, values or None, dst=0, group=self.beside)
         return values
 
     def agree(self, make: Callable[[], T]) -> T:

@@ -61,7 +61,6 @@ class Checkpoints:
         self._thread: Thread | None = None
         self._error: UserError | None = None
         self._written: int | None = None  # newest step on disk
-        self._saves = 0  # counted alike on all ranks
         self._time = time.monotonic()
 
     def reserve(self, state: TrainState) -> None:
@@ -96,7 +95,6 @@ class Checkpoints:
         self._time = time.monotonic()
         self.finish()
         if self._ranks.agree(lambda: self._written != state.step):
-            self._saves += 1
             snapshot = take(state, self._ranks, self._staging, self._record | {"keep": keep})
             if self._ranks.is_first:
                 stall = time.monotonic() - self._time
@@ -151,23 +149,24 @@ class Checkpoints:
                 self._timings.log(seconds, step)
 
     def _write_share(self, snapshot: Snapshot, step: int) -> None:
-        """What a rank other than the first does: write its file, and say so."""
+        """What a rank other than the first does: write its file, and let rank 0 know."""
         rank, run_dir = self._ranks.rank, self._config.run_dir
         try:
             share = write_share(run_dir, step, rank, snapshot.record.tensors)
             answer = {"path": str(share.path), "entry": share.entry}
         except Exception as error:  # whatever it is, rank 0 reports it, and training goes on
             answer = {"error": str(error) if isinstance(error, UserError) else repr(error)}
-        with suppress(RuntimeError):  # the store is gone, and rank 0 with it
-            self._ranks.post(f"share/{self._saves}", answer)
+        with suppress(RuntimeError):  # a rank is gone; the next message between them will say so
+            self._ranks.gather_beside(answer)
 
     def _shares(self) -> list[Share]:
         """Of the other ranks, for rank 0.
 
         Raises:
             UserError: one could not be written; it names the rank.
+            RuntimeError: a rank is gone.
         """
-        answers = self._ranks.posted(f"share/{self._saves}", self._config.rank_timeout)
+        answers = self._ranks.gather_beside(dict[str, Any]())[1:]
         for rank, answer in enumerate(answers, 1):
             if "error" in answer:
                 raise UserError(f"rank {rank}: {answer['error']}")

@@ -19,7 +19,8 @@ from .conftest import ROOT, saved_run
 README = (ROOT / "README.md").read_text()
 SMALL = (
     "arch.hidden_size=32 arch.num_heads=2 arch.L_layers=1 arch.halt_max_steps=2 "
-    "arch.H_cycles=1 arch.L_cycles=1 arch.forward_dtype=float32 compile=false device=cpu epochs=2 eval_interval=1"
+    "arch.H_cycles=1 arch.L_cycles=1 arch.forward_dtype=float32 compile=false device=cpu "
+    "epochs=2 eval_interval=1"
 )
 CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their cores, a connection
     r"^(hrm train|python pretrain.py|.*torchrun .* pretrain.py).*": rf"\g<0> {SMALL}",

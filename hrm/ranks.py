@@ -113,8 +113,7 @@ class Ranks:
         dist.all_gather_object(entries, mine, messages)
         hosts = tuple(host for _, host in entries)
         roll = entries[0][0]
-        groups = {"group": group, "messages": messages, "beside": beside}
-        ranks = replace(self, **groups, roll=roll, hosts=hosts)
+        ranks = replace(self, group=group, messages=messages, beside=beside, roll=roll, hosts=hosts)
         try:
             yield ranks
         except RuntimeError as error:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrm.optim.conditional import apply_if
+from hrm.optim.conditional import apply_if, loss_of
 
 
 class AdamATan2(Optimizer):
@@ -45,10 +45,7 @@ class AdamATan2(Optimizer):
                 they are, whatever the gradients hold; t counts the step all the same. The host
                 does not wait for it, unless it is on the CPU.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:

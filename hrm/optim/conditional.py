@@ -1,9 +1,18 @@
-"""A step that may have to be none, without the host waiting for the device to know."""
+"""What the steps of all optimizers share; one may have to be none, which only the device knows."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What torch's optimizers do with a closure, which reevaluates the model."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def is_on_host(only_if: Tensor) -> bool:

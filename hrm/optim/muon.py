@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrm.optim.conditional import apply_if
+from hrm.optim.conditional import apply_if, loss_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -84,10 +84,7 @@ class Muon(Optimizer):
                 they are, whatever the gradients hold. The host does not wait for it, unless it is
                 on the CPU.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:

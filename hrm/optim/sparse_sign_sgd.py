@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hrm.optim.conditional import loss_of
+
 
 class SparseEmbedding(Protocol):
     """What the optimizer needs of an embedding (`hrm.models.sparse_embedding`)."""
@@ -57,10 +59,7 @@ class SparseSignSGD(Optimizer):
             only_if: bool scalar on the table's device; False uses up the lookups and leaves the
                 table as it is. The host does not wait for it.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         looked_up = self.embedding.lookups
         lookups = [(ids, rows.grad) for ids, rows in looked_up if rows.grad is not None]
         looked_up.clear()

@@ -221,7 +221,7 @@ def _blank_optimizer_state(state: TrainState) -> dict[str, Tensor]:
 
 
 def _blank_carry(state: TrainState, batch_size: int) -> dict[str, Tensor]:
-    """Shapes and dtypes of all ranks' carries."""
+    """Shapes and dtypes of a carry of so many rows."""
     act = state.model.model
     return act.initial_carry(act.blank_batch(batch_size, "meta")).named()
 

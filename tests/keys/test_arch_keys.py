@@ -1,6 +1,7 @@
 """Every key of the architecture acts: the model that a configuration builds computes what the
 independent reference computes with that value, and not what it computes with the usual one."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from .registry import Registry
 from .training import TABLE, TINY, run
 
 acts = Registry()
+Case = tuple[str, Any, dict[str, Any]]  # as typed, as meant, and what goes with it
+MakeReference = Callable[[Path, dict[str, Tensor], dict[str, Any]], Any]
 ALONE = Ranks(0, 1, 0)
 # Another value than in `TINY`, as a user types it and as it is meant, and what goes with it.
-CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+CASES: dict[str, Case] = {
     "hidden_size": ("24", 24, {"puzzle_emb_ndim": 24}),
     "num_heads": ("4", 4, {}),
     "H_layers": ("2", 2, {}),
@@ -116,12 +119,13 @@ def is_same(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]]) -> b
     return True
 
 
-@acts(*CASES, "loss")
-@pytest.mark.parametrize("key", CASES)
-def test_the_model_is_as_configured(data, key):
-    text, value, more = CASES[key]
+def check_configured(
+    data: Path, key: str, case: Case, reference: MakeReference, base: tuple[str, ...]
+) -> None:
+    """The model computes what the reference does with that key, and not what it does without."""
+    text, value, more = case
     given = [f"arch.{key}={text}", *(f"arch.{name}={other}" for name, other in more.items())]
-    model, train_set = configured(data, *given)
+    model, train_set = configured(data, *given, base=base)
     state = shaken(model)
     batches = [train_set.batch(0, index)[1] for index in range(3)]
     ours = trained_steps(model.train(), batches)
@@ -131,6 +135,12 @@ def test_the_model_is_as_configured(data, key):
     except (KeyError, RuntimeError):
         return  # the weights have other names or shapes
     assert not is_same(ours, usual)
+
+
+@acts(*CASES, "loss")
+@pytest.mark.parametrize("key", CASES)
+def test_the_model_is_as_configured(data, key):
+    check_configured(data, key, CASES[key], reference, TINY)
 
 
 @acts("expansion")

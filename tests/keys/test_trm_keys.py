@@ -13,7 +13,7 @@ from hrm.training.config import load_pretrain_config
 from tests.models.reference_trm import TRMReference
 
 from .registry import Registry
-from .test_arch_keys import configured, is_same, shaken, trained_steps
+from .test_arch_keys import Case, check_configured, configured
 from .training import TINY
 
 acts = Registry()
@@ -23,7 +23,7 @@ TINY_TRM = (
     *("arch.H_cycles=2", "arch.L_cycles=2", "arch.puzzle_emb_len=2"),
 )
 # Another value than in `TINY_TRM`, as a user types it and as it is meant, and what goes with it.
-CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+CASES: dict[str, Case] = {
     "hidden_size": ("24", 24, {"puzzle_emb_ndim": 24}),
     "num_heads": ("4", 4, {}),
     "L_layers": ("2", 2, {}),
@@ -55,18 +55,7 @@ def reference(data: Path, state: dict[str, Tensor], keys: dict[str, Any]) -> TRM
 @acts(*CASES)
 @pytest.mark.parametrize("key", CASES)
 def test_the_model_is_as_configured(data, key):
-    text, value, more = CASES[key]
-    given = [f"arch.{key}={text}", *(f"arch.{name}={other}" for name, other in more.items())]
-    model, train_set = configured(data, *given, base=TINY_TRM)
-    state = shaken(model)
-    batches = [train_set.batch(0, index)[1] for index in range(3)]
-    ours = trained_steps(model.train(), batches)
-    assert is_same(ours, trained_steps(reference(data, state, {key: value, **more}), batches))
-    try:
-        usual = trained_steps(reference(data, state, {}), batches)
-    except (KeyError, RuntimeError):
-        return  # the weights have other names or shapes
-    assert not is_same(ours, usual)
+    check_configured(data, key, CASES[key], reference, TINY_TRM)
 
 
 @acts("name")

@@ -48,20 +48,27 @@ def think(client: httpx.Client, **asked: object) -> list[schemas.StepAnswer]:
     return [schemas.StepAnswer.model_validate_json(line) for line in answer.text.splitlines()]
 
 
-@pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
-def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restarts, seed):
-    inputs = read_split(data_4x4 / "test")[1]["test"].inputs
-    tries = {"votes": votes, "restarts": restarts, "seed": seed}
-    expected = solver.solve(inputs, **tries)
+def solved_alike(client, solver, inputs, expected, tries: dict[str, object]) -> list[dict]:
+    """The server's answers, which are the solver's, at the same cost."""
     puzzles = [solver.task.grid.text(row) for row in inputs]
     asked = {"checkpoint": "tests/patient", "puzzles": puzzles, **tries}
     answered = client.post("/api/solve", json=asked).json()["solutions"]
     for one, alone in zip(answered, expected, strict=True):
         assert (one["answer"], one["valid"]) == (alone.answer, alone.valid)
         assert (one["steps"], one["total_steps"]) == (alone.steps, alone.total_steps)
+        assert one["attempts"] == alone.total_steps / 4
+    return answered
+
+
+@pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)
+def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restarts, seed):
+    inputs = read_split(data_4x4 / "test")[1]["test"].inputs
+    tries = {"votes": votes, "restarts": restarts, "seed": seed}
+    expected = solver.solve(inputs, **tries)
+    answered = solved_alike(client, solver, inputs, expected, tries)
+    for one, alone in zip(answered, expected, strict=True):
         assert one["halt_probability"] == pytest.approx(alone.halt_probability, abs=1e-4)
         np.testing.assert_allclose(one["confidence"], alone.confidence, atol=1e-4)
-        assert one["attempts"] == alone.total_steps / 4
     assert len({one["attempts"] for one in answered}) > 1 or votes + restarts == 1
 
 
@@ -70,14 +77,8 @@ def test_rollouts_are_those_of_the_solver(client, data_4x4, solver, select):
     inputs = read_split(data_4x4 / "test")[1]["test"].inputs[:20]
     tries = {"restarts": 1, "noise": 0.5, "rollouts": 7, "select": select, "seed": 2}
     expected = solver.solve(inputs, **tries)
-    puzzles = [solver.task.grid.text(row) for row in inputs]
-    asked = {"checkpoint": "tests/patient", "puzzles": puzzles, **tries}
-    answered = client.post("/api/solve", json=asked).json()["solutions"]
-    for one, alone in zip(answered, expected, strict=True):
-        assert (one["answer"], one["valid"]) == (alone.answer, alone.valid)
-        assert (one["steps"], one["total_steps"]) == (alone.steps, alone.total_steps)
-        assert one["attempts"] == alone.total_steps / 4
-    first = think(client, puzzle=puzzles[0], **tries)
+    answered = solved_alike(client, solver, inputs, expected, tries)
+    first = think(client, puzzle=solver.task.grid.text(inputs[0]), **tries)
     assert first[-1].last and first[-1].best == expected[0].attempt
     if select == "valid":
         assert len({one["attempts"] for one in answered}) > 2

@@ -8,14 +8,17 @@ import json
 import os
 import secrets
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
 from hrm.data.format import (
     IDENTIFIERS_FILE,
+    TOKEN_ARRAYS,
     DatasetMetadata,
     array_digests,
     array_path,
@@ -113,41 +116,114 @@ def write_identifiers(dataset_dir: Path, names: Iterable[str]) -> None:
         file.write("]\n")
 
 
-def write_split(
-    split_dir: Path,
-    metadata: DatasetMetadata,
-    examples: Iterable[tuple[np.ndarray, np.ndarray]],
-    identifiers: np.ndarray,
-    versions: int,
-) -> None:
-    """Write a split of one set, whose groups have equally many puzzles of one example each.
+class SplitWriter:
+    """Writes the one set of a split, example by example and with bounded memory.
 
-    Args:
-        examples: chunks of inputs and labels, [n, T] uint8 each, `total_groups · versions` in all;
-            the versions of a group follow one another.
-        identifiers: of each group, [groups] integers.
-        versions: puzzles of each group.
+    with SplitWriter(folder / "train", "all", seq_len) as split:
+        split.add_puzzle(identifier, inputs, labels)  # of as many examples as there are
+        split.end_group()
+        split.finish(vocab_size=12, …)
     """
-    split_dir.mkdir()
-    [set_name] = metadata.sets
-    count = len(identifiers) * versions
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, metadata.seq_len)}
-    # Written in sequence, not through a memory map, where a full disk would kill the process.
-    with (
-        open(array_path(split_dir, set_name, "inputs"), "wb") as inputs_file,
-        open(array_path(split_dir, set_name, "labels"), "wb") as labels_file,
-    ):
-        for file in (inputs_file, labels_file):
+
+    def __init__(self, split_dir: Path, set_name: str, seq_len: int):
+        split_dir.mkdir()
+        self.split_dir, self.set_name, self.seq_len = split_dir, set_name, seq_len
+        self.examples = 0
+        self._identifiers = array("i")
+        self._puzzle_ends = array("q", [0])
+        self._group_ends = array("q", [0])
+        # Written in sequence, not through a memory map, where a full disk would kill the process.
+        self._files = [open(self._path(name), "wb") for name in TOKEN_ARRAYS]
+        self._write_headers()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
+
+    @property
+    def puzzles(self) -> int:
+        return len(self._identifiers)
+
+    @property
+    def groups(self) -> int:
+        return len(self._group_ends) - 1
+
+    def add_puzzle(self, identifier: int, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """The examples of one puzzle, [n, T] uint8 each."""
+        self.add_puzzles(np.array([identifier]), inputs, labels, np.array([len(inputs)]))
+
+    def add_puzzles(
+        self,
+        identifiers: np.ndarray,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        counts: np.ndarray | None = None,
+    ) -> None:
+        """Puzzles of a group, one after the other.
+
+        Args:
+            identifiers: of each, [p] integers.
+            inputs, labels: their examples, [n, T] uint8 each.
+            counts: examples of each, [p] integers with sum n; None: one of each.
+        """
+        ends = np.arange(1, len(inputs) + 1) if counts is None else np.cumsum(counts)
+        assert len(ends) == len(identifiers) and (not len(ends) or ends[-1] == len(inputs))
+        for file, tokens in zip(self._files, (inputs, labels), strict=True):
+            assert tokens.dtype == np.uint8 and tokens.shape == (len(inputs), self.seq_len)
+            file.write(np.ascontiguousarray(tokens).data)
+        self._puzzle_ends.frombytes((self.examples + ends).astype(np.int64).tobytes())
+        self._identifiers.frombytes(identifiers.astype(np.int32).tobytes())
+        self.examples += len(inputs)
+
+    def end_group(self) -> None:
+        """The puzzles since the last group's end are one group."""
+        self.end_groups(np.array([self.puzzles]))
+
+    def end_groups(self, ends: np.ndarray) -> None:
+        """Several groups at once: [g] integers, each the number of puzzles up to a group's end."""
+        self._group_ends.frombytes(ends.astype(np.int64).tobytes())
+
+    def finish(self, **metadata: Any) -> DatasetMetadata:
+        """Write what is left: indices, checksums and `dataset.json`.
+
+        Args:
+            metadata: fields of `DatasetMetadata`, but for what was counted here: `sets`, `seq_len`,
+                `total_groups` and `mean_puzzle_examples`.
+        """
+        self._write_headers()
+        self.__exit__()
+        index_dtype = np.dtype(np.int32 if self.examples < 2**31 else np.int64)
+        arrays = {
+            "puzzle_identifiers": np.frombuffer(self._identifiers, np.int32),
+            "puzzle_indices": np.frombuffer(self._puzzle_ends, np.int64).astype(index_dtype),
+            "group_indices": np.frombuffer(self._group_ends, np.int64).astype(index_dtype),
+        }
+        for name, values in arrays.items():
+            np.save(self._path(name), values)
+        written = DatasetMetadata(
+            sets=(self.set_name,),
+            seq_len=self.seq_len,
+            total_groups=self.groups,
+            mean_puzzle_examples=self.examples / max(1, self.puzzles),
+            **metadata,
+        )
+        write_metadata(self.split_dir, written, array_digests(self.split_dir, written))
+        return written
+
+    def _path(self, array_name: str) -> Path:
+        return array_path(self.split_dir, self.set_name, array_name)
+
+    def _write_headers(self) -> None:
+        """numpy leaves room in its header for a longer count of rows."""
+        header = {
+            "descr": "|u1",
+            "fortran_order": False,
+            "shape": (self.examples, self.seq_len),
+        }
+        for file in self._files:
+            file.seek(0)
             np.lib.format.write_array_header_1_0(file, header)
-        for inputs, labels in examples:
-            inputs_file.write(np.ascontiguousarray(inputs).data)
-            labels_file.write(np.ascontiguousarray(labels).data)
-    index_dtype = np.dtype(np.int32 if count < 2**31 else np.int64)
-    arrays = {
-        "puzzle_identifiers": np.repeat(identifiers.astype(np.int32), versions),
-        "puzzle_indices": np.arange(count + 1, dtype=index_dtype),
-        "group_indices": np.arange(0, count + 1, versions, dtype=index_dtype),
-    }
-    for name, array in arrays.items():
-        np.save(array_path(split_dir, set_name, name), array)
-    write_metadata(split_dir, metadata, array_digests(split_dir, metadata))
+            file.seek(0, os.SEEK_END)

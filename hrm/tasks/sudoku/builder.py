@@ -5,16 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from hrm.config import Config, PositiveInt, Seed, flag
 from hrm.data.download import download
-from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL
-from hrm.data.writer import new_dataset, write_identifiers, write_split
+from hrm.data.writer import SplitWriter, new_dataset, write_identifiers
 from hrm.errors import UserError
 from hrm.files import looked_in, not_a_folder
 from hrm.progress import Progress
@@ -283,10 +282,12 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
         offset = ORIGINAL_OFFSET if original else 0
         rng = np.random.default_rng([options.seed, 1])
         examples = _examples(puzzles, versions, sources.box_shape, offset, rng)
-        metadata = _metadata(
-            original, sources.box_shape, set_name, len(puzzles[0]), num_identifiers
-        )
-        write_split(building / split, metadata, examples, identifiers, versions)
+        with SplitWriter(building / split, set_name, math.prod(sources.box_shape) ** 2) as writer:
+            for inputs, labels in examples:
+                rows = np.arange(writer.puzzles, writer.puzzles + len(inputs))
+                writer.add_puzzles(identifiers[rows // versions], inputs, labels)
+            writer.end_groups(np.arange(versions, writer.puzzles + 1, versions))
+            writer.finish(**_metadata(original, sources.box_shape, num_identifiers))
     return BuildSummary(
         output_dir=options.output_dir,
         train_puzzles=train_count,
@@ -320,23 +321,17 @@ def _examples(
             progress.update(len(rows))
 
 
-def _metadata(
-    original: bool, box_shape: BoxShape, set_name: str, groups: int, num_identifiers: int
-) -> DatasetMetadata:
+def _metadata(original: bool, box_shape: BoxShape, num_identifiers: int) -> dict[str, Any]:
     side = math.prod(box_shape)
     symbols = SYMBOLS[: side + 1]
-    return DatasetMetadata(
-        pad_id=0,
-        ignore_label_id=0,
-        blank_identifier_id=0 if original else NO_IDENTITY,
-        vocab_size=side + 1 + (ORIGINAL_OFFSET if original else 0),
-        seq_len=side * side,
-        num_puzzle_identifiers=num_identifiers,
-        total_groups=groups,
-        mean_puzzle_examples=1.0,
-        sets=(set_name,),
-        task="sudoku",
-        grid_shape=(side, side),
-        box_shape=box_shape,
-        symbols=PAD_SYMBOL + symbols if original else symbols,
-    )
+    return {
+        "pad_id": 0,
+        "ignore_label_id": 0,
+        "blank_identifier_id": 0 if original else NO_IDENTITY,
+        "vocab_size": side + 1 + (ORIGINAL_OFFSET if original else 0),
+        "num_puzzle_identifiers": num_identifiers,
+        "task": "sudoku",
+        "grid_shape": (side, side),
+        "box_shape": box_shape,
+        "symbols": PAD_SYMBOL + symbols if original else symbols,
+    }

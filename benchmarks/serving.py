@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from hrm.checkpoint import find_checkpoint
-from hrm.data.format import read_metadata, read_split
+from hrm.data.format import read_metadata
+from hrm.data.split import Split
 from hrm.errors import run_command
 from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
 from hrm.tasks import task_of
@@ -86,8 +87,8 @@ def _puzzles(run: Path) -> list[str]:
     checkpoint = find_checkpoint(run)
     data_path = load_train_config(checkpoint / "all_config.yaml").data_path
     grid = task_of(read_metadata(checkpoint)).grid
-    _, sets = read_split(data_path / "test")
-    return [grid.text(row) for arrays in sets.values() for row in arrays.inputs]
+    split = Split.open(data_path / "test")
+    return [grid.text(split.example(number).inputs) for number in range(len(split))]
 
 
 @contextmanager

@@ -48,6 +48,11 @@ class RankLost(UserError):
     exit_code = 4
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def first_mistake(error: ValidationError) -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]

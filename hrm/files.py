@@ -3,10 +3,11 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DIGEST_BLOCK = 1 << 20  # bytes
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".zst"}
 
 
@@ -36,10 +37,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def file_digest(path: Path, count: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Args:
+        count: is told how many bytes more have been read.
+    """
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(DIGEST_BLOCK):
+            digest.update(block)
+            if count is not None:
+                count(len(block))
+    return digest.hexdigest()
 
 
 def looked_in(path: Path) -> str:

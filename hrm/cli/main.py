@@ -15,6 +15,7 @@ from hrm.errors import UserError, run_command, write_output
 
 COMMANDS = {
     "build": "build a data set",
+    "check": "read all of a data set, and say whether it is whole",
     "train": "train a model",
     "evaluate": "measure a checkpoint on unseen puzzles",
     "solve": "solve puzzles, and watch the model think",

@@ -15,21 +15,30 @@ split, `<data>/<split>/dataset.json` beside five arrays per set named in its `se
 import hashlib
 import json
 import math
-import os
 import reprlib
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from hrm.data.arrays import (
+    TokenFile,
+    check_identifiers,
+    check_indices,
+    check_tokens,
+    open_array,
+    require_file,
+    unmapped,
+)
 from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
 from hrm.data.missing import METADATA_FILE, missing_split
-from hrm.errors import UserError, first_mistake
+from hrm.errors import UserError, first_mistake, one_line
 from hrm.files import file_digest
+from hrm.progress import Progress
 
 IGNORE_LABEL_ID = -100
 IDENTIFIERS_FILE = "identifiers.json"
@@ -37,6 +46,7 @@ DIGESTS_KEY = "sha256"
 METADATA_DIGEST_KEY = "metadata_sha256"
 LONGEST_SET_NAME = 200
 CHECK_CHUNK_ROWS = 65536
+CHECKED_AT_ONCE = 1 << 28  # bytes of tokens of a split that are checked when it is opened
 INT32 = np.iinfo(np.int32)
 
 
@@ -114,19 +124,36 @@ class DatasetMetadata(BaseModel):
         return 0 if self.num_puzzle_identifiers == 1 else self.blank_identifier_id
 
 
+CheckRows = Callable[[str, np.ndarray, np.ndarray], None]  # array's name, rows, their numbers
+
+
 @dataclass(frozen=True)
 class PuzzleArrays:
-    """The five arrays of one set, memory-mapped (or copied, if not C-ordered and native)."""
+    """The five arrays of one set: memory-mapped; copied, if not C-ordered and native; or read."""
 
-    inputs: np.ndarray  # [examples, seq_len] integer
-    labels: np.ndarray  # [examples, seq_len] integer
+    inputs: np.ndarray | TokenFile  # [examples, seq_len] integer
+    labels: np.ndarray | TokenFile  # [examples, seq_len] integer
     puzzle_identifiers: np.ndarray  # [puzzles] int32 or int64
     puzzle_indices: np.ndarray  # [puzzles + 1] int32 or int64
     group_indices: np.ndarray  # [groups + 1] int32 or int64
+    check_rows: CheckRows | None = None  # where tokens were not checked when the set was opened
+
+    def take(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of some examples' inputs and labels, [n, T] each.
+
+        Raises:
+            UserError: a token is out of range.
+        """
+        taken = self.inputs.take(examples, axis=0), self.labels.take(examples, axis=0)
+        if self.check_rows is not None:
+            for name, rows in zip(TOKEN_ARRAYS, taken, strict=True):
+                self.check_rows(name, rows, examples)
+        return taken
 
 
-ARRAY_NAMES = tuple(PuzzleArrays.__dataclass_fields__)
 TOKEN_ARRAYS = ("inputs", "labels")
+INDEX_ARRAYS = ("puzzle_identifiers", "puzzle_indices", "group_indices")
+ARRAY_NAMES = TOKEN_ARRAYS + INDEX_ARRAYS
 
 
 def array_path(split_dir: Path, set_name: str, array_name: str) -> Path:
@@ -179,6 +206,11 @@ def fingerprint(split_dir: Path, metadata: DatasetMetadata) -> str:
     return _digest_of({"metadata": meaning, "arrays": digests})
 
 
+def has_checksums(split_dir: Path) -> bool:
+    """Whether the arrays' checksums are known; raises as `read_metadata`."""
+    return _read_metadata(split_dir)[1] is not None
+
+
 def read_metadata(split_dir: Path) -> DatasetMetadata:
     """Read and check `dataset.json`.
 
@@ -188,18 +220,33 @@ def read_metadata(split_dir: Path) -> DatasetMetadata:
     return _read_metadata(split_dir)[0]
 
 
-def read_split(split_dir: Path) -> tuple[DatasetMetadata, dict[str, PuzzleArrays]]:
-    """Read one split whole: its metadata, and the memory-mapped arrays of every set by name.
+def read_split(
+    split_dir: Path, whole: bool | None = None
+) -> tuple[DatasetMetadata, dict[str, PuzzleArrays]]:
+    """Read one split: its metadata, and the memory-mapped arrays of every set by name.
+
+    Metadata, indices and identifiers are checked, with their checksums. So are the tokens, unless
+    there are many: then `PuzzleArrays.take` checks those that it takes.
+
+    Args:
+        whole: check all tokens; None: up to `CHECKED_AT_ONCE` bytes of them.
 
     Raises:
         UserError: as `read_metadata` and `read_arrays`, a checksum differs, or the sets do not
             hold `total_groups`.
     """
     metadata, digests = _read_metadata(split_dir)
-    for name, digest in (digests or {}).items():
-        if _digest_of_file(split_dir / name) != digest:
-            raise UserError(_damaged(split_dir / name))
-    sets = {name: read_arrays(split_dir, name, metadata) for name in metadata.sets}
+    tokens = [array_path(split_dir, s, array) for s in metadata.sets for array in TOKEN_ARRAYS]
+    if whole is None:
+        whole = sum(_size(path) for path in tokens) <= CHECKED_AT_ONCE
+    unread = set() if whole else {path.name for path in tokens}
+    checked = {name: digest for name, digest in (digests or {}).items() if name not in unread}
+    total = sum(_size(split_dir / name) for name in checked)
+    with Progress("bytes of the data set checked", total) as progress:
+        for name, digest in checked.items():
+            if _digest_of_file(split_dir / name, progress.update) != digest:
+                raise UserError(_damaged(split_dir / name))
+    sets = {name: read_arrays(split_dir, name, metadata, whole) for name in metadata.sets}
     groups = sum(len(arrays.group_indices) - 1 for arrays in sets.values())
     if groups != metadata.total_groups:
         raise UserError(
@@ -240,7 +287,7 @@ def _read_values(split_dir: Path) -> tuple[Any, dict[str, str] | None]:
         raise UserError(missing_split(split_dir.parent, split_dir.name)) from None
     except (ValueError, RecursionError, OSError) as error:
         raise UserError(
-            f"{path}: cannot be read as JSON ({_one_line(error)}); build it again"
+            f"{path}: cannot be read as JSON ({one_line(error)}); build it again"
         ) from None
     digests = values.pop(DIGESTS_KEY, {}) if sealed else None
     if not intact or not isinstance(digests, dict | None):
@@ -248,34 +295,56 @@ def _read_values(split_dir: Path) -> tuple[Any, dict[str, str] | None]:
     return values, digests
 
 
-def read_arrays(split_dir: Path, set_name: str, metadata: DatasetMetadata) -> PuzzleArrays:
+def read_arrays(
+    split_dir: Path, set_name: str, metadata: DatasetMetadata, whole: bool = True
+) -> PuzzleArrays:
     """Memory-map the five arrays of a set and check all that the contract promises.
+
+    Args:
+        whole: check all tokens now; False: those that are taken.
 
     Raises:
         UserError: a file is missing or truncated, a shape, dtype or token is out of range, or
             indices are not strictly increasing; the message names the file.
     """
-    opened = {name: open_array(array_path(split_dir, set_name, name)) for name in ARRAY_NAMES}
+    path = partial(array_path, split_dir, set_name)
+    opened: dict[str, Any] = {name: open_array(path(name)) for name in ARRAY_NAMES}
+    if not whole:
+        opened |= {name: unmapped(path(name), opened[name]) for name in TOKEN_ARRAYS}
+
+    def check_rows(name: str, rows: np.ndarray, numbers: np.ndarray) -> None:
+        ignored = (metadata.ignore_label_id, IGNORE_LABEL_ID) if name == "labels" else ()
+        check_tokens(path(name), rows, numbers, metadata.vocab_size, ignored)
+
     arrays = PuzzleArrays(
-        **{name: a if name in TOKEN_ARRAYS else _signed(a) for name, a in opened.items()}
+        **{name: a if name in TOKEN_ARRAYS else _signed(a) for name, a in opened.items()},
+        check_rows=None if whole else check_rows,
     )
     for name in TOKEN_ARRAYS:
-        ignored = (metadata.ignore_label_id, IGNORE_LABEL_ID) if name == "labels" else ()
-        path = array_path(split_dir, set_name, name)
-        _check_tokens(path, getattr(arrays, name), metadata, ignored)
+        array = opened[name]
+        if array.ndim != 2 or array.shape[1] != metadata.seq_len:
+            raise UserError(
+                f"{path(name)}: shape {array.shape}, expected [examples, "
+                f"seq_len={metadata.seq_len}]; build it again"
+            )
+        for start in range(0, len(array) if whole else 0, CHECK_CHUNK_ROWS):
+            rows = array[start : start + CHECK_CHUNK_ROWS]
+            check_rows(name, rows, np.arange(start, start + len(rows)))
     examples = len(arrays.inputs)
     if len(arrays.labels) != examples:
         raise UserError(
-            f"{array_path(split_dir, set_name, 'labels')}: {len(arrays.labels)} rows, but inputs "
-            f"has {examples}; build it again"
+            f"{path('labels')}: {len(arrays.labels)} rows, but inputs has {examples}; "
+            "build it again"
         )
-    path = array_path(split_dir, set_name, "puzzle_indices")
-    _check_indices(path, arrays.puzzle_indices, examples, "examples")
+    check_indices(path("puzzle_indices"), arrays.puzzle_indices, examples, "examples")
     puzzles = len(arrays.puzzle_indices) - 1
-    path = array_path(split_dir, set_name, "group_indices")
-    _check_indices(path, arrays.group_indices, puzzles, "puzzles")
-    path = array_path(split_dir, set_name, "puzzle_identifiers")
-    _check_identifiers(path, arrays.puzzle_identifiers, puzzles, metadata.num_puzzle_identifiers)
+    check_indices(path("group_indices"), arrays.group_indices, puzzles, "puzzles")
+    check_identifiers(
+        path("puzzle_identifiers"),
+        arrays.puzzle_identifiers,
+        puzzles,
+        metadata.num_puzzle_identifiers,
+    )
     return arrays
 
 
@@ -291,105 +360,21 @@ def _digest_of(values: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest_of_file(path: Path) -> str:
-    _require_file(path)
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _digest_of_file(path: Path, count: Callable[[int], None] | None = None) -> str:
+    require_file(path)
     try:
-        return file_digest(path)
+        return file_digest(path, count)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({_one_line(error)})") from None
-
-
-def _require_file(path: Path) -> None:
-    if not os.path.exists(path):  # unlike those of Path, these never raise
-        raise UserError(f"{path}: not found; build the data set again")
-    if not os.path.isfile(path):  # a pipe would be waited for
-        raise UserError(f"{path}: truncated or damaged (not a file); build it again")
+        raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def _damaged(path: Path) -> str:
     return f"{path}: damaged (checksum differs); build it again"
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def open_array(path: Path) -> np.ndarray:
-    """Memory-map an array of integers.
-
-    Raises:
-        UserError: the file is missing or damaged, or holds something else.
-    """
-    _require_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged header is parsed as Python
-            array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a damaged header raises almost anything
-        raise UserError(
-            f"{path}: truncated or damaged ({_one_line(error)}); build it again"
-        ) from None
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{path}: holds {array.dtype}, expected integers; build it again")
-    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
 def _signed(array: np.ndarray) -> np.ndarray:
     return array if array.dtype in (np.int32, np.int64) else array.astype(np.int64)
-
-
-def _check_tokens(
-    path: Path, array: np.ndarray, metadata: DatasetMetadata, ignored: tuple[int | None, ...]
-) -> None:
-    if array.ndim != 2 or array.shape[1] != metadata.seq_len:
-        raise UserError(
-            f"{path}: shape {array.shape}, expected [examples, seq_len={metadata.seq_len}]; "
-            "build it again"
-        )
-    for start in range(0, len(array), CHECK_CHUNK_ROWS):
-        chunk = array[start : start + CHECK_CHUNK_ROWS]
-        if chunk.min() >= 0 and chunk.max() < metadata.vocab_size:
-            continue
-        wrong = (chunk < 0) | (chunk >= metadata.vocab_size)
-        for label in ignored:
-            if label is not None:
-                wrong &= chunk != label
-        if wrong.any():
-            row, column = np.unravel_index(np.argmax(wrong), wrong.shape)
-            raise UserError(
-                f"{path}: token {chunk[row, column]} in row {start + row} is not in "
-                f"0..vocab_size-1={metadata.vocab_size - 1}; build it again"
-            )
-
-
-def _check_indices(path: Path, indices: np.ndarray, end: int, unit: str) -> None:
-    if indices.ndim != 1 or len(indices) == 0:
-        raise UserError(
-            f"{path}: shape {indices.shape}, expected one dimension, at least [0]; build it again"
-        )
-    if indices[0] != 0 or indices[-1] != end:
-        raise UserError(
-            f"{path}: runs from {indices[0]} to {indices[-1]}, expected 0 to {end} ({unit}); "
-            "build it again"
-        )
-    disordered = indices[1:] <= indices[:-1]
-    if disordered.any():
-        where = int(np.argmax(disordered))
-        raise UserError(
-            f"{path}: {indices[where]} at position {where} is followed by {indices[where + 1]}, "
-            "expected strictly increasing numbers; build it again"
-        )
-
-
-def _check_identifiers(path: Path, identifiers: np.ndarray, puzzles: int, limit: int) -> None:
-    if identifiers.shape != (puzzles,):
-        raise UserError(
-            f"{path}: shape {identifiers.shape}, expected [puzzles={puzzles}]; build it again"
-        )
-    if identifiers.max(initial=-1) >= limit:
-        raise UserError(
-            f"{path}: identifier {identifiers.max()} is not below "
-            f"num_puzzle_identifiers={limit}; build it again"
-        )
-    if identifiers.min(initial=0) < INT32.min:
-        raise UserError(f"{path}: identifier {identifiers.min()} is too small; build it again")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hrm.data.arrays import open_array
 from hrm.data.format import (
     IDENTIFIERS_FILE,
     METADATA_FILE,
@@ -13,7 +14,6 @@ from hrm.data.format import (
     array_path,
     fingerprint,
     has_split,
-    open_array,
     read_metadata,
 )
 from hrm.data.split import row_numbers

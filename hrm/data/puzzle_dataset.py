@@ -299,8 +299,7 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
     def _gather(
         self, arrays: PuzzleArrays, examples: np.ndarray, identifiers: np.ndarray
     ) -> dict[str, Tensor]:
-        inputs = arrays.inputs.take(examples, axis=0).astype(np.int32)
-        labels = arrays.labels.take(examples, axis=0).astype(np.int32)
+        inputs, labels = (tokens.astype(np.int32) for tokens in arrays.take(examples))
         if self.metadata.ignore_label_id is not None:
             labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
         blank = self.metadata.blank_identifier_id

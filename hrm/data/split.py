@@ -67,11 +67,12 @@ class Split:
     def example(self, index: int) -> Example:
         """Raises `IndexError` where there is none of that number."""
         arrays, row, _ = self._locate(index)
-        labels = arrays.labels[row].astype(np.int64)
+        [inputs], [labels] = arrays.take(np.array([row]))
+        labels = labels.astype(np.int64)
         if self.metadata.ignore_label_id is not None:
             labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
         identifier = int(arrays.puzzle_identifiers[_puzzle_of(arrays, row)])
-        return Example(arrays.inputs[row].astype(np.int32), labels, identifier)
+        return Example(inputs.astype(np.int32), labels, identifier)
 
     def group(self, index: int) -> Group:
         """The group of an example; `IndexError` where there is none of that number."""

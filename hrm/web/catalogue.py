@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
 from hrm.checkpoint.layout import CONFIG_FILE
+from hrm.data.arrays import open_array
 from hrm.data.format import (
     METADATA_FILE,
     DatasetMetadata,
     array_path,
-    open_array,
     read_metadata,
 )
 from hrm.data.split import Split

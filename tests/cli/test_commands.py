@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hrm.cli import evaluate, models, report, serve, solve, train
+from hrm.cli import check, evaluate, models, report, serve, solve, train
 from hrm.cli.build import BUILDERS
 from hrm.cli.build import find as find_builder
 from hrm.cli.launch import next_command
@@ -26,7 +26,14 @@ HELPS = [
     *([name] for name in COMMANDS),
     *(["build", name] for name in BUILDERS),
 ]
-SCHEMA_COMMANDS = [evaluate.command, solve.command, serve.command, report.command, models.command]
+SCHEMA_COMMANDS = [
+    check.command,
+    evaluate.command,
+    solve.command,
+    serve.command,
+    report.command,
+    models.command,
+]
 MOST_LINES = 40
 FIELDS = PretrainConfig.model_fields
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hrm.data.format import (
+    ARRAY_NAMES,
     DatasetMetadata,
     PuzzleArrays,
     has_split,
@@ -72,7 +73,8 @@ def test_what_is_written_is_read(tmp_path):
     write_arrays(tmp_path, "all", arrays)
     read, sets = read_split(tmp_path)
     assert read == metadata
-    for name, array in vars(arrays).items():
+    for name in ARRAY_NAMES:
+        array = getattr(arrays, name)
         assert getattr(sets["all"], name).dtype == array.dtype
         np.testing.assert_array_equal(getattr(sets["all"], name), array)
 

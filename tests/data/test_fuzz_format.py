@@ -47,9 +47,9 @@ def foreign_dir(split_dir) -> Path:
 def content(split_dir: Path):
     metadata, sets = read_split(split_dir)
     arrays = {
-        f"{set_name}/{name}": (array.shape, array.tobytes())
+        f"{set_name}/{name}": (getattr(arrays, name).shape, getattr(arrays, name).tobytes())
         for set_name, arrays in sets.items()
-        for name, array in vars(arrays).items()
+        for name in ARRAY_NAMES
     }
     return metadata, arrays
 

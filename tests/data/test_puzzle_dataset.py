@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hrm.data.format import DatasetMetadata, PuzzleArrays, write_arrays, write_metadata
+from hrm.data import format as data_format
+from hrm.data.arrays import TokenFile
+from hrm.data.format import (
+    DatasetMetadata,
+    PuzzleArrays,
+    array_path,
+    write_arrays,
+    write_metadata,
+)
 from hrm.data.puzzle_dataset import NamedBatch, PuzzleDataset, PuzzleDatasetConfig
 from hrm.errors import UserError
 
@@ -335,3 +343,51 @@ def test_reads_the_mazes_of_the_original_code():
     assert (batch["inputs"][:232].numpy() == inputs[768:]).all()
     assert (batch["labels"][:232].numpy() == labels[768:]).all()
     assert (batch["labels"][232:] == -100).all()
+
+
+@settings(max_examples=20)
+@given(sets=random_sets, test=st.booleans())
+def test_large_sets_are_read_row_by_row_and_give_the_same_batches(sets, test):
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = write_dataset(Path(folder) / "data", sets)
+        usual = open_dataset(path, epochs_per_iter=8, test=test)
+        patch.setattr(data_format, "CHECKED_AT_ONCE", 0)
+        large = open_dataset(path, epochs_per_iter=8, test=test)
+        assert all(isinstance(a.inputs, TokenFile) for a in large._sets.values())
+        for left, right in zip(usual.iterate(1), large.iterate(1), strict=True):
+            assert_equal(left, right)
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch) -> Path:
+    """A data set of which no token is checked when it is opened."""
+    monkeypatch.setattr(data_format, "CHECKED_AT_ONCE", 0)
+    return write_dataset(tmp_path / "data", {"a": [[1] * 4] * 2})
+
+
+def test_a_token_of_a_large_set_is_checked_when_it_is_taken(large):
+    path = array_path(large / "train", "a", "labels")
+    labels = np.load(path)
+    labels[5, 1] = 200
+    np.save(path, labels)
+    dataset = open_dataset(large, test=True)
+    dataset.batch(0, 0)
+    with pytest.raises(UserError, match=r"labels.npy: token 200 in row 5 is not in"):
+        dataset.batch(0, 1)
+
+
+def test_a_large_set_that_is_cut_short_meanwhile_is_named(large):
+    dataset = open_dataset(large, test=True)
+    path = array_path(large / "train", "a", "inputs")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    dataset.batch(0, 0)
+    with pytest.raises(UserError, match=r"inputs.npy: truncated"):
+        dataset.batch(0, 1)
+
+
+def test_indices_of_a_large_set_are_checked_when_it_is_opened(large):
+    path = array_path(large / "train", "a", "puzzle_indices")
+    np.save(path, np.load(path)[::-1])
+    with pytest.raises(UserError, match="puzzle_indices"):
+        open_dataset(large)

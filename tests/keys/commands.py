@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
+from hrm.cli.check import CheckConfig
 from hrm.cli.evaluate import EvaluateConfig
 from hrm.cli.main import root, start
 from hrm.cli.models import ModelsConfig
@@ -23,6 +24,7 @@ SCHEMAS = {
     "serve": ServeConfig,
     "report": ReportConfig,
     "models": ModelsConfig,
+    "check": CheckConfig,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

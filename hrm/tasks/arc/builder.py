@@ -6,7 +6,7 @@ arrays are the published builder's, byte for byte.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -116,7 +116,7 @@ class BuildSummary:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """A task and its versions."""
 
     puzzle: Puzzle
@@ -138,8 +138,7 @@ def build(options: BuildOptions) -> BuildSummary:
         UserError: options or source are at fault, or the disk is; nothing is left behind.
     """
     if options.input_file_prefix is not None:
-        folder = options.input_file_prefix.parent
-        refuse_source(options.output_dir, "the files of --input-file-prefix, in", folder)
+        refuse_source(options.output_dir, "--input-file-prefix", options.input_file_prefix)
     for folder in options.dataset_dirs:
         refuse_source(options.output_dir, "--dataset-dirs", folder)
     with new_dataset(options.output_dir, options.overwrite) as building:
@@ -168,8 +167,8 @@ def _test_sets(subsets: Sequence[Subset], options: BuildOptions) -> set[str]:
     known = [subset.name for subset in subsets]
     for key in TEST_SETS:
         name = getattr(options, key)
-        needed = key == "test_set_name" or key in options.model_fields_set
-        if needed and name not in known:
+        may_be_missing = key == "test_set_name2" and name == BuildOptions.model_fields[key].default
+        if name not in known and not may_be_missing:
             raise UserError(f"{flag(key)} {name}: is no subset; there are {', '.join(known)}")
     return {name for name in known if name in (options.test_set_name, options.test_set_name2)}
 
@@ -178,13 +177,14 @@ def _test_sets(subsets: Sequence[Subset], options: BuildOptions) -> set[str]:
 
 
 def _write(
-    subsets: Sequence[Subset], tests: set[str], options: BuildOptions, building: Path
+    subsets: Sequence[Subset], tests: Collection[str], options: BuildOptions, building: Path
 ) -> BuildSummary:
     rng = np.random.RandomState(options.seed)
-    groups, names = _draw_groups(subsets, tests, options, rng)
+    groups, names = draw_groups(
+        subsets, tests, options.num_aug, options.puzzle_identifiers_start, rng
+    )
     _report_missing(groups, options.num_aug + 1)
-    start = options.puzzle_identifiers_start
-    write_identifiers(building, chain(repeat(BLANK_NAME, start), names), ", ")
+    write_identifiers(building, names, ", ")
     test_puzzles = {group.puzzle.name: group.puzzle.plain() for group in groups if group.is_test}
     (building / TEST_PUZZLES_FILE).write_text(json.dumps(test_puzzles), encoding="utf-8")
     metadata = {
@@ -192,7 +192,7 @@ def _write(
         "ignore_label_id": PAD,
         "blank_identifier_id": 0,
         "vocab_size": VOCAB_SIZE,
-        "num_puzzle_identifiers": start + len(names),
+        "num_puzzle_identifiers": len(names),
         "task": "arc",
         "grid_shape": (options.canvas_side, options.canvas_side),
         "symbols": SYMBOLS,
@@ -214,43 +214,54 @@ def _write(
     )
 
 
-def _draw_groups(
-    subsets: Sequence[Subset], tests: set[str], options: BuildOptions, rng: np.random.RandomState
-) -> tuple[list[_Group], dict[str, int]]:
-    """Tasks in the order of the data set, and the identifier of each name; equal names share it."""
-    groups: list[_Group] = []
+def draw_groups(
+    subsets: Sequence[Subset],
+    tests: Collection[str],
+    num_aug: int,
+    first_identifier: int,
+    rng: np.random.RandomState,
+) -> tuple[list[Group], list[str]]:
+    """Tasks in the order of the data set, each with its versions.
+
+    Args:
+        tests: names of the subsets with test tasks.
+        num_aug: versions of each, at most, besides itself.
+
+    Returns:
+        The groups, and the names by identifier; equal names share one.
+    """
+    groups: list[Group] = []
     names: dict[str, int] = {}
     with Progress("tasks augmented", sum(len(subset.puzzles) for subset in subsets)) as progress:
         for subset in subsets:
             for number in rng.permutation(len(subset.puzzles)):
                 puzzle = subset.puzzles[number]
-                versions = draw_versions(puzzle.all_pairs, options.num_aug, rng)
+                versions = draw_versions(puzzle.all_pairs, num_aug, rng)
                 own = (version.name(puzzle.name) for version in islice(versions, 1, None))
                 identifiers = [
-                    names.setdefault(name, options.puzzle_identifiers_start + len(names))
+                    names.setdefault(name, first_identifier + len(names))
                     for name in chain([puzzle.name], own)
                 ]
                 is_test = subset.name in tests
-                groups.append(_Group(puzzle, is_test, versions, np.array(identifiers, np.int32)))
+                groups.append(Group(puzzle, is_test, versions, np.array(identifiers, np.int32)))
                 progress.update()
-    return groups, names
+    return groups, [*repeat(BLANK_NAME, first_identifier), *names]
 
 
-def _report_missing(groups: Sequence[_Group], wanted: int) -> None:
+def _report_missing(groups: Sequence[Group], wanted: int) -> None:
     """Say on stderr which tasks do not have as many versions as were asked for."""
     counts = [len(group.versions) for group in groups if len(group.versions) < wanted]
     if counts:
         print(
-            f"note: augmentation not full: {len(counts):,} of {len(groups):,} tasks have "
-            f"{min(counts):,} to {max(counts):,} versions instead of {wanted:,}, since no more "
-            "different ones were found",
+            f"note: augmentation not full: {len(counts):,} of {len(groups):,} tasks have fewer "
+            f"than {wanted:,} different versions (the fewest {min(counts):,})",
             file=sys.stderr,
         )
 
 
 def _write_examples(
     writer: SplitWriter,
-    groups: Sequence[_Group],
+    groups: Sequence[Group],
     split: str,
     side: int,
     rng: np.random.RandomState,

@@ -68,9 +68,10 @@ def _read_subset(prefix: Path, name: str, side: int) -> Subset:
     )
     if not path.exists():
         raise UserError(f"{path}: not found{looked_in(path)}; {_known_subsets(prefix)}")
+    tasks = _load_tasks(path)
     answers = _load_tasks(answers_path) if answers_path.exists() else None
     puzzles = []
-    for task, value in _load_tasks(path).items():
+    for task, value in tasks.items():
         grids = None if answers is None else _read_answers(answers, task, answers_path, side)
         puzzles.append(_read_puzzle(task, value, path, side, grids))
     return _checked(name, puzzles)

@@ -35,8 +35,7 @@ CHUNK_EXAMPLES = 8192
 
 HELP = """
 hrm build arc --generate --num-aug 100 --output-dir data/arc-made-up
-hrm build arc --input-file-prefix kaggle/combined/arc-agi --output-dir data/arc1concept-aug-1000 \\
-    --subsets training evaluation concept --test-set-name evaluation
+hrm build arc --input-file-prefix kaggle/combined/arc-agi --subsets training evaluation concept
 hrm build arc --dataset-dirs ARC-AGI/data ConceptARC/corpus --output-dir data/arc1-aug-1000
 
 Build an ARC data set: of made-up tasks, of combined JSON files as Kaggle has them

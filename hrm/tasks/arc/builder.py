@@ -35,11 +35,12 @@ CHUNK_EXAMPLES = 8192
 
 HELP = """
 hrm build arc --generate --num-aug 100 --output-dir data/arc-made-up
-hrm build arc --input-file-prefix kaggle/combined/arc-agi --subsets training evaluation concept
-hrm build arc --dataset-dirs ARC-AGI/data ConceptARC/corpus --output-dir data/arc1-aug-1000
+hrm build arc --input-file-prefix arc-agi --subsets training evaluation concept
+hrm build arc --dataset-dirs ARC-AGI/data ConceptARC/corpus
 
-Build an ARC data set: of made-up tasks, of combined JSON files as Kaggle has them
-(PREFIX_<subset>_challenges.json, …_solutions.json), or of folders with a file per task.
+Build an ARC data set: of made-up tasks, of combined JSON files as Kaggle has
+them (PREFIX_<subset>_challenges.json, …_solutions.json), or of folders with a
+file per task.
 """
 
 Count = Annotated[int, Field(ge=0)]

@@ -93,7 +93,9 @@ def test_every_room_is_drawn(picture):
 
 
 def test_only_tasks_know_which_task_it_is():
-    asking = re.compile(r"is_sudoku|is_maze|SudokuTask|MazeTask|task\.name ==|\"sudoku\"|'sudoku'")
+    asking = re.compile(
+        r"is_sudoku|is_maze|is_arc\b|SudokuTask|MazeTask|ArcTask|task\.name ==|\"sudoku\"|'sudoku'"
+    )
     allowed = (PACKAGE / "tasks", PACKAGE / "cli" / "build.py")
     guilty = [
         path
@@ -111,7 +113,10 @@ def test_files_are_small():
 
 @pytest.mark.parametrize(
     "modules",
-    ["hrm", "hrm.data", "hrm.data.writer", "hrm.tasks", "hrm.tasks.sudoku.builder", "hrm.cli"],
+    [
+        *("hrm", "hrm.data", "hrm.data.writer", "hrm.tasks", "hrm.cli"),
+        *("hrm.tasks.sudoku.builder", "hrm.tasks.arc.builder"),
+    ],
 )
 def test_data_are_built_without_torch(modules):
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"

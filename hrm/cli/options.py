@@ -82,7 +82,23 @@ class SchemaCommand(Described, Generic[Schema]):
         if "--" in args:
             end = args.index("--")
             args, ctx.meta[LITERAL] = args[:end], tuple(args[end + 1 :])
+        if not (self.first or self.rest):
+            args = self._with_lists_joined(args)
         return super().parse_args(ctx, args)
+
+    def _with_lists_joined(self, args: list[str]) -> list[str]:
+        """`--subsets a b` as `--subsets a,b`; no words can be inputs here."""
+        lists = {flag(key) for key, field in self.keys.items() if is_list(field)}
+        joined: list[str] = []
+        items = 0  # of the list that the last word belongs to
+        for word in args:
+            is_item = items and not word.startswith("-") and self._key_of(word) is None
+            if is_item and items > 1:
+                joined[-1] += f",{word}"
+            else:
+                joined.append(word)
+            items = items + 1 if is_item else int(word in lists)
+        return joined
 
     def invoke(self, ctx: click.Context) -> None:
         self.run(lambda: self._read(ctx))

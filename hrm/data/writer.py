@@ -18,6 +18,7 @@ import numpy as np
 
 from hrm.data.format import (
     IDENTIFIERS_FILE,
+    METADATA_FILE,
     TOKEN_ARRAYS,
     DatasetMetadata,
     array_digests,
@@ -25,6 +26,11 @@ from hrm.data.format import (
     write_metadata,
 )
 from hrm.errors import UserError
+
+ORIGINAL_KEYS = (
+    *("pad_id", "ignore_label_id", "blank_identifier_id", "vocab_size", "seq_len"),
+    *("num_puzzle_identifiers", "total_groups", "mean_puzzle_examples", "total_puzzles", "sets"),
+)
 
 
 @contextmanager
@@ -46,9 +52,7 @@ def new_dataset(
     final, shown = output_dir.resolve(), f"--output-dir {output_dir}"
     _check_free(final, shown, overwrite)
     if source_dir is not None:
-        source = source_dir.resolve()
-        if source == final or final in source.parents:
-            raise UserError(f"{shown} holds --source-dir {source_dir}; choose another")
+        refuse_source(output_dir, "--source-dir", source_dir)
     try:
         with _temporary_sibling(final) as building:
             yield building
@@ -63,6 +67,13 @@ def new_dataset(
         raise UserError(f"{shown}: {error.strerror or error}{named}; choose another folder") from (
             None
         )
+
+
+def refuse_source(output_dir: Path, flag: str, source_dir: Path) -> None:
+    """Raise `UserError` where what `flag` names, to be read, lies in what will be written."""
+    final, source = output_dir.resolve(), source_dir.resolve()
+    if source == final or final in source.parents:
+        raise UserError(f"--output-dir {output_dir} holds {flag} {source_dir}; choose another")
 
 
 def _check_free(final: Path, shown: str, overwrite: bool) -> None:
@@ -108,12 +119,16 @@ def _move_into_place(building: Path, output_dir: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write_identifiers(dataset_dir: Path, names: Iterable[str]) -> None:
-    """Write `identifiers.json`, one name a line; there may be millions."""
+def write_identifiers(dataset_dir: Path, names: Iterable[str], separator: str = ",\n") -> None:
+    """Write `identifiers.json`, one name a line; there may be millions.
+
+    Args:
+        separator: ", " writes what `json.dump` does, as the original builders have it.
+    """
     with open(dataset_dir / IDENTIFIERS_FILE, "w", encoding="utf-8") as file:
         for index, name in enumerate(names):
-            file.write(("[" if index == 0 else ",\n") + json.dumps(name))
-        file.write("]\n")
+            file.write(("[" if index == 0 else separator) + json.dumps(name))
+        file.write("]\n" if "\n" in separator else "]")
 
 
 class SplitWriter:
@@ -193,6 +208,19 @@ class SplitWriter:
             metadata: fields of `DatasetMetadata`, but for what was counted here: `sets`, `seq_len`,
                 `total_groups` and `mean_puzzle_examples`.
         """
+        written = self._finish_arrays(metadata)
+        write_metadata(self.split_dir, written, array_digests(self.split_dir, written))
+        return written
+
+    def finish_as_original(self, **metadata: Any) -> DatasetMetadata:
+        """`finish`, but with the keys that the original builders write, in their order."""
+        written = self._finish_arrays(metadata)
+        values = written.model_dump(mode="json") | {"total_puzzles": self.puzzles}
+        text = json.dumps({key: values[key] for key in ORIGINAL_KEYS})
+        (self.split_dir / METADATA_FILE).write_text(text, encoding="utf-8")
+        return written
+
+    def _finish_arrays(self, metadata: dict[str, Any]) -> DatasetMetadata:
         self._write_headers()
         self.__exit__()
         index_dtype = np.dtype(np.int32 if self.examples < 2**31 else np.int64)
@@ -203,15 +231,13 @@ class SplitWriter:
         }
         for name, values in arrays.items():
             np.save(self._path(name), values)
-        written = DatasetMetadata(
+        return DatasetMetadata(
             sets=(self.set_name,),
             seq_len=self.seq_len,
             total_groups=self.groups,
             mean_puzzle_examples=self.examples / max(1, self.puzzles),
             **metadata,
         )
-        write_metadata(self.split_dir, written, array_digests(self.split_dir, written))
-        return written
 
     def _path(self, array_name: str) -> Path:
         return array_path(self.split_dir, self.set_name, array_name)

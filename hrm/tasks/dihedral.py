@@ -4,6 +4,7 @@ import numpy as np
 
 COUNT = 8
 INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
+TRANSPOSING = (1, 3, 6, 7)  # rows become columns
 
 
 def dihedral(grid: np.ndarray, number: int) -> np.ndarray:
@@ -19,3 +20,14 @@ def dihedral(grid: np.ndarray, number: int) -> np.ndarray:
     if number == 5:
         return np.flipud(grid)
     return grid.T if number == 6 else np.fliplr(np.rot90(grid))
+
+
+_CORNERS = np.array([[0, 1], [2, 3]])
+_TURNED = [dihedral(_CORNERS, number).tolist() for number in range(COUNT)]
+# COMPOSED[then][first]: the one transform that equals `first` followed by `then`.
+COMPOSED = tuple(
+    tuple(
+        _TURNED.index(dihedral(dihedral(_CORNERS, first), then).tolist()) for first in range(COUNT)
+    )
+    for then in range(COUNT)
+)

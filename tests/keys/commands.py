@@ -15,10 +15,12 @@ from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
+from hrm.tasks.arc.builder import BuildOptions as ArcOptions
 from hrm.tasks.sudoku.builder import BuildOptions
 
 SCHEMAS = {
     "build sudoku": BuildOptions,
+    "build arc": ArcOptions,
     "evaluate": EvaluateConfig,
     "solve": SolveConfig,
     "serve": ServeConfig,

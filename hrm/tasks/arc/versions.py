@@ -1,5 +1,7 @@
 """Versions of an ARC task: turned or reflected, in other colours; names and undoing."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -43,3 +45,26 @@ class Version(NamedTuple):
     def undo(self, grid: np.ndarray) -> np.ndarray:
         """A grid of this version as it is in the task."""
         return np.argsort(self.colours).astype(np.uint8)[dihedral(grid, INVERSE[self.transform])]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of one task, as arrays."""
+
+    transforms: np.ndarray  # [V] uint8
+    colours: np.ndarray  # [V, 10] uint8
+
+    @classmethod
+    def of(cls, versions: Iterable[Version]) -> "Versions":
+        transforms, colours = zip(*versions, strict=True)
+        return cls(np.array(transforms, np.uint8), np.array(colours, np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def __iter__(self) -> Iterator[Version]:
+        for transform, colours in zip(self.transforms.tolist(), self.colours.tolist(), strict=True):
+            yield Version(transform, tuple(colours))
+
+    def __getitem__(self, part: slice) -> "Versions":
+        return Versions(self.transforms[part], self.colours[part])

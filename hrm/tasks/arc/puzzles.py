@@ -1,0 +1,40 @@
+"""ARC tasks in memory: pairs of grids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Pair = tuple[np.ndarray, np.ndarray]  # input and output, [rows, columns] uint8 colours each
+
+PARTS = ("train", "test")
+BLANK_NAME = "<blank>"  # of the identifier that is no puzzle's
+NO_ANSWER = np.zeros((1, 1), np.uint8)  # stands for an output that is not known
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """One ARC task: demonstrations (`train`), and pairs whose outputs are to be found (`test`)."""
+
+    name: str
+    pairs: Mapping[str, Sequence[Pair]]  # by `PARTS`, in the order of the file
+
+    @property
+    def all_pairs(self) -> list[Pair]:
+        """Of both parts, in the order of the file."""
+        return [pair for part in self.pairs.values() for pair in part]
+
+    def plain(self) -> dict[str, list[dict[str, list[list[int]]]]]:
+        """As it is written in JSON."""
+        return {
+            part: [{"input": x.tolist(), "output": y.tolist()} for x, y in pairs]
+            for part, pairs in self.pairs.items()
+        }
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Tasks that are published together."""
+
+    name: str
+    puzzles: Sequence[Puzzle]

@@ -3,11 +3,12 @@
 from functools import lru_cache
 
 from hrm.data.format import DatasetMetadata
+from hrm.tasks.arc.task import ArcTask
 from hrm.tasks.base import Task
 from hrm.tasks.maze.task import MazeTask
 from hrm.tasks.sudoku.task import SudokuTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SudokuTask, MazeTask, Task)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SudokuTask, MazeTask, ArcTask, Task)}
 
 
 @lru_cache

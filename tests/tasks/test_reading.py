@@ -137,7 +137,7 @@ def test_what_is_not_known_is_drawn_and_never_judged(changes):
         ({}, "sudoku"),
         ({"vocab_size": 6}, "sudoku"),
         ({"vocab_size": 6, "seq_len": 900}, "maze"),
-        ({"vocab_size": 12, "seq_len": 900}, "grids"),
+        ({"vocab_size": 12, "seq_len": 900}, "arc"),
         ({"task": "sudoku"}, "sudoku"),
         ({"task": "maze", "vocab_size": 6}, "maze"),
         ({"seq_len": 36, "vocab_size": 7}, "grids"),

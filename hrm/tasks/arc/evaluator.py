@@ -69,10 +69,13 @@ class Evaluator:
         self._aggregated_voting = aggregated_voting
         self._forget()
 
-    @property
-    def identifiers(self) -> int:
-        """How many identifiers have a name."""
-        return len(self._versions)
+    def refuse_fewer_names(self, identifiers: int) -> None:
+        """Raise `UserError` unless so many identifiers have a name."""
+        if identifiers > len(self._versions):
+            raise UserError(
+                f"{self._versions.path}: names {len(self._versions)} identifiers of {identifiers}; "
+                "name the data set that the puzzles are of, or build it again"
+            )
 
     def _forget(self) -> None:
         # An answer is a grid for a question; it goes by its place in the order of first votes.
@@ -124,11 +127,7 @@ class Evaluator:
                     f"ARC predictions: {name} is of shape {list(values.shape)}, expected B rows "
                     f"({TOKENS} tokens each in inputs and preds)"
                 )
-        if len(identifiers) and (largest := int(identifiers.max())) >= self.identifiers:
-            raise UserError(
-                f"{self._versions.path}: names {self.identifiers} identifiers, and a prediction "
-                f"is for identifier {largest}; name the data set that it was made on"
-            )
+        self.refuse_fewer_names(1 + int(identifiers.max(initial=-1)))
         return arrays
 
     def update(self, step: Any) -> None:

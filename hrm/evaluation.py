@@ -4,11 +4,11 @@ What is found out is the business of evaluators, which see each puzzle once, whe
 keep sums or votes, not logits.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.ranks import Ranks
 from hrm.rollout import RolloutStep, halved, rollout
-from hrm.tasks import Task, task_of
+from hrm.tasks import Evaluator, Task, task_of
 
 
 @dataclass
@@ -35,7 +35,14 @@ class EvaluationResult:
     overall: dict[str, float]
     per_set: dict[str, dict[str, float]]
     outputs: dict[str, Tensor] = field(default_factory=dict)  # [examples, …], in data order
-    artefacts: dict[str, Any] = field(default_factory=dict)  # of the task's evaluators, by name
+    artefacts: dict[str, str] = field(default_factory=dict)  # of the task's evaluators, on rank 0
+
+    def take_in(self, evaluators: Iterable[Evaluator], ranks: Ranks) -> None:
+        """Add what evaluators of a task have found out on all ranks."""
+        for evaluator in evaluators:
+            metrics, artefacts = evaluator.reduce(ranks)
+            self.overall |= metrics
+            self.artefacts |= artefacts
 
     def named(self) -> dict[str, float]:
         """As logged: `eval/<name>`, and `eval/<set>/<name>` where there are several sets."""
@@ -69,6 +76,7 @@ def evaluate(
     progress: bool = False,
     max_steps: int | None = None,
     plan: Plan | None = None,
+    evaluators: Sequence[Evaluator] | None = None,
 ) -> EvaluationResult | None:
     """Run a split and divide every metric by the number of puzzles; halting and steps as of
     `rollout`.
@@ -81,7 +89,11 @@ def evaluate(
     several attempts these are the metrics of the answers that count, but `steps`, which are those
     of all attempts.
 
-    `progress` is shown where evaluation takes long, as that of this rank.
+    `progress` is shown where evaluation takes long, as that of this rank. `evaluators` are those of
+    the task, as `evaluators_of` makes them; None: new ones.
+
+    Raises:
+        UserError: as `evaluators_of`.
     """
 
     def batches() -> Iterator[NamedBatch]:
@@ -92,7 +104,9 @@ def evaluate(
 
     per_set = {name: MetricsEvaluator(model) for name in dataset.metadata.sets}
     task = task_of(dataset.metadata)
-    of_task = task.evaluators()
+    of_task = evaluators
+    if of_task is None:
+        of_task = ranks.together(lambda: evaluators_of(dataset))
     outputs: dict[str, list[Tensor]] = {key: [] for key in output_keys}
     padding: Padding = "dropped"
     if halting == "max_steps" and plan is None:
@@ -116,7 +130,8 @@ def evaluate(
                 shown.update(float(done) * ranks.size)
                 if step.halting.any():
                     answer = step.select(step.halting)
-                    for evaluator in (per_set[set_name], *of_task):
+                    per_set[set_name].update(answer)
+                    for evaluator in of_task:
                         evaluator.update(answer)
                     if outputs:
                         named = named_outputs(answer)
@@ -131,18 +146,27 @@ def evaluate(
         model.train(was_training)
 
     overall = MetricSums()
-    for evaluator in per_set.values():
-        overall.add(evaluator.sums.totals())
+    for measured in per_set.values():
+        overall.add(measured.sums.totals())
     result = EvaluationResult(
         overall=overall.reduce(ranks),
         per_set={name: evaluator.reduce(ranks)[0] for name, evaluator in per_set.items()},
         outputs={key: torch.cat(parts) for key, parts in outputs.items() if parts},
     )
-    for own in of_task:
-        metrics, artefacts = own.reduce(ranks)
-        result.overall |= metrics
-        result.artefacts |= artefacts
+    result.take_in(of_task, ranks)
     return result
+
+
+def evaluators_of(dataset: PuzzleDataset, aggregated_voting: bool = False) -> list[Evaluator]:
+    """The evaluators of a data set's task, as `Task.evaluators`.
+
+    They know puzzles by their identifiers; where these are unknown, there are none.
+    """
+    config = dataset.config
+    if config.unseen_identifier is not None:
+        return []
+    task = task_of(dataset.metadata)
+    return task.evaluators(config.dataset_path, dataset.split, aggregated_voting)
 
 
 @dataclass(frozen=True)
@@ -236,7 +260,7 @@ class MetricsEvaluator:
         values = (sequence | losses).items()
         self.sums.add({name: torch.where(labelled, v, 0).sum() for name, v in values})
 
-    def reduce(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, Any]]:
+    def reduce(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, str]]:
         """Metrics of all ranks; no artefacts."""
         return self.sums.reduce(ranks), {}
 

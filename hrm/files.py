@@ -3,9 +3,11 @@
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from hrm.errors import UserError
 
 DIGEST_BLOCK = 1 << 20  # bytes
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".zst"}
@@ -26,6 +28,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write files, by their paths within a folder, each whole or as it was before.
+
+    Returns:
+        Where they are.
+
+    Raises:
+        UserError: one cannot be written; a folder that was made for it is gone again.
+    """
+    paths = []
+    for name, text in texts.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+                sync(temporary)
+        except OSError as error:
+            with suppress(OSError):
+                path.parent.rmdir()  # only where it is empty
+            raise UserError(f"{path}: could not be written ({error})") from None
+        paths.append(path)
+    return paths
 
 
 def sync(path: Path) -> None:

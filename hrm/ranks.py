@@ -272,6 +272,25 @@ class Ranks:
         dist.all_gather(parts, local.contiguous(), group=self.group)
         return torch.cat(parts)
 
+    def collect_rows(self, tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """As `collect`, where the number of rows, the first dimension, is each rank's own."""
+        if self.size == 1:
+            return self.collect(tensors)
+        names = sorted(tensors)
+        most = self.maximum(*(len(tensors[name]) for name in names))
+        sent = {"": torch.tensor([len(tensors[name]) for name in names])}
+        for name, rows in zip(names, most, strict=True):
+            tensor = tensors[name]
+            padding = tensor.new_zeros(max(1, rows) - len(tensor), *tensor.shape[1:])
+            sent[f"/{name}"] = torch.cat([tensor, padding])
+        shares = self.collect(sent)
+        lengths = [lengths.tolist() for lengths in shares.get("", [])]
+        return {
+            name: [part[: of[n]] for part, of in zip(shares[f"/{name}"], lengths, strict=True)]
+            for n, name in enumerate(names)
+            if shares
+        }
+
     def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         """Every rank's tensors on rank 0: name -> one for each rank, on the CPU; {} elsewhere.
 

@@ -5,11 +5,12 @@ from hrm.checkpoint.folder import (
     Checkpoint,
     build_for,
     load_checkpoint,
+    save_artefacts,
     save_checkpoint,
     save_predictions,
 )
 from hrm.checkpoint.layout import find_checkpoint, saved_steps, step_dir
-from hrm.checkpoint.weights import load_weights, read_weights
+from hrm.checkpoint.weights import load_weights, read_rows, read_weights
 
 __all__ = [
     "Checkpoint",
@@ -19,7 +20,9 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_weights",
+    "read_rows",
     "read_weights",
+    "save_artefacts",
     "save_checkpoint",
     "save_config",
     "save_predictions",

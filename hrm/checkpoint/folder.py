@@ -41,7 +41,7 @@ from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write
 from hrm.data.missing import missing_split
 from hrm.data.origin import Origin
 from hrm.errors import UserError
-from hrm.files import sync
+from hrm.files import sync, write_texts
 from hrm.models.losses import ACTLossHead
 from hrm.models.recurrence import ForwardDtype
 from hrm.models.registry import build_model
@@ -113,6 +113,24 @@ def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Pat
     finally:
         temporary.unlink(missing_ok=True)
     return folder / name
+
+
+def save_artefacts(checkpoint: Path, artefacts: Mapping[str, str]) -> list[Path]:
+    """Write what evaluators have left into a checkpoint folder (beside a single-file one).
+
+    Args:
+        artefacts: texts by name: `<evaluator>/<file>` becomes
+            `evaluator_<evaluator>_step_<n>/<file>`, as the original names it.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    files = {}
+    for name, text in artefacts.items():
+        evaluator, _, file = name.partition("/")
+        files[f"evaluator_{evaluator}_{checkpoint.name}/{file}"] = text
+    return write_texts(folder, files)
 
 
 def copy_model_source(target: Path) -> None:

@@ -9,6 +9,7 @@
     training-<rank>.safetensors   what each further rank adds to it
     manifest.json       size and SHA-256 of the files above
     predictions.safetensors   where evaluation was asked to save its outputs
+    evaluator_<name>_step_<n>/   what an evaluator of the task has left, such as ARC's submission
 
 The original's checkpoints (a single `torch.save` file `step_<n>` with `all_config.yaml` beside it)
 are read as well.

@@ -1,7 +1,7 @@
 """Weights: read without executing anything, compared with a model, written."""
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -115,6 +115,28 @@ def read_share(
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: cannot be read ({reason})") from None
     return tensors
+
+
+def read_rows(path: Path, names: Sequence[str], count: int) -> Iterator[dict[str, Tensor]]:
+    """Some tensors of a `.safetensors` file, `count` rows of each at a time.
+
+    Raises:
+        UserError: the file cannot be read, or lacks one of them.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            missing = set(names) - set(file.keys())
+            if not missing:
+                slices = {name: file.get_slice(name) for name in names}
+                for start in range(0, slices[names[0]].get_shape()[0], count):
+                    yield {name: rows[start : start + count] for name, rows in slices.items()}
+    except Exception as error:  # damaged bytes raise almost anything out of the reader
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({reason})") from None
+    if missing:
+        raise UserError(
+            f"{path}: holds no {min(missing)}; evaluate with eval_save_outputs={','.join(names)}"
+        )
 
 
 def _holds_its_values(tensor: Tensor) -> bool:

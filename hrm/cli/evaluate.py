@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field, model_validator
 
@@ -36,12 +36,21 @@ if TYPE_CHECKING:
     from hrm.data import PuzzleDataset
     from hrm.ranks import Ranks
 
+COUNT_FOR_PREDICTIONS = {"predictions", "data_path", "split", "artefacts_dir"}
+VOTING = {  # as evaluators name what is saved
+    "inputs": "inputs",
+    "puzzle_identifiers": "puzzle_identifiers",
+    "preds": "predictions",
+    "q_halt_logits": "q_halt_logits",
+}
+ROWS = 1024  # of saved outputs that are read at a time
 WORTH_COMPILING = 50_000  # ACT steps of single puzzles
 
 
 HELP = """
 hrm evaluate checkpoints/quickstart/first
 hrm evaluate checkpoints/quickstart/first/step_900 --halting learned
+hrm evaluate --predictions step_900/predictions.safetensors --data-path data/arc
 torchrun --nproc-per-node 8 -m hrm evaluate checkpoints/sudoku/night
 
 Measure a checkpoint on puzzles that it was not trained on, and print the
@@ -53,7 +62,12 @@ given is as in training.
 class EvaluateConfig(Config):
     """What is measured, and how. None means: as the checkpoint was trained."""
 
-    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    checkpoint: Path | None = Field(None, description="folder of a checkpoint or of a run")
+    predictions: tuple[Path, ...] = Field(
+        (),
+        description="instead of a checkpoint: saved outputs, which vote together (ARC)",
+        json_schema_extra={"metavar": "FILE,…"},
+    )
     data_path: Path | None = Field(None, description="data set; if not given, that of training")
     split: FileName = Field("test", description="which part of the data set")
     halting: Halting = Field("max_steps", description="all steps, or until sure")
@@ -76,11 +90,21 @@ class EvaluateConfig(Config):
     eval_save_outputs: tuple[OutputKey, ...] = Field(
         (), description="save e.g. predictions,labels,steps"
     )
+    artefacts_dir: Path | None = Field(
+        None, description="for files such as ARC's submission; if not given, the checkpoint"
+    )
     device: DeviceName = Field("auto", description="where to compute")
     compile: Compile = Field("auto", description="auto: where it saves time")
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
+        if self.predictions:
+            if idle := sorted(self.model_fields_set - COUNT_FOR_PREDICTIONS):
+                raise ValueError(f"{idle[0]} does not go with predictions; leave one of them out")
+            if self.data_path is None:
+                raise ValueError("predictions: name the data set that they are of by data_path")
+        elif self.checkpoint is None:
+            raise ValueError("checkpoint: is required")
         if self.halt_probability is not None and self.halting != "learned":
             raise ValueError("halt_probability counts only with halting=learned; give both")
         refuse_idle_noise(self.noise, self.rollouts)
@@ -99,10 +123,11 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
     # A rank that waits for others, which have ended, could not tidy up.
     with ending_at_once() if ranks.size > 1 else nullcontext(), ranks.connected():
         config = ranks.agree(read)
+        if config.predictions:
+            return ranks.agree(lambda: vote(config))
         device = ranks.together(lambda: pick_device(config.device, ranks.local_rank))
-        checkpoint = ranks.together(
-            lambda: load_checkpoint(config.checkpoint, config.weights, config.data_path)
-        )
+        path = cast(Path, config.checkpoint)
+        checkpoint = ranks.together(lambda: load_checkpoint(path, config.weights, config.data_path))
         data_path, is_known = ranks.agree(lambda: meet_data(config, checkpoint))
         dataset = ranks.together(
             lambda: open_dataset(config, checkpoint, data_path, is_known, ranks)
@@ -130,9 +155,58 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             path = ranks.agree(lambda: save_predictions(checkpoint.path, result.outputs))
             if ranks.is_first:
                 print(f"outputs saved in {path}", file=sys.stderr)
-        if ranks.is_first:
-            text = json.dumps({"step": checkpoint.step, **result.named()}, indent=2)
-            write_output(f"{text}\n")
+        metrics = {"step": checkpoint.step, **result.named()}
+        ranks.agree(lambda: report(config, metrics, result.artefacts, checkpoint.path))
+
+
+def vote(config: EvaluateConfig) -> None:
+    """Let saved predictions vote, without a model.
+
+    Raises:
+        UserError: a file lacks what is needed, or the data set's task has no votes.
+    """
+    from hrm.checkpoint import read_rows
+    from hrm.data.format import read_metadata
+    from hrm.evaluation import EvaluationResult
+    from hrm.ranks import Ranks
+    from hrm.tasks import task_of
+
+    assert config.data_path is not None
+    split = config.data_path / config.split
+    evaluators = task_of(read_metadata(split)).evaluators(config.data_path, config.split)
+    if not evaluators:
+        raise UserError(f"predictions: nothing is voted on in {split}; evaluate a checkpoint on it")
+    for file in config.predictions:
+        for rows in read_rows(file, list(VOTING.values()), ROWS):
+            for evaluator in evaluators:
+                evaluator.add({name: rows[saved] for name, saved in VOTING.items()})
+    result = EvaluationResult({}, {})
+    result.take_in(evaluators, Ranks(0, 1, 0))
+    report(config, result.named(), result.artefacts)
+
+
+def report(
+    config: EvaluateConfig,
+    metrics: dict[str, Any],
+    artefacts: dict[str, str],
+    checkpoint: Path | None = None,
+) -> None:
+    """Print metrics, and write what evaluators have left where there is a place for it.
+
+    Raises:
+        UserError: it cannot be written; the metrics are printed before.
+    """
+    from hrm.checkpoint import save_artefacts
+    from hrm.files import write_texts
+
+    write_output(f"{json.dumps(metrics, indent=2)}\n")
+    written = []
+    if config.artefacts_dir is not None:
+        written = write_texts(config.artefacts_dir, artefacts)
+    elif checkpoint is not None:
+        written = save_artefacts(checkpoint, artefacts)
+    for path in written:
+        print(f"written: {path}", file=sys.stderr)
 
 
 command = SchemaCommand("evaluate", EvaluateConfig, run, HELP, first="checkpoint")

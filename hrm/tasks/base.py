@@ -7,9 +7,10 @@ it is dealing with.
 Shapes: N puzzles, T tokens per puzzle, V vocabulary, U units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -78,8 +79,15 @@ class Evaluator(Protocol):
     def update(self, step: Any) -> None:
         """Take in an `hrm.rollout.RolloutStep`, whose puzzles have all halted in it."""
 
-    def reduce(self, ranks: Any) -> tuple[dict[str, float], dict[str, Any]]:
-        """Metrics and artefacts (files, by name) of all ranks, an `hrm.ranks.Ranks`."""
+    def add(self, batch: Mapping[str, Any]) -> None:
+        """Take in puzzles by what is saved of them: `inputs`, `preds` (the predictions) [B, T],
+        `puzzle_identifiers` and `q_halt_logits` [B]; tensors or arrays."""
+
+    def reduce(self, ranks: Any) -> tuple[dict[str, float], dict[str, str]]:
+        """Metrics and artefacts of all ranks, an `hrm.ranks.Ranks`.
+
+        Artefacts are texts of files, by name (`<evaluator>/<file>`), on rank 0; none elsewhere.
+        """
 
 
 class Task:
@@ -239,8 +247,20 @@ class Task:
         """
         raise UserError(f"votes: no symmetric versions are known for {self.name}; use votes=1")
 
-    def evaluators(self) -> list[Evaluator]:
-        """New evaluators for one evaluation."""
+    def evaluators(
+        self, data_path: Path, split: str, aggregated_voting: bool = False
+    ) -> list[Evaluator]:
+        """New evaluators of a split of the data set in a folder.
+
+        They begin anew after `reduce`, so that they can be used again.
+
+        Args:
+            aggregated_voting: where puzzles' answers are voted on, votes count again in all later
+                evaluations.
+
+        Raises:
+            UserError: what they need is not in the folder.
+        """
         return []
 
     def difficulty(self, inputs: np.ndarray) -> Difficulty | None:

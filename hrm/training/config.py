@@ -57,6 +57,9 @@ class PretrainConfig(OptimConfig, RunConfig):
     eval_save_outputs: tuple[OutputKey, ...] = Field(
         (), description="e.g. [inputs,labels,predictions,logits,q_halt_logits,steps]"
     )
+    aggregated_voting: bool = Field(
+        False, description="ARC: votes count again in later evaluations, as in published logs"
+    )
     early_stop: PositiveInt | None = Field(
         None, description="evaluations without a better one before the run ends"
     )

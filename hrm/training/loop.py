@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from hrm.checkpoint import build_for, save_predictions
-from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR, step_dir
+from hrm.checkpoint import build_for
+from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR
 from hrm.checkpoint.training import load_snapshot
-from hrm.data import PuzzleDataset, PuzzleDatasetConfig
-from hrm.data.fit import check_fits
-from hrm.data.format import fingerprint, has_split
+from hrm.data import PuzzleDataset
+from hrm.data.format import fingerprint
 from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
@@ -25,6 +24,7 @@ from hrm.evaluation import EvaluationResult, evaluate
 from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
+from hrm.tasks import Evaluator, Task
 from hrm.training.config import PretrainConfig
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
@@ -46,6 +46,7 @@ from hrm.training.run_folder import (
 from hrm.training.saving import Checkpoints, code_version
 from hrm.training.sizing import for_device
 from hrm.training.snapshot import check, restore
+from hrm.training.splits import open_data, open_evaluators
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr, train_step
 
@@ -59,6 +60,7 @@ class Job:
     device: torch.device
     train_set: PuzzleDataset
     test_set: PuzzleDataset | None
+    evaluators: list[Evaluator]  # of the test set's task
     steps: int  # of the whole run
     state: TrainState
     loggers: list[Logger]  # rank 0: metrics.jsonl first
@@ -78,6 +80,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         TrainingDiverged: losses or gradients stay non-finite.
     """
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
+    evaluators = ranks.together(lambda: open_evaluators(config, test_set))
     metadata, [most_used] = train_set.metadata, ranks.maximum(-free_memory(device))
     config = ranks.agree(partial(for_device, config, device, metadata, ranks.size, -most_used))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
@@ -88,7 +91,8 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         config = ranks.agree(lambda: with_run_name(config))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
         ranks.together(lambda: check_is_shared(config.run_dir))
-        job = open_job(config, ranks, device, train_set, test_set, start, digest, stop, cleanup)
+        sets = train_set, test_set, evaluators
+        job = open_job(config, ranks, device, *sets, start, digest, stop, cleanup)
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
@@ -156,34 +160,6 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         progress.say(f"best: step {state.best_step} with eval {metric} {state.best_value:.1%}")
 
 
-def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
-    """This rank's share of the training split, and of the test split where there is one."""
-    config.local_micro_batch_size(ranks.size)
-    train_set, test_set = open_split(config, ranks, "train"), None
-    if has_split(config.data_path, "test"):
-        test_set = open_split(config, ranks, "test")
-        check_fits(train_set.metadata, test_set.metadata, f"{config.data_path}/test")
-    return train_set, test_set
-
-
-def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
-    """This rank's share of a split."""
-    test = split == "test"
-    return PuzzleDataset(
-        PuzzleDatasetConfig(
-            seed=config.seed,
-            dataset_path=config.data_path,
-            global_batch_size=config.global_batch_size,
-            test_set_mode=test,
-            epochs_per_iter=1 if test else config.epochs_per_iteration,
-            rank=ranks.rank,
-            num_replicas=ranks.size,
-            puzzle_emb_dropout=0.0 if test else config.puzzle_emb_dropout,
-        ),
-        split=split,
-    )
-
-
 def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
     """The fingerprint of the training data.
 
@@ -204,6 +180,7 @@ def open_job(
     device: torch.device,
     train_set: PuzzleDataset,
     test_set: PuzzleDataset | None,
+    evaluators: list[Evaluator],
     start: Start | None,
     data_digest: str,
     stop: StopRequest,
@@ -222,6 +199,10 @@ def open_job(
     cleanup.callback(progress.close)
     if test_set is None:
         progress.say(f"{config.data_path}: no test split; evaluation is skipped")
+    if start is not None and config.aggregated_voting:
+        progress.say(
+            "aggregated_voting: checkpoints hold no votes; they are counted anew from here"
+        )
 
     loggers: list[Logger] = []
     metrics = timings = None
@@ -254,6 +235,7 @@ def open_job(
         device=device,
         train_set=train_set,
         test_set=test_set,
+        evaluators=evaluators,
         steps=steps,
         state=state,
         loggers=loggers,
@@ -325,35 +307,27 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             must_stop,
             halt_probability=config.eval_halt_probability,
             progress=job.progress.is_shown,
+            evaluators=job.evaluators,
         )
     if result is None:
         (signal,) = job.ranks.maximum(job.stop.signal)
         save_and_exit(job, signal)
     assert result is not None
-    if config.eval_save_outputs:
-        job.ranks.agree(lambda: keep_predictions(job, result))
+    left = result.outputs, result.artefacts
+    job.ranks.agree(lambda: job.checkpoints.add(state.step, *left))
     metrics = result.named()
     log(job, metrics)
-    job.progress.say(summary(result, state.step))
+    job.progress.say(summary(result, state))
     return metrics
 
 
-def keep_predictions(job: Job, result: EvaluationResult) -> None:
-    """Add the outputs to the checkpoint that was written just before."""
-    job.checkpoints.finish()
-    checkpoint = step_dir(job.config.run_dir, job.state.step)
-    try:
-        if checkpoint.is_dir():
-            save_predictions(checkpoint, result.outputs)
-    except UserError as error:
-        job.progress.say(f"warning: {error}; training goes on")
-
-
 def update_best(state: TrainState, evaluated: dict[str, float]) -> None:
-    """Remember the best evaluation."""
+    """Remember the best evaluation; one without the metric is no worse than others."""
     value, best = evaluated.get(f"eval/{state.best_metric}"), state.best_value
+    if value is None:
+        return
     state.evaluations_since_best += 1
-    if value is not None and (best is None or value > best):
+    if best is None or value > best:
         state.best_value, state.best_step = value, state.step
         state.evaluations_since_best = 0
 
@@ -401,6 +375,7 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
 
     start = ranks.agree(find)
     load(job.state, start, config, ranks)
+    job.evaluators = ranks.together(lambda: open_evaluators(config, job.test_set))
     job.checkpoints.begin_after(job.state.step)
     for logger in job.loggers[:1]:
         assert isinstance(logger, JsonLinesLogger)
@@ -409,9 +384,11 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
     return start.evaluation
 
 
-def summary(result: EvaluationResult, step: int) -> str:
-    m = result.overall
+def summary(result: EvaluationResult, state: TrainState) -> str:
+    m, best = result.overall, state.best_metric
+    own = f"{best} {m[best]:.1%}, " if best in m and best != Task.best_metric else ""
     return (
-        f"step {step}: eval exact accuracy {m.get('exact_accuracy', 0):.1%}, token accuracy "
-        f"{m.get('accuracy', 0):.1%}, ACT steps {m.get('steps', 0):.1f} on {m['count']:.0f} puzzles"
+        f"step {state.step}: eval {own}exact accuracy {m.get('exact_accuracy', 0):.1%}, token "
+        f"accuracy {m.get('accuracy', 0):.1%}, ACT steps {m.get('steps', 0):.1f} on "
+        f"{m['count']:.0f} puzzles"
     )

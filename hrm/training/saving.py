@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from threading import Thread
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import hrm
-from hrm.checkpoint import save_checkpoint
+from hrm.checkpoint import save_artefacts, save_checkpoint, save_predictions
 from hrm.checkpoint.layout import RECORD_FILE, delete_checkpoint, saved_steps, step_dir
 from hrm.checkpoint.training import Share, Snapshot, write_share
 from hrm.data.format import DatasetMetadata
@@ -105,6 +106,24 @@ class Checkpoints:
             self._thread.start()
         if wait:
             self._ranks.agree(lambda: self._settle(state.step))
+
+    def add(self, step: int, outputs: Mapping[str, Tensor], artefacts: Mapping[str, str]) -> None:
+        """Put what an evaluation has left into the checkpoint of its step, which was begun before.
+
+        Called on rank 0, which has it; what cannot be written is reported, and training goes on.
+        """
+        if not outputs and not artefacts:
+            return
+        self.finish()
+        checkpoint = step_dir(self._config.run_dir, step)
+        if not checkpoint.is_dir():
+            return
+        try:
+            if outputs:
+                save_predictions(checkpoint, outputs)
+            save_artefacts(checkpoint, artefacts)
+        except UserError as error:
+            self._say(f"warning: {error}; training goes on")
 
     def finish(self) -> None:
         """Wait for what goes on beside training, if anything."""

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from hrm.data.format import DatasetMetadata
 from hrm.tasks.arc.encoding import FIRST_COLOUR, SIDE, SYMBOLS, VOCAB_SIZE, encode
 from hrm.tasks.arc.versions import Version, Versions
-from hrm.tasks.base import Task
+from hrm.tasks.base import Evaluator, Task
 from hrm.tasks.reading import Notation, Reading
 
+TEST_SPLIT = "test"
 DIGITS = set(SYMBOLS[FIRST_COLOUR:])
 
 
@@ -34,6 +36,7 @@ class ArcTask(Task):
     """A grid is to be changed by a rule that the puzzle's demonstrations show."""
 
     name = "arc"
+    best_metric = "ARC/pass@2"
 
     @classmethod
     def fits(cls, metadata: DatasetMetadata) -> bool:
@@ -50,3 +53,19 @@ class ArcTask(Task):
     @cached_property
     def notation(self) -> Notation:
         return ArcNotation(self.symbols)
+
+    def evaluators(
+        self, data_path: Path, split: str, aggregated_voting: bool = False
+    ) -> list[Evaluator]:
+        """The vote on the test pairs; none on another split, whose grids are moved about.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        if split != TEST_SPLIT:
+            return []
+        from hrm.tasks.arc import evaluator
+
+        voting = evaluator.Evaluator(data_path, aggregated_voting=aggregated_voting)
+        voting.refuse_fewer_names(self.metadata.num_puzzle_identifiers)
+        return [voting]

@@ -1,0 +1,52 @@
+"""The splits of the data set that a run reads, and what evaluates them."""
+
+from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+from hrm.data.fit import check_fits
+from hrm.data.format import has_split
+from hrm.errors import UserError
+from hrm.evaluation import evaluators_of
+from hrm.ranks import Ranks
+from hrm.tasks import Evaluator
+from hrm.training.config import PretrainConfig
+
+
+def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
+    """This rank's share of the training split, and of the test split where there is one."""
+    config.local_micro_batch_size(ranks.size)
+    train_set, test_set = open_split(config, ranks, "train"), None
+    if has_split(config.data_path, "test"):
+        test_set = open_split(config, ranks, "test")
+        check_fits(train_set.metadata, test_set.metadata, f"{config.data_path}/test")
+    return train_set, test_set
+
+
+def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
+    """This rank's share of a split."""
+    test = split == "test"
+    return PuzzleDataset(
+        PuzzleDatasetConfig(
+            seed=config.seed,
+            dataset_path=config.data_path,
+            global_batch_size=config.global_batch_size,
+            test_set_mode=test,
+            epochs_per_iter=1 if test else config.epochs_per_iteration,
+            rank=ranks.rank,
+            num_replicas=ranks.size,
+            puzzle_emb_dropout=0.0 if test else config.puzzle_emb_dropout,
+        ),
+        split=split,
+    )
+
+
+def open_evaluators(config: PretrainConfig, test_set: PuzzleDataset | None) -> list[Evaluator]:
+    """Those of the test split's task.
+
+    Raises:
+        UserError: the data set lacks what they need, or votes are to add up and there are none.
+    """
+    found = [] if test_set is None else evaluators_of(test_set, config.aggregated_voting)
+    if config.aggregated_voting and not found:
+        raise UserError(
+            "aggregated_voting=true: nothing is voted on in this data set; leave it out"
+        )
+    return found

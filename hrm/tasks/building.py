@@ -1,20 +1,24 @@
 """What the builders share whose puzzles come from CSV files, or are generated."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
 from hrm.config import Config, flag
 from hrm.data.download import download
+from hrm.data.grid import Shape
 from hrm.errors import UserError
 from hrm.files import looked_in, not_a_folder
 
 SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
 NAMED_PAIRS = 3
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class BuildSummary:
             f"{self.train_rows:,} training rows ({self.train_puzzles:,} puzzles) and "
             f"{self.test_puzzles:,} test puzzles in {self.output_dir}"
         )
+
+
+def parsed(parse: Callable[[str], Shape]) -> BeforeValidator:
+    """For an option whose value is written as text."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 class CsvSource(Protocol):

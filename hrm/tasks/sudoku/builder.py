@@ -1,13 +1,13 @@
 """Build a Sudoku data set: take puzzles from a source, check, augment and write them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hrm.config import Config, PositiveInt, Seed
 from hrm.data.grid import PAD_SYMBOL
@@ -16,9 +16,11 @@ from hrm.errors import UserError
 from hrm.progress import Progress
 from hrm.tasks.building import (
     BuildSummary,
+    Count,
     check_sources,
     csv_files,
     given_options,
+    parsed,
     subsample,
     unleaked_rows,
 )
@@ -49,10 +51,6 @@ source,question,answer,rating, or of such files that are downloaded.
 """
 
 
-def _parsed(parse: Callable[[str], tuple[int, int]]) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
-
-
 def parse_givens(text: str) -> tuple[int, int]:
     """'4-7' -> (4, 7), '5' -> (5, 5).
 
@@ -65,9 +63,8 @@ def parse_givens(text: str) -> tuple[int, int]:
     return int(fewest), int(most if dash else fewest)
 
 
-Box = Annotated[BoxShape, _parsed(parse_box_shape)]
-Givens = Annotated[tuple[int, int], _parsed(parse_givens)]
-Count = Annotated[int, Field(ge=0)]
+Box = Annotated[BoxShape, parsed(parse_box_shape)]
+Givens = Annotated[tuple[int, int], parsed(parse_givens)]
 
 
 class BuildOptions(Config):

@@ -14,10 +14,12 @@ from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
+from hrm.tasks.maze.builder import BuildOptions as BuildMazeOptions
 from hrm.tasks.sudoku.builder import BuildOptions
 
 SCHEMAS = {
     "build sudoku": BuildOptions,
+    "build maze": BuildMazeOptions,
     "evaluate": EvaluateConfig,
     "solve": SolveConfig,
     "serve": ServeConfig,

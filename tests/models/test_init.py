@@ -151,7 +151,7 @@ def test_inner_width(hidden, expansion, width):
         ({"hidden_size": 30}, "not divisible by num_heads"),
         ({"hidden_size": 12, "pos_encodings": "rope"}, "even"),
         ({"puzzle_emb_mode": "add", "puzzle_emb_ndim": 129}, "puzzle_emb_ndim <= hidden_size"),
-        ({"pos_encodings": "grid", "seq_len": 36}, "needs grid_shape and box_shape"),
+        ({"pos_encodings": "grid", "seq_len": 36}, "needs grid_shape, and box_shape"),
         ({"pos_encodings": "grid", "grid_shape": [4, 5], "box_shape": [2, 2]}, "do not fit"),
         ({"pos_encodings": "grid", "grid_shape": [4, 4], "box_shape": [3, 2]}, "do not fit"),
         ({"pos_encodings": "grid", "grid_shape": [4, 4], "box_shape": [0, 2]}, "box_shape"),

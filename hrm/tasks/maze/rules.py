@@ -34,16 +34,16 @@ def find_fault(maze: np.ndarray, answer: np.ndarray) -> Fault | None:
             return Fault("question", f"has no {name}; one cell must be {symbol}")
         if len(places) > 1:
             return Fault("question", f"a second {name} ({symbol})", int(places[1]))
-    path = answer == PATH
-    changed = np.flatnonzero((answer != maze) & ~(path & (maze == FREE)))
-    if len(changed):
-        cell = int(changed[0])
-        reason = f"{answer.flat[cell]!r} where the question has {maze.flat[cell]!r}"
-        return Fault("answer", reason, cell)
     [start], [goal] = (cells_of(maze == symbol) for symbol in (START, GOAL))
     shortest = explore(cells_of(maze != WALL), start)[0].get(goal)
     if shortest is None:
         return Fault("question", f"there is no way from {START} to {GOAL}")
+    path = answer == PATH
+    changed = np.flatnonzero((answer != maze) & ~(path & (maze == FREE)))
+    if len(changed):
+        cell = int(changed[0])
+        reason = f"'{answer.flat[cell]}' where the question has '{maze.flat[cell]}'"
+        return Fault("answer", reason, cell)
     # Cells that connect start and goal, and no more of them than needed, are a shortest path.
     ends = (maze == START) | (maze == GOAL)
     if goal not in explore(cells_of(path | ends), start)[0]:

@@ -93,6 +93,19 @@ def test_grid_tables():
         assert_truncated_normal(weight.detach(), 1 / math.sqrt(128))
 
 
+def test_a_grid_that_states_no_boxes_has_none():
+    grid = {"pos_encodings": "grid", "attention_bias": "grid", "seq_len": 36}
+    for more, has_boxes in (
+        ({"grid_shape": [6, 6], "box_shape": [2, 3]}, True),
+        ({"grid_shape": [6, 6]}, False),
+        ({"seq_len": 81}, True),  # nothing is stated: those of 9x9 are known
+        ({"seq_len": 81, "grid_shape": [9, 9]}, False),
+        ({"seq_len": 12, "grid_shape": [3, 4]}, False),
+    ):
+        inner = hrm.build_model(ARCH | grid | more, LOSS).model.inner
+        assert ("embed_pos.box.embedding_weight" in inner.state_dict()) == has_boxes
+
+
 def test_fresh_weights_follow_the_global_seed():
     torch.manual_seed(5)
     first = hrm.build_model(ARCH, LOSS).state_dict()

@@ -103,7 +103,7 @@ def _one_maze(shape: Shape, least: int, rng: random.Random) -> np.ndarray:
         cells = _spanning_tree(shape, rng)
         ends = _ends(cells, least, rng)
         if ends is not None:
-            _add_loops(cells, shape, *ends, least, rng)
+            _add_loops(cells, *ends, least, rng)
             return _drawn(cells, shape, *ends)
         if time.monotonic() > deadline:
             break
@@ -155,9 +155,7 @@ def _rooms(cells: set[Cell]) -> list[Cell]:
     return sorted(cell for cell in cells if cell[0] % 2 == cell[1] % 2 == 0)
 
 
-def _add_loops(
-    cells: set[Cell], shape: Shape, start: Cell, goal: Cell, least: int, rng: random.Random
-) -> None:
+def _add_loops(cells: set[Cell], start: Cell, goal: Cell, least: int, rng: random.Random) -> None:
     """Open walls between rooms while one shortest path, of `least` moves or more, is left."""
     walls = sorted(
         {

@@ -28,16 +28,8 @@ def find_fault(maze: np.ndarray, answer: np.ndarray) -> Fault | None:
     Args:
         maze, answer: [rows, columns] of characters from `SYMBOLS`; only free cells may become path.
     """
-    for symbol, name in ((START, "start"), (GOAL, "goal")):
-        places = np.flatnonzero(maze == symbol)
-        if len(places) == 0:
-            return Fault("question", f"has no {name}; one cell must be {symbol}")
-        if len(places) > 1:
-            return Fault("question", f"a second {name} ({symbol})", int(places[1]))
-    [start], [goal] = (cells_of(maze == symbol) for symbol in (START, GOAL))
-    shortest = explore(cells_of(maze != WALL), start)[0].get(goal)
-    if shortest is None:
-        return Fault("question", f"there is no way from {START} to {GOAL}")
+    if (fault := fault_of(maze)) is not None:
+        return fault
     path = answer == PATH
     changed = np.flatnonzero((answer != maze) & ~(path & (maze == FREE)))
     if len(changed):
@@ -45,13 +37,33 @@ def find_fault(maze: np.ndarray, answer: np.ndarray) -> Fault | None:
         reason = f"'{answer.flat[cell]}' where the question has '{maze.flat[cell]}'"
         return Fault("answer", reason, cell)
     # Cells that connect start and goal, and no more of them than needed, are a shortest path.
-    ends = (maze == START) | (maze == GOAL)
-    if goal not in explore(cells_of(path | ends), start)[0]:
+    if _moves_to_goal(maze, path | (maze == START) | (maze == GOAL)) is None:
         return Fault("answer", f"its {PATH} do not lead from {START} to {GOAL}")
-    if (count := int(path.sum())) != shortest - 1:
+    shortest, count = _moves_to_goal(maze, maze != WALL), int(path.sum())
+    assert shortest is not None
+    if count != shortest - 1:
         reason = f"is not a shortest path: {count} cells are {PATH}, {shortest - 1} are enough"
         return Fault("answer", reason)
     return None
+
+
+def fault_of(maze: np.ndarray) -> Fault | None:
+    """Why a maze, [rows, columns] of characters, has no answer; None where it has one."""
+    for symbol, name in ((START, "start"), (GOAL, "goal")):
+        places = np.flatnonzero(maze == symbol)
+        if len(places) == 0:
+            return Fault("question", f"no {name}; one cell must be {symbol}")
+        if len(places) > 1:
+            return Fault("question", f"a second {name} ({symbol})", int(places[1]))
+    if _moves_to_goal(maze, maze != WALL) is None:
+        return Fault("question", f"there is no way from {START} to {GOAL}")
+    return None
+
+
+def _moves_to_goal(maze: np.ndarray, free: np.ndarray) -> int | None:
+    """Moves of a shortest path through cells that are free, bool; None where there is no way."""
+    [start], [goal] = (cells_of(maze == symbol) for symbol in (START, GOAL))
+    return explore(cells_of(free), start)[0].get(goal)
 
 
 def cells_of(mask: np.ndarray) -> set[Cell]:

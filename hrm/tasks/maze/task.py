@@ -7,8 +7,8 @@ import numpy as np
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL, Grid
 from hrm.errors import UserError
-from hrm.tasks.base import Symmetry, Task
-from hrm.tasks.maze.rules import SYMBOLS, WALL, find_fault
+from hrm.tasks.base import Contradiction, Symmetry, Task
+from hrm.tasks.maze.rules import SYMBOLS, WALL, fault_of, find_fault
 from hrm.tasks.maze.symmetry import places
 
 
@@ -32,12 +32,23 @@ class MazeTask(Task):
     def grid(self) -> Grid:
         return Grid(self.shape, self.metadata.box_shape, self.symbols, wall=WALL)
 
+    def contradictory(self, inputs: np.ndarray) -> np.ndarray:
+        return np.array([self.contradiction(maze) is not None for maze in inputs], bool)
+
+    def contradiction(self, inputs: np.ndarray) -> Contradiction | None:
+        """What keeps a maze from having an answer: its start, its goal, or the way between them."""
+        fault = fault_of(self._drawn(inputs))
+        return None if fault is None else Contradiction(fault.reason, fault.cell)
+
     def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
-        symbols = np.array(list(self.symbols))
         return [
-            find_fault(*(symbols[cells].reshape(self.shape) for cells in pair)) is None
-            for pair in zip(inputs, answers, strict=True)
+            find_fault(self._drawn(maze), self._drawn(answer)) is None
+            for maze, answer in zip(inputs, answers, strict=True)
         ]
+
+    def _drawn(self, tokens: np.ndarray) -> np.ndarray:
+        """Characters, [rows, columns]."""
+        return np.array(list(self.symbols))[tokens].reshape(self.shape)
 
     @property
     def most_versions(self) -> int:

@@ -167,7 +167,7 @@ def test_a_bad_row_leaves_nothing_behind(tmp_path, source, file):
     (source / file).write_text("\n".join(lines) + "\n")
     (tmp_path / "out").mkdir()
     words = ("--source-dir", source, "--subsample-size", 1, "--output-dir", tmp_path / "out/a/b")
-    assert_refused(command(NAME, *words), f"error: {source / file}:5: question: has no goal")
+    assert_refused(command(NAME, *words), f"error: {source / file}:5: question: no goal")
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -59,8 +59,8 @@ def changed(text: str, cell: int, symbol: str) -> str:
 GOAL = QUESTION.index("G")
 WALLED = "".join(("S #  ", "  #  ", "###  ", "    G", "     "))
 REFUSED = {
-    "no goal": (row(changed(QUESTION, GOAL, " ")), ":3: question: has no goal; one cell must be G"),
-    "no start": (row(" " + QUESTION[1:]), ":3: question: has no start; one cell must be S"),
+    "no goal": (row(changed(QUESTION, GOAL, " ")), ":3: question: no goal; one cell must be G"),
+    "no start": (row(" " + QUESTION[1:]), ":3: question: no start; one cell must be S"),
     "two starts": (row(changed(QUESTION, 9, "S")), ":3: question, column 10: a second start (S)"),
     "two goals": (row(changed(QUESTION, 23, "G")), ":3: question, column 24: a second goal (G)"),
     "no way": (row(WALLED), ":3: question: there is no way from S to G"),

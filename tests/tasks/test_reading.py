@@ -133,7 +133,7 @@ def test_rows_of_a_maze_keep_their_spaces():
         "".join(MAZE),
         "    S## G   ",
     ]
-    with pytest.raises(PuzzleError, match="2 characters, .*; spaces are cells, at the end of a"):
+    with pytest.raises(PuzzleError, match="a.txt:1: 4 char.*; spaces are cells, at the end of a"):
         [*task.notation.find(["S  #\n", " #\n", "   G\n"], (3, 4), "a.txt")]
 
 

@@ -1,24 +1,27 @@
 # make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   install, build a data set, train, evaluate, watch a puzzle
+# make quickstart TASK=maze [SEED=0]            the same with mazes
 # make test                                     lint, types, all tests
 # make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
+TASK ?= sudoku
 SIZE ?= 4x4
 SEED ?= 0
 
 BIN := .venv/bin
-DATA := data/quickstart-$(SIZE)-seed$(SEED)
-RUN := checkpoints/quickstart/$(SIZE)-seed$(SEED)
-BOX_4x4 := 2x2
-BOX_6x6 := 2x3
-BOX_9x9 := 3x3
+KIND := $(if $(filter sudoku,$(TASK)),$(SIZE),$(TASK))
+DATA := data/quickstart-$(KIND)-seed$(SEED)
+RUN := checkpoints/quickstart/$(KIND)-seed$(SEED)
+VERSIONS := --num-train 1000 --num-test 500 --num-aug 1000 --identifiers shared
+BUILD_4x4 := sudoku --generate 2x2 --givens 4-7 $(VERSIONS)
+BUILD_6x6 := sudoku --generate 2x3 --givens 18 $(VERSIONS)
+BUILD_9x9 := sudoku --generate 3x3 --givens 40 $(VERSIONS)
+BUILD_maze := maze --generate 7x7 --num-train 2000 --num-test 500 --aug
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
-GIVENS_4x4 := 4-7
-GIVENS_6x6 := 18
-GIVENS_9x9 := 40
 
 PUZZLE_4x4 := .3..1.3...4.4...
 PUZZLE_6x6 := 2.6..515....42..5...5..43.254..416.3
+PUZZLE_maze := '      G \#\#\#\#\#    \# \# \#\# \# \#    \# \# \#\# \# \#\#  S    '
 PUZZLE_9x9 := .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
 
 # Runs a command, and says how long it took; an exit code of $$ALLOWED is fine, too.
@@ -39,12 +42,11 @@ BEGAN := $(shell date +%s)
 	touch $@
 
 quickstart:
-	$(if $(BOX_$(SIZE)),,$(error SIZE=$(SIZE) is unknown; choose 4x4, 6x6 or 9x9))
+	$(if $(filter sudoku maze,$(TASK)),,$(error TASK=$(TASK) is unknown; choose sudoku or maze))
+	$(if $(BUILD_$(KIND)),,$(error SIZE=$(SIZE) is unknown; choose 4x4, 6x6 or 9x9))
 	@$(STAGE) environment $(MAKE) --no-print-directory .venv/installed
-	@$(STAGE) data $(BIN)/hrm build sudoku --generate $(BOX_$(SIZE)) --givens $(GIVENS_$(SIZE)) \
-	    --num-train 1000 --num-test 500 --num-aug 1000 --identifiers shared --seed $(SEED) \
-	    --output-dir $(DATA) --overwrite
-	@$(STAGE) training $(BIN)/hrm train $(DATA) --config-name quickstart_$(SIZE) seed=$(SEED) \
+	@$(STAGE) data $(BIN)/hrm build $(BUILD_$(KIND)) --seed $(SEED) --output-dir $(DATA) --overwrite
+	@$(STAGE) training $(BIN)/hrm train $(DATA) --config-name quickstart_$(KIND) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
 	@$(STAGE) evaluation $(BIN)/hrm evaluate $(RUN)
 	@$(STAGE) report $(BIN)/hrm report $(RUN) --limit 200
@@ -53,7 +55,7 @@ quickstart:
 	@echo "--- total: $$(($$(date +%s) - $(BEGAN))) s"
 	@echo
 	@echo "Next: solve your own puzzle, open the page, train the 9x9 (about 10 minutes on 2 cores)"
-	@echo "    $(BIN)/hrm solve $(RUN) $(PUZZLE_$(SIZE)) --trace"
+	@echo "    $(BIN)/hrm solve $(RUN) $(PUZZLE_$(KIND)) --trace"
 	@echo "    $(BIN)/hrm serve $(RUN)"
 	@echo "    make quickstart SIZE=9x9"
 

@@ -115,7 +115,7 @@ def test_files_are_small():
     "modules",
     [
         *("hrm", "hrm.data", "hrm.data.writer", "hrm.tasks", "hrm.cli"),
-        *("hrm.tasks.sudoku.builder", "hrm.tasks.arc.builder"),
+        *(f"hrm.tasks.{task}.builder" for task in ("sudoku", "maze", "arc")),
     ],
 )
 def test_data_are_built_without_torch(modules):

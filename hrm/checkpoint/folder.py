@@ -251,8 +251,8 @@ def build_for(config: RunConfig, metadata: DatasetMetadata) -> ACTLossHead:
         "seq_len": metadata.seq_len,
         "vocab_size": metadata.vocab_size,
         "num_puzzle_identifiers": metadata.num_puzzle_identifiers,
-        "grid_shape": metadata.inferred_grid_shape(),
-        "box_shape": metadata.inferred_box_shape(),
+        "grid_shape": metadata.grid_shape,
+        "box_shape": metadata.box_shape,
         "seed": config.seed,
     }
     return build_model(arch, config.arch.loss.model_dump())

@@ -15,6 +15,7 @@ from hrm.errors import run_command, write_output
 # Name -> module with `BuildOptions`, `build` and `HELP`, and what it builds.
 BUILDERS = {
     "sudoku": ("hrm.tasks.sudoku.builder", "Sudoku: published, from CSV files, or generated"),
+    "maze": ("hrm.tasks.maze.builder", "Mazes: published, from CSV files, or generated"),
     "arc": ("hrm.tasks.arc.builder", "ARC-AGI: from JSON files, or made up"),
 }
 HELP = """

@@ -115,8 +115,10 @@ class DatasetMetadata(BaseModel):
         return self.grid_shape or infer_grid_shape(self.seq_len)
 
     def inferred_box_shape(self) -> Shape | None:
-        """The box as stated, else as `infer_box_shape` finds it."""
-        return self.box_shape or infer_box_shape(self.inferred_grid_shape())
+        """The box as stated; else, where the grid is not stated, as `infer_box_shape` finds it."""
+        if self.box_shape or self.grid_shape:
+            return self.box_shape
+        return infer_box_shape(self.inferred_grid_shape())
 
     @property
     def unseen_identifier(self) -> int:

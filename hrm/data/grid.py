@@ -10,6 +10,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from hrm.errors import UserError
+
 PAD_SYMBOL = "_"
 UNKNOWN_SYMBOL = "?"
 BLANK_SYMBOLS = ". "
@@ -18,6 +20,18 @@ TOKEN_SYMBOLS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 Side = Annotated[int, Field(gt=0)]
 Shape = tuple[Side, Side]  # rows, columns
+
+
+def parse_shape(text: str) -> Shape:
+    """'2x3' -> (2, 3).
+
+    Raises:
+        UserError: not of that form.
+    """
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isascii() and rows.isdigit() and columns.isascii() and columns.isdigit()):
+        raise UserError(f"{text!r} is not a shape; write ROWSxCOLUMNS, e.g. 2x3")
+    return int(rows), int(columns)
 
 
 def infer_grid_shape(seq_len: int) -> Shape | None:

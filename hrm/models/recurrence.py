@@ -55,7 +55,7 @@ class RecurrentArch(BaseModel):
         description="share of steps that draw a minimum of ACT steps, in training"
     )
     pos_encodings: Literal["rope", "learned", "grid", "none"] = Field(
-        description="rotary; one vector per position; tables of rows, columns and boxes; or none"
+        description="rotary; one vector per position; tables of rows, columns, any boxes; or none"
     )
     puzzle_emb_ndim: Annotated[int, Field(ge=0)] = Field(
         description="numbers in a puzzle's embedding; 0: none"
@@ -69,7 +69,9 @@ class RecurrentArch(BaseModel):
     )
     qk_norm: bool = Field(False, description="RMSNorm on queries and keys of each head")
     attention_bias: Literal["none", "grid"] = Field(
-        "none", description="grid: learned bias between cells of one row, column or box"
+        "none",
+        description="grid: learned bias between cells of one row, column or box; without boxes, "
+        "between neighbours",
     )
 
     @model_validator(mode="after")
@@ -132,7 +134,8 @@ class RecurrentConfig(RecurrentArch):
     def _check_grid(self) -> "RecurrentConfig":
         if "grid" in (self.pos_encodings, self.attention_bias):
             grid, box = self.units()
-            if grid[0] * grid[1] != self.seq_len or grid[0] % box[0] or grid[1] % box[1]:
+            uneven = box is not None and (grid[0] % box[0] or grid[1] % box[1])
+            if grid[0] * grid[1] != self.seq_len or uneven:
                 raise ValueError(
                     f"grid_shape {grid} and box_shape {box} do not fit seq_len {self.seq_len}"
                 )
@@ -143,14 +146,19 @@ class RecurrentConfig(RecurrentArch):
         """Of the states: prefix and tokens."""
         return self.prefix_len + self.seq_len
 
-    def units(self) -> tuple[Shape, Shape]:
-        """Shapes of the grid and of its boxes, as stated or inferred where there is one answer."""
-        grid = self.grid_shape or infer_grid_shape(self.seq_len)
+    def units(self) -> tuple[Shape, Shape | None]:
+        """Shapes of the grid and of its boxes; None: it is stated, and has none.
+
+        Where nothing is stated, they are inferred if there is one answer.
+        """
+        if self.grid_shape is not None:
+            return self.grid_shape, self.box_shape
+        grid = infer_grid_shape(self.seq_len)
         box = self.box_shape or infer_box_shape(grid)
         if grid is None or box is None:
             raise ValueError(
-                "pos_encodings or attention_bias grid needs grid_shape and box_shape in the "
-                "data set's dataset.json; add them there or choose others"
+                "pos_encodings or attention_bias grid needs grid_shape, and box_shape if it has "
+                "boxes, in the data set's dataset.json; add them there or choose others"
             )
         return grid, box
 

@@ -25,10 +25,10 @@ CHUNK = 4096  # puzzles checked at a time
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A given that stands twice in a unit."""
+    """Why a puzzle cannot have an answer, such as a given that stands twice in a unit."""
 
     reason: str
-    cell: int  # the second of the two
+    cell: int | None  # the one at fault (of two the second), where it is a single one
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Task:
         return ()
 
     def contradictory(self, inputs: np.ndarray) -> np.ndarray:
-        """Which puzzles give a symbol twice in a unit, [N, T] integers -> [N] bool."""
+        """Which puzzles contradict themselves, [N, T] integers -> [N] bool."""
         found = np.zeros(len(inputs), bool)
         givens = self.grid.givens(inputs)
         for unit in self.units:
@@ -202,7 +202,10 @@ class Task:
         return found
 
     def contradiction(self, inputs: np.ndarray) -> Contradiction | None:
-        """The first given of a puzzle, [T], that stands twice in a unit; None where none does."""
+        """The first fault of a puzzle, [T] integers, None where it has none.
+
+        Here: a given that stands twice in a unit.
+        """
         givens = self.grid.givens(inputs)
         for unit in self.units:
             own = np.array([cell for cell in unit.cells if givens[cell]], np.int64)
@@ -216,8 +219,6 @@ class Task:
 
     def refuse_contradictions(self, puzzles: Sequence[np.ndarray], places: Sequence[str]) -> None:
         """Raise `PuzzleError` for the first of the puzzles, N of [T], that contradicts itself."""
-        if not self.units:
-            return
         for start in range(0, len(puzzles), CHUNK):
             wrong = self.contradictory(np.stack(puzzles[start : start + CHUNK]))
             if wrong.any():

@@ -197,3 +197,26 @@ def say_columns(name: str, encoding: str, columns: Columns) -> None:
     notes += [columns.note] if columns.note else []
     if notes:
         print(f"note: {name}: read as {'; '.join(notes)}", file=sys.stderr)
+
+
+@contextmanager
+def open_rows(path: Path, with_ratings: bool = False) -> Iterator[Iterator[Row]]:
+    """The rows of a file whose first line names a column of questions and one of answers.
+
+    Args:
+        with_ratings: a column of ratings must be named, too.
+
+    Raises:
+        UserError: the file cannot be read or names no such columns, or a row is not CSV.
+    """
+    with open_text(path) as file:
+        lines = bounded_lines(file)
+        columns, _, number = read_header(lines, str(path))
+        if columns is None or columns.answer is None or (with_ratings and columns.rating is None):
+            needed = "question, answer and rating" if with_ratings else "question and answer"
+            raise UserError(
+                f"{path}:{max(number, 1)}: the first line must name columns {needed}, as "
+                f"{','.join(CSV_HEADER)} does"
+            )
+        say_columns(str(path), file.encoding, columns)
+        yield columns.rows(lines, str(path), number)

@@ -235,6 +235,8 @@ class Notation:
                 hint = "; write one puzzle a line"
             elif len(tokens) > whole and "A" in self.tokens:
                 hint = "; each cell is one character, and 10 is A"
+            elif len(tokens) < whole and self.keeps_spaces:
+                hint = "; spaces are cells, at the end of a line, too"
             raise PuzzleError(
                 f"{len(tokens)} characters, expected {whole} ({rows}x{columns}){hint}", place
             )

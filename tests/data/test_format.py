@@ -268,6 +268,7 @@ def test_grid_and_box_are_inferred_where_there_is_one_answer():
     assert shapes(seq_len=81) == ((9, 9), (3, 3))
     assert shapes(seq_len=36) == ((6, 6), None)
     assert shapes(seq_len=36, box_shape=[2, 3]) == ((6, 6), (2, 3))
+    assert shapes(seq_len=81, grid_shape=[9, 9]) == ((9, 9), None)
     assert shapes(seq_len=900) == ((30, 30), None)
     assert shapes(seq_len=12) == (None, None)
     assert shapes(seq_len=12, grid_shape=[3, 4]) == ((3, 4), None)

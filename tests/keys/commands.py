@@ -16,10 +16,12 @@ from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
 from hrm.tasks.arc.builder import BuildOptions as ArcOptions
+from hrm.tasks.maze.builder import BuildOptions as BuildMazeOptions
 from hrm.tasks.sudoku.builder import BuildOptions
 
 SCHEMAS = {
     "build sudoku": BuildOptions,
+    "build maze": BuildMazeOptions,
     "build arc": ArcOptions,
     "evaluate": EvaluateConfig,
     "solve": SolveConfig,

@@ -98,7 +98,7 @@ def test_puzzles_are_downloaded_from_the_repository_that_is_named(tmp_path, sour
         asked.append(repo)
         return {name: source / name for name in ("train.csv", "test.csv")}
 
-    monkeypatch.setattr("hrm.tasks.sudoku.builder.download", download)
+    monkeypatch.setattr("hrm.tasks.building.download", download)
     built(tmp_path / "theirs", "--source-repo", "some/where", "--box", "3x2")
     built(tmp_path / "usual", "--box", "3x2")
     assert asked == ["some/where", "sapientinc/sudoku-extreme"]

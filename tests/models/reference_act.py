@@ -76,21 +76,25 @@ class Reference:
         return y @ self.p[f"{name}.o_proj.weight"].T
 
     def relation_bias(self, name: str, S: int) -> Tensor:
-        """[N, S, S]: one learned number per head for each set of units that two cells share."""
-        (_, columns), (box_rows, box_columns) = self.arch["grid_shape"], self.arch["box_shape"]
+        """[N, S, S]: one learned number per head for each set of units that two cells share.
+
+        Without boxes, being next to each other takes the place of sharing a box.
+        """
+        (_, columns), box = self.arch["grid_shape"], self.arch["box_shape"]
         table = self.p[f"{name}.bias.weight"]
 
-        def units(s: int) -> tuple:
-            r, c = divmod(s - self.prefix, columns)
-            return r, c, (r // box_rows, c // box_columns)
+        def relation(i: int, j: int) -> int:
+            (a, b), (c, d) = divmod(i - self.prefix, columns), divmod(j - self.prefix, columns)
+            if box is None:
+                third = abs(a - c) + abs(b - d) == 1
+            else:
+                third = (a // box[0], b // box[1]) == (c // box[0], d // box[1])
+            return (a == c) + 2 * (b == d) + 4 * third
 
         rows = []
         for i in range(S):
             for j in range(S):
-                same = (0, 0, 0)
-                if min(i, j) >= self.prefix:
-                    same = tuple(a == b for a, b in zip(units(i), units(j), strict=True))
-                rows.append(table[:, same[0] + 2 * same[1] + 4 * same[2]])
+                rows.append(table[:, relation(i, j) if min(i, j) >= self.prefix else 0])
         return torch.stack(rows, dim=-1).view(-1, S, S)
 
     def mlp(self, x: Tensor, name: str) -> Tensor:
@@ -128,16 +132,16 @@ class Reference:
         if self.arch["pos_encodings"] == "learned":
             e = (e + self.p["embed_pos.embedding_weight"]) / math.sqrt(2)
         if self.arch["pos_encodings"] == "grid":
-            (_, columns), (box_rows, box_columns) = self.arch["grid_shape"], self.arch["box_shape"]
+            (_, columns), box = self.arch["grid_shape"], self.arch["box_shape"]
             tables = []
             for t in range(T):
                 r, c = divmod(t, columns)
-                b = (r // box_rows) * (columns // box_columns) + c // box_columns
-                tables.append(
-                    self.p["embed_pos.row.embedding_weight"][r]
-                    + self.p["embed_pos.column.embedding_weight"][c]
-                    + self.p["embed_pos.box.embedding_weight"][b]
-                )
+                own = self.p["embed_pos.row.embedding_weight"][r]
+                own = own + self.p["embed_pos.column.embedding_weight"][c]
+                if box is not None:
+                    b = (r // box[0]) * (columns // box[1]) + c // box[1]
+                    own = own + self.p["embed_pos.box.embedding_weight"][b]
+                tables.append(own)
             e = torch.cat([e[:, : self.prefix], e[:, self.prefix :] + torch.stack(tables)], dim=1)
         return math.sqrt(D) * e
 

@@ -93,6 +93,19 @@ def test_grid_tables():
         assert_truncated_normal(weight.detach(), 1 / math.sqrt(128))
 
 
+def test_a_grid_that_states_no_boxes_has_none():
+    grid = {"pos_encodings": "grid", "attention_bias": "grid", "seq_len": 36}
+    for more, has_boxes in (
+        ({"grid_shape": [6, 6], "box_shape": [2, 3]}, True),
+        ({"grid_shape": [6, 6]}, False),
+        ({"seq_len": 81}, True),  # nothing is stated: those of 9x9 are known
+        ({"seq_len": 81, "grid_shape": [9, 9]}, False),
+        ({"seq_len": 12, "grid_shape": [3, 4]}, False),
+    ):
+        inner = hrm.build_model(ARCH | grid | more, LOSS).model.inner
+        assert ("embed_pos.box.embedding_weight" in inner.state_dict()) == has_boxes
+
+
 def test_fresh_weights_follow_the_global_seed():
     torch.manual_seed(5)
     first = hrm.build_model(ARCH, LOSS).state_dict()
@@ -151,7 +164,7 @@ def test_inner_width(hidden, expansion, width):
         ({"hidden_size": 30}, "not divisible by num_heads"),
         ({"hidden_size": 12, "pos_encodings": "rope"}, "even"),
         ({"puzzle_emb_mode": "add", "puzzle_emb_ndim": 129}, "puzzle_emb_ndim <= hidden_size"),
-        ({"pos_encodings": "grid", "seq_len": 36}, "needs grid_shape and box_shape"),
+        ({"pos_encodings": "grid", "seq_len": 36}, "needs grid_shape, and box_shape"),
         ({"pos_encodings": "grid", "grid_shape": [4, 5], "box_shape": [2, 2]}, "do not fit"),
         ({"pos_encodings": "grid", "grid_shape": [4, 4], "box_shape": [3, 2]}, "do not fit"),
         ({"pos_encodings": "grid", "grid_shape": [4, 4], "box_shape": [0, 2]}, "box_shape"),

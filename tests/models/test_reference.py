@@ -242,6 +242,12 @@ BASE = {name: values[0] for name, values in SWITCHES.items()} | {"puzzle": ("pre
         {"pos_encodings": "grid", "seq_len": 36, "grid_shape": [6, 6], "box_shape": [2, 3]},
         {"pos_encodings": "grid", "seq_len": 36, "grid_shape": [6, 6], "box_shape": [3, 2]},
         {"pos_encodings": "grid", "grid_shape": [3, 2], "box_shape": [3, 1]},
+        {
+            "pos_encodings": "grid",
+            "attention_bias": "grid",
+            "grid_shape": [3, 2],
+            "box_shape": None,
+        },
     ],
     ids=str,
 )

@@ -104,6 +104,39 @@ def test_a_maze_without_a_way_has_no_answer():
     assert maze(1, 3).are_valid(inputs, inputs) == [False]
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason", "cell"),
+    [
+        (("S  #", " #  ", "    "), "no goal; one cell must be G", None),
+        (("   #", " #  ", "   G"), "no start; one cell must be S", None),
+        (("S  #", " # S", "   G"), "a second start (S)", 7),
+        (("S  #", " #G ", "   G"), "a second goal (G)", 11),
+        (("S #G", "  ##", "    "), "there is no way from S to G", None),
+    ],
+)
+def test_a_maze_without_an_answer_is_told(rows, reason, cell):
+    task = maze(3, 4)
+    good, bad = task.read("\n".join(MAZE)), task.read("\n".join(rows))
+    assert task.contradictory(np.stack([good, bad])).tolist() == [False, True]
+    assert task.contradiction(good) is None
+    with pytest.raises(PuzzleError) as caught:
+        task.refuse_contradictions([good, bad], ["a.txt:1", "a.txt:4"])
+    shown = "" if cell is None else f", column {cell + 1}"
+    assert str(caught.value) == f"a.txt:4{shown}: contradicts itself: {reason}"
+
+
+def test_rows_of_a_maze_keep_their_spaces():
+    task = maze(3, 4)
+    drawn = [*MAZE, *("    ", "S## ", "G   ")]
+    readings = [*task.notation.find([f"{line}\n" for line in drawn], (3, 4), "a.txt")]
+    assert [task.grid.text(reading.tokens) for reading in readings] == [
+        "".join(MAZE),
+        "    S## G   ",
+    ]
+    with pytest.raises(PuzzleError, match="a.txt:1: 4 char.*; spaces are cells, at the end of a"):
+        [*task.notation.find(["S  #\n", " #\n", "   G\n"], (3, 4), "a.txt")]
+
+
 def test_rules_of_other_tasks_are_not_known():
     other = task_of(metadata(vocab_size=10))
     assert other.are_valid(np.zeros((2, 16), int), np.zeros((2, 16), int)) == [None, None]

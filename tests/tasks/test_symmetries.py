@@ -52,10 +52,12 @@ def test_versions_of_a_maze_are_the_seven_others():
     places = {tuple(symmetry.place) for symmetry in MAZE.symmetries(7, 0)}
     assert len(places) == 7 and tuple(range(25)) not in places
     assert MAZE.most_versions == 8
-    with pytest.raises(UserError, match="votes=9: a maze has 8"):
+    with pytest.raises(UserError, match="votes=9: a maze of 5x5 cells has 8"):
         MAZE.symmetries(8, 0)
-    with pytest.raises(UserError, match="only square mazes"):
-        task_of(metadata(seq_len=20, vocab_size=6, grid_shape=(4, 5))).symmetries(1, 0)
+    oblong = task_of(metadata(seq_len=20, vocab_size=6, grid_shape=(4, 5)))
+    assert len({tuple(symmetry.place) for symmetry in oblong.symmetries(3, 0)}) == 3
+    with pytest.raises(UserError, match="votes=5: a maze of 4x5 cells has 4 symmetric versions"):
+        oblong.symmetries(4, 0)
 
 
 def test_other_tasks_have_no_known_symmetry():

@@ -173,7 +173,7 @@ def test_mazes(other_kinds):
     assert solution["valid"] is False and len(solution["answer"]) == 16
     too_many = client.post("/api/solve", json=asked | {"votes": 9})
     assert too_many.status_code == 422
-    assert too_many.json() == {"error": "votes=9: a maze has 8 symmetric versions"}
+    assert too_many.json() == {"error": "votes=9: a maze of 4x4 cells has 8 symmetric versions"}
     [voted] = client.post("/api/solve", json=asked | {"votes": 8}).json()["solutions"]
     assert (voted["attempts"], voted["total_steps"]) == (8, 8)
     wrong = client.post("/api/solve", json=asked | {"puzzles": [MAZE.replace(" ", ".")]})

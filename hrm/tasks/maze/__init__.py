@@ -1,1 +1,1 @@
-"""Mazes: rules and symmetries."""
+"""Mazes: rules, symmetries, and data sets of them."""

@@ -7,10 +7,9 @@ import numpy as np
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import PAD_SYMBOL, Grid
 from hrm.errors import UserError
-from hrm.tasks.base import Symmetry, Task
-from hrm.tasks.maze.rules import SYMBOLS, WALL, is_shortest_path
-
-TURNS = 8  # rotations and reflections of a square
+from hrm.tasks.base import Contradiction, Symmetry, Task
+from hrm.tasks.maze.rules import SYMBOLS, WALL, fault_of, find_fault
+from hrm.tasks.maze.symmetry import places
 
 
 class MazeTask(Task):
@@ -33,27 +32,37 @@ class MazeTask(Task):
     def grid(self) -> Grid:
         return Grid(self.shape, self.metadata.box_shape, self.symbols, wall=WALL)
 
+    def contradictory(self, inputs: np.ndarray) -> np.ndarray:
+        return np.array([self.contradiction(maze) is not None for maze in inputs], bool)
+
+    def contradiction(self, inputs: np.ndarray) -> Contradiction | None:
+        """What keeps a maze from having an answer: its start, its goal, or the way between them."""
+        fault = fault_of(self._drawn(inputs))
+        return None if fault is None else Contradiction(fault.reason, fault.cell)
+
     def are_valid(self, answers: np.ndarray, inputs: np.ndarray) -> list[bool | None]:
-        symbols = np.array(list(self.symbols))
         return [
-            is_shortest_path(*(symbols[cells].reshape(self.shape) for cells in pair))
-            for pair in zip(answers, inputs, strict=True)
+            find_fault(self._drawn(maze), self._drawn(answer)) is None
+            for maze, answer in zip(inputs, answers, strict=True)
         ]
+
+    def _drawn(self, tokens: np.ndarray) -> np.ndarray:
+        """Characters, [rows, columns]."""
+        return np.array(list(self.symbols))[tokens].reshape(self.shape)
 
     @property
     def most_versions(self) -> int:
-        return TURNS if self.shape[0] == self.shape[1] else 1
+        return len(places(self.shape))
 
     def symmetries(self, count: int, seed: int) -> list[Symmetry]:
         """`count` rotations and reflections at random, none of them the identity."""
-        if self.most_versions == 1:
-            raise UserError("votes: only square mazes have symmetric versions; use votes=1")
-        if count >= TURNS:
-            raise UserError(f"votes={count + 1}: a maze has {TURNS} symmetric versions")
-        cells = np.arange(np.prod(self.shape)).reshape(self.shape)
-        versions = [np.rot90(flipped, turns) for flipped in (cells, cells.T) for turns in range(4)]
+        if count >= self.most_versions:
+            raise UserError(
+                f"votes={count + 1}: a maze of {self.shape[0]}x{self.shape[1]} cells has "
+                f"{self.most_versions} symmetric versions"
+            )
         rng = np.random.default_rng(seed)
         return [
-            Symmetry(versions[n].ravel(), np.arange(self.metadata.vocab_size))
-            for n in 1 + rng.permutation(TURNS - 1)[:count]
+            Symmetry(places(self.shape)[n], np.arange(self.metadata.vocab_size))
+            for n in 1 + rng.permutation(self.most_versions - 1)[:count]
         ]

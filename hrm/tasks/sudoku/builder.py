@@ -1,30 +1,36 @@
 """Build a Sudoku data set: take puzzles from a source, check, augment and write them."""
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from hrm.config import Config, PositiveInt, Seed, flag
-from hrm.data.download import download
+from hrm.config import Config, PositiveInt, Seed
 from hrm.data.grid import PAD_SYMBOL
 from hrm.data.writer import SplitWriter, new_dataset, write_identifiers
 from hrm.errors import UserError
-from hrm.files import looked_in, not_a_folder
 from hrm.progress import Progress
+from hrm.tasks.building import (
+    BuildSummary,
+    Count,
+    check_sources,
+    csv_files,
+    given_options,
+    parsed,
+    subsample,
+    unleaked_rows,
+)
 from hrm.tasks.sudoku.csv_file import CsvPuzzles, parse_csv
 from hrm.tasks.sudoku.generator import Puzzles, generate_split
-from hrm.tasks.sudoku.leakage import describe_leakage, find_leakage
+from hrm.tasks.sudoku.leakage import find_leakage
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import augment
 
 DEFAULT_REPO = "sapientinc/sudoku-extreme"
-SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
 CSV_OPTIONS = (
     *("box", "subsample_size", "min_difficulty"),
     *("allow_leakage", "drop_equivalent"),
@@ -45,10 +51,6 @@ source,question,answer,rating, or of such files that are downloaded.
 """
 
 
-def _parsed(parse: Callable[[str], tuple[int, int]]) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
-
-
 def parse_givens(text: str) -> tuple[int, int]:
     """'4-7' -> (4, 7), '5' -> (5, 5).
 
@@ -61,9 +63,8 @@ def parse_givens(text: str) -> tuple[int, int]:
     return int(fewest), int(most if dash else fewest)
 
 
-Box = Annotated[BoxShape, _parsed(parse_box_shape)]
-Givens = Annotated[tuple[int, int], _parsed(parse_givens)]
-Count = Annotated[int, Field(ge=0)]
+Box = Annotated[BoxShape, parsed(parse_box_shape)]
+Givens = Annotated[tuple[int, int], parsed(parse_givens)]
 
 
 class BuildOptions(Config):
@@ -112,39 +113,13 @@ class BuildOptions(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "BuildOptions":
-        given = self.model_fields_set - {
-            name for name, value in self if value is None or value is False
-        }
-        sources = [flag(name) for name in SOURCE_OPTIONS if name in given]
-        if len(sources) > 1:
-            raise ValueError(f"{' and '.join(sources)} exclude each other; keep one")
-        generated = self.generate is not None
-        for name in CSV_OPTIONS if generated else GENERATOR_OPTIONS:
-            if name in given:
-                relation = "does not go with" if generated else "needs"
-                way_out = "drop one" if generated else "drop one or add the other"
-                raise ValueError(f"{flag(name)} {relation} --generate; {way_out}")
-        if self.allow_leakage and self.drop_equivalent:
-            raise ValueError("--allow-leakage and --drop-equivalent exclude each other; keep one")
+        given = given_options(self)
+        check_sources(given, CSV_OPTIONS, GENERATOR_OPTIONS)
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
             raise ValueError(
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
             )
         return self
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    output_dir: Path
-    train_puzzles: int
-    train_rows: int
-    test_puzzles: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.train_rows:,} training rows ({self.train_puzzles:,} puzzles) and "
-            f"{self.test_puzzles:,} test puzzles in {self.output_dir}"
-        )
 
 
 @dataclass(frozen=True)
@@ -161,42 +136,20 @@ def build(options: BuildOptions) -> BuildSummary:
         UserError: options or source are at fault, or the disk is; nothing is left behind.
     """
     with new_dataset(options.output_dir, options.overwrite, options.source_dir) as building:
-        return _write(options, _read_sources(options, _csv_paths(options), building), building)
+        return _write(options, _read_sources(options, building), building)
 
 
 # ---- sources ----
 
 
-def _csv_paths(options: BuildOptions) -> tuple[Path, Path | None] | None:
-    """The files to read: train and, where there is one, test. None when generating."""
+def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
     if options.generate is not None:
-        return None
-    if options.source_dir is None:
-        way_out = "use --source-dir FOLDER (with train.csv, test.csv) or --generate 3x3 instead"
-        files = download(options.source_repo, ["train.csv"], ["test.csv"], way_out)
-        return files["train.csv"], files.get("test.csv")
-    if options.source_dir.is_file():
-        wanted = not_a_folder(options.source_dir, "the folder that holds train.csv")
-        raise UserError(f"--source-dir {options.source_dir}: {wanted}")
-    if not options.source_dir.is_dir():
-        where = looked_in(options.source_dir)
-        raise UserError(f"--source-dir {options.source_dir}: no such folder{where}")
-    train, test = options.source_dir / "train.csv", options.source_dir / "test.csv"
-    if not train.exists():
-        raise UserError(f"{train}: not found; --source-dir must hold train.csv")
-    return train, test if test.exists() else None
-
-
-def _read_sources(
-    options: BuildOptions, csv_paths: tuple[Path, Path | None] | None, spool_dir: Path
-) -> _Sources:
-    if csv_paths is None:
-        assert options.generate is not None
         train, test = generate_split(
             options.generate, options.num_train, options.num_test, options.givens, options.seed
         )
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
+    csv_paths = csv_files(options.source_repo, options.source_dir, "3x3")
     with_ratings = options.min_difficulty is not None
     train_csv = parse_csv(csv_paths[0], options.box, with_ratings=with_ratings, spool_dir=spool_dir)
     test_csv = None
@@ -211,17 +164,14 @@ def _read_sources(
             f"--min-difficulty {options.min_difficulty}: no puzzle of {csv_paths[0]} is that "
             f"difficult (the most is {train_csv.ratings.max()}); lower it"
         )
-    rows = np.intersect1d(rows, _unleaked_rows(train_csv, test_csv, options))
+    if test_csv is not None and not options.allow_leakage:
+        pairs = find_leakage(train_csv, test_csv)
+        rows = np.intersect1d(
+            rows, unleaked_rows(train_csv, test_csv, pairs, options.drop_equivalent)
+        )
     if len(rows) == 0:
         raise UserError(f"--drop-equivalent leaves no training puzzle of {csv_paths[0]}")
-    if options.subsample_size is not None:
-        if options.subsample_size > len(rows):
-            raise UserError(
-                f"--subsample-size {options.subsample_size}: only {len(rows)} puzzles in "
-                f"{csv_paths[0]} to draw from; lower it"
-            )
-        rng = np.random.default_rng([options.seed, 0])
-        rows = np.sort(rng.choice(rows, options.subsample_size, replace=False))
+    rows = subsample(rows, options.subsample_size, options.seed, csv_paths[0])
     test_rows = np.empty(0, np.int64) if test_csv is None else _difficult_rows(test_csv, options)
     return _Sources(
         train_csv.box_shape,
@@ -240,25 +190,6 @@ def _take(puzzles: CsvPuzzles, rows: np.ndarray) -> Puzzles:
     if len(rows) == len(puzzles.questions):
         return puzzles.questions, puzzles.answers
     return puzzles.questions[rows], puzzles.answers[rows]
-
-
-def _unleaked_rows(train: CsvPuzzles, test: CsvPuzzles | None, options: BuildOptions) -> np.ndarray:
-    """Training puzzles that may be used; says how many are dropped.
-
-    Raises:
-        UserError: some are test puzzles up to symmetry.
-    """
-    rows = np.arange(len(train.lines))
-    if test is None or options.allow_leakage or not (pairs := find_leakage(train, test)):
-        return rows
-    found = describe_leakage(train, test, pairs)
-    if not options.drop_equivalent:
-        raise UserError(
-            f"{found}, so evaluation would not be on unseen puzzles; leave these out of training "
-            "by --drop-equivalent, or pass --allow-leakage"
-        )
-    print(f"{found}; dropped", file=sys.stderr)
-    return np.delete(rows, [row for row, _ in pairs])
 
 
 # ---- writing ----

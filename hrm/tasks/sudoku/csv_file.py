@@ -15,15 +15,7 @@ import numpy as np
 
 from hrm.data.split import row_numbers
 from hrm.errors import UserError
-from hrm.tasks.csv_rows import (
-    CSV_HEADER,
-    WAY_OUT,
-    Row,
-    bounded_lines,
-    open_text,
-    read_header,
-    say_columns,
-)
+from hrm.tasks.csv_rows import WAY_OUT, Row, open_rows
 from hrm.tasks.reading import PuzzleError, say_spelling
 from hrm.tasks.sudoku.notation import sudoku_notation
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, is_valid_solution, usual_box_shape
@@ -62,17 +54,7 @@ def parse_csv(
     Raises:
         UserError: the file cannot be read, is empty, or a row is bad; names file, line, reason.
     """
-    with open_text(path) as file:
-        lines = bounded_lines(file)
-        columns, _, number = read_header(lines, str(path))
-        if columns is None or columns.answer is None or (with_ratings and columns.rating is None):
-            needed = "question, answer and rating" if with_ratings else "question and answer"
-            raise UserError(
-                f"{path}:{max(number, 1)}: the first line must name columns {needed}, as "
-                f"{','.join(CSV_HEADER)} does"
-            )
-        say_columns(str(path), file.encoding, columns)
-        rows = columns.rows(lines, str(path), number)
+    with open_rows(path, with_ratings) as rows:
         return _parse(path, rows, box_shape, with_ratings, spool_dir)
 
 

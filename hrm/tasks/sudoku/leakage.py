@@ -1,13 +1,9 @@
 """Training puzzles that are test puzzles up to symmetry."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from hrm.tasks.sudoku.csv_file import CsvPuzzles
 from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
-
-NAMED_PAIRS = 3
 
 
 def find_leakage(train: CsvPuzzles, test: CsvPuzzles) -> list[tuple[int, int]]:
@@ -29,14 +25,3 @@ def find_leakage(train: CsvPuzzles, test: CsvPuzzles) -> list[tuple[int, int]]:
                 pairs.append((row, other))
                 break
     return pairs
-
-
-def describe_leakage(train: CsvPuzzles, test: CsvPuzzles, pairs: Sequence[tuple[int, int]]) -> str:
-    """How many training puzzles are test puzzles, and which the first of them are."""
-    named = ", ".join(
-        f"{train.path}:{train.lines[row]} is {test.path}:{test.lines[other]}"
-        for row, other in pairs[:NAMED_PAIRS]
-    )
-    more = ", …" if len(pairs) > NAMED_PAIRS else ""
-    puzzles = "puzzle is a test puzzle" if len(pairs) == 1 else "puzzles are test puzzles"
-    return f"{len(pairs):,} training {puzzles} up to symmetry ({named}{more})"

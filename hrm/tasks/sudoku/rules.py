@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from hrm.data.grid import DIGIT_SYMBOLS
+from hrm.data.grid import DIGIT_SYMBOLS, parse_shape
 from hrm.errors import UserError
 
 BoxShape = tuple[int, int]
@@ -24,10 +24,7 @@ def parse_box_shape(text: str) -> BoxShape:
     Raises:
         UserError: not of that form, or the grid would be too small or too large.
     """
-    rows, _, columns = text.lower().partition("x")
-    if not (rows.isascii() and rows.isdigit() and columns.isascii() and columns.isdigit()):
-        raise UserError(f"{text!r} is not a box shape; write ROWSxCOLUMNS, e.g. 2x3")
-    box_shape = (int(rows), int(columns))
+    box_shape = parse_shape(text)
     if min(box_shape) < 2 or math.prod(box_shape) > MAX_SIDE:
         raise UserError(
             f"box {text}: needs at least 2 rows and 2 columns, and at most {MAX_SIDE} cells"

@@ -15,6 +15,7 @@ from hrm.errors import run_command, write_output
 # Name -> module with `BuildOptions`, `build` and `HELP`, and what it builds.
 BUILDERS = {
     "sudoku": ("hrm.tasks.sudoku.builder", "Sudoku: published, from CSV files, or generated"),
+    "grids": ("hrm.tasks.grids.builder", "your own grids, from JSON Lines"),
 }
 HELP = """
 hrm build sudoku --generate 2x2 --num-aug 100 --output-dir data/sudoku-4x4

@@ -4,10 +4,11 @@ from functools import lru_cache
 
 from hrm.data.format import DatasetMetadata
 from hrm.tasks.base import Task
+from hrm.tasks.grids.task import GridsTask
 from hrm.tasks.maze.task import MazeTask
 from hrm.tasks.sudoku.task import SudokuTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SudokuTask, MazeTask, Task)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SudokuTask, MazeTask, GridsTask)}
 
 
 @lru_cache
@@ -19,5 +20,5 @@ def task_of(metadata: DatasetMetadata) -> Task:
     """
     if metadata.task is None:
         return next(task for task in TASKS.values() if task.fits(metadata))(metadata)
-    named = TASKS.get(metadata.task, Task)
-    return (named if named.fits(metadata) else Task)(metadata)
+    named = TASKS.get(metadata.task, GridsTask)
+    return (named if named.fits(metadata) else GridsTask)(metadata)

@@ -1,7 +1,7 @@
-"""A task of its own: every open cell takes the colour of the one seed in its region.
+"""A task of its own: stones fall down until they lie on a wall, on the floor or on each other.
 
-    python examples/own_task.py                 # writes data/regions
-    hrm train data/regions --config-name quickstart_6x6 run_name=regions
+python examples/own_task.py data/stones
+hrm train data/stones --config-name quickstart_4x4 run_name=stones
 """
 
 import sys
@@ -10,46 +10,36 @@ import numpy as np
 
 from hrm.data import DatasetWriter
 
-SYMBOLS = "_#.abcd"  # token -> character: padding, wall, open cell, four colours
-WALL, OPEN, COLOURS = 1, 2, (3, 4, 5, 6)
-SIDE = 6
+SYMBOLS = "_.#o"  # token -> character: padding, air, wall, stone
+AIR, WALL, STONE = 1, 2, 3
+SHAPE = (6, 6)
 
 
-def region_of(grid: np.ndarray, start: tuple[int, int]) -> list[tuple[int, int]]:
-    """The cells that are reached from one cell without crossing a wall."""
-    found, waiting = {start}, [start]
-    while waiting:
-        row, column = waiting.pop()
-        for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-            inside = 0 <= near[0] < len(grid) and 0 <= near[1] < len(grid)
-            if inside and near not in found and grid[near] != WALL:
-                found.add(near)
-                waiting.append(near)
-    return sorted(found)
-
-
-def new_puzzle(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A question and its answer, [SIDE, SIDE] tokens each."""
-    question = np.where(rng.random((SIDE, SIDE)) < 0.4, WALL, OPEN)
-    answer = question.copy()
-    for cell in map(tuple, np.argwhere(question == OPEN)):
-        if answer[cell] == OPEN:
-            region, colour = region_of(question, cell), rng.choice(COLOURS)
-            question[region[rng.integers(len(region))]] = colour
-            answer[tuple(zip(*region, strict=True))] = colour
-    return question, answer
+def fallen(grid: np.ndarray) -> np.ndarray:
+    """The answer to a question, [rows, columns] tokens each."""
+    answer = np.where(grid == STONE, AIR, grid)
+    for column in range(grid.shape[1]):
+        floor = len(grid) - 1  # where the next stone comes to lie
+        for row in reversed(range(len(grid))):
+            if grid[row, column] == WALL:
+                floor = row - 1
+            elif grid[row, column] == STONE:
+                answer[floor, column] = STONE
+                floor -= 1
+    return answer
 
 
 def write(folder: str, train: int, test: int) -> None:
+    """A data set of random questions, none of which comes twice."""
     rng, known = np.random.default_rng(0), set()
     with DatasetWriter(folder, symbols=SYMBOLS, overwrite=True) as writer:
         while len(known) < train + test:
-            question, answer = new_puzzle(rng)
-            if question.tobytes() not in known:  # so that no test puzzle is a training puzzle
+            question = rng.choice([AIR, WALL, STONE], SHAPE, p=[0.5, 0.15, 0.35])
+            if question.tobytes() not in known:
                 split = "train" if len(known) < train else "test"
                 known.add(question.tobytes())
-                writer.add(None, None, question, answer, split)
+                writer.add(None, None, question, fallen(question), split)
 
 
 if __name__ == "__main__":
-    write(*(sys.argv[1:2] or ["data/regions"]), train=4000, test=200)
+    write(sys.argv[1], train=1000, test=200)

@@ -14,10 +14,12 @@ from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
+from hrm.tasks.grids.builder import BuildOptions as GridsOptions
 from hrm.tasks.sudoku.builder import BuildOptions
 
 SCHEMAS = {
     "build sudoku": BuildOptions,
+    "build grids": GridsOptions,
     "evaluate": EvaluateConfig,
     "solve": SolveConfig,
     "serve": ServeConfig,

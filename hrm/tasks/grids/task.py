@@ -84,11 +84,13 @@ class CanvasNotation(Notation):
                     own = place if len(rows) == 1 else f"{place}, row {row}"
                     raise PuzzleError(self._not_known(character), own, None, column)
         whole = "".join(rows)
+        if not whole:
+            raise PuzzleError("holds no cell", place)
         tokens = np.array([self.tokens[character] for character in whole], np.int32)
         if len(tokens) == shape[0] * shape[1]:
             return Reading(number, tokens, None)
         sizes = [len(row) for row in rows]
-        if not whole or min(sizes) < max(sizes):
+        if min(sizes) < max(sizes):
             raise PuzzleError(
                 f"rows of {', '.join(map(str, sizes[:9]))} characters, expected equally long ones; "
                 f"write a row a line, a blank line between puzzles, or {ROW_END} between rows",

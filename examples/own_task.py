@@ -42,4 +42,4 @@ def write(folder: str, train: int, test: int) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], train=1000, test=200)
+    write(sys.argv[1], train=2000, test=200)

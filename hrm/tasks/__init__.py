@@ -1,6 +1,7 @@
 """Tasks: what is known of a kind of puzzle besides its data. Each is one place to add."""
 
 from hrm.tasks.base import Contradiction, Difficulty, Symmetry, Task
+from hrm.tasks.grids.task import GridsTask
 from hrm.tasks.reading import Notation, PuzzleError
 from hrm.tasks.registry import TASKS, task_of
 
@@ -8,6 +9,7 @@ __all__ = [
     "TASKS",
     "Contradiction",
     "Difficulty",
+    "GridsTask",
     "Notation",
     "PuzzleError",
     "Symmetry",

@@ -17,16 +17,16 @@ TASKS: dict[str, type[Task]] = {task.name: task for task in (SudokuTask, MazeTas
 def task_of(metadata: DatasetMetadata) -> Task:
     """The task that the metadata name.
 
-    Where they name none (foreign data), it is the first of ours that fits. An unknown name, and
-    data that the named task cannot be about, are grids: drawn, never judged.
+    Where they name none (foreign data), it is the first of ours that fits. Of an unknown name, and
+    of data that the named task cannot be about, nothing is known: they are drawn, never judged.
 
     Raises:
         UserError: the task is that of a plug-in, and the plug-in is broken.
     """
     if metadata.task is None:
-        return next(task for task in TASKS.values() if task.fits(metadata))(metadata)
-    named = TASKS.get(metadata.task) or _plugged_in(metadata.task) or GridsTask
-    return (named if named.fits(metadata) else GridsTask)(metadata)
+        return next((task for task in TASKS.values() if task.fits(metadata)), Task)(metadata)
+    named = TASKS.get(metadata.task) or _plugged_in(metadata.task) or Task
+    return (named if named.fits(metadata) else Task)(metadata)
 
 
 def _plugged_in(name: str) -> type[Task] | None:

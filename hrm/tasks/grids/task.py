@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
+from hrm.data.format import DatasetMetadata
+from hrm.data.grid import Grid
 from hrm.tasks.base import Task
 from hrm.tasks.grids.canvas import END_SYMBOL, Canvas
 from hrm.tasks.reading import LINE_END, Line, Notation, PuzzleError, Reading
@@ -12,8 +15,28 @@ from hrm.tasks.reading import LINE_END, Line, Notation, PuzzleError, Reading
 ROW_END = "/"  # between rows that are written in one line
 
 
+class OpenGrid(Grid):
+    """A grid whose answer may change every cell."""
+
+    @property
+    def blank(self) -> None:
+        return None
+
+
 class GridsTask(Task):
-    """Grids of which no rule is known, of one size or of several."""
+    """Grids as `hrm build grids` and `DatasetWriter` write them, of one size or of several."""
+
+    keeps_givens: ClassVar[bool] = False  # whether answers must keep all cells but blank ones
+
+    @classmethod
+    def fits(cls, metadata: DatasetMetadata) -> bool:
+        """Only data that name their task: what others wrote may keep its givens."""
+        return metadata.task is not None
+
+    @cached_property
+    def grid(self) -> Grid:
+        kind = Grid if self.keeps_givens else OpenGrid
+        return kind(self.shape, self.metadata.box_shape, self.symbols)
 
     @property
     def has_ends(self) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from hrm.data.format import DatasetMetadata
 from hrm.inference.sources import from_lines
-from hrm.tasks import PuzzleError, task_of
+from hrm.tasks import GridsTask, PuzzleError, task_of
 
 CANVAS = "12¦34¦¦¦_"  # 2x2 of 3x3
 
@@ -85,3 +85,13 @@ def test_grids_of_one_size_are_written_in_one_line_too():
     for text in ("0110", "01/10", "01\n10"):
         assert np.array_equal(one.read(text), [1, 2, 2, 1])
     assert one.are_valid(np.zeros((1, 4), int), np.zeros((1, 4), int)) == [None]
+
+
+def test_no_cell_is_given_where_answers_may_change_all():
+    one = task("_.#o", (2, 2))
+    assert not one.grid.givens(one.read(".#oo")).any() and one.grid.empty == "_."
+
+    class Filled(GridsTask):
+        keeps_givens = True
+
+    assert Filled(one.metadata).grid.givens(one.read(".#oo")).tolist() == [False, True, True, True]

@@ -29,10 +29,10 @@ def fallen(grid: np.ndarray) -> np.ndarray:
     return answer
 
 
-def write(folder: str, train: int, test: int) -> None:
+def write(folder: str, task: str = "grids", train: int = 1000, test: int = 200) -> None:
     """A data set of random questions, none of which comes twice."""
     rng, known = np.random.default_rng(0), set()
-    with DatasetWriter(folder, symbols=SYMBOLS, overwrite=True) as writer:
+    with DatasetWriter(folder, symbols=SYMBOLS, task=task, overwrite=True) as writer:
         while len(known) < train + test:
             question = rng.choice([AIR, WALL, STONE], SHAPE, p=[0.5, 0.15, 0.35])
             if question.tobytes() not in known:
@@ -42,4 +42,4 @@ def write(folder: str, train: int, test: int) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], train=2000, test=200)
+    write(*sys.argv[1:])

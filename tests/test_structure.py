@@ -111,7 +111,10 @@ def test_files_are_small():
 
 @pytest.mark.parametrize(
     "modules",
-    ["hrm", "hrm.data", "hrm.data.writer", "hrm.tasks", "hrm.tasks.sudoku.builder", "hrm.cli"],
+    [
+        *("hrm", "hrm.data", "hrm.data.writer", "hrm.data.dataset_writer", "hrm.cli"),
+        *("hrm.tasks", "hrm.tasks.sudoku.builder", "hrm.tasks.grids.builder"),
+    ],
 )
 def test_data_are_built_without_torch(modules):
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"

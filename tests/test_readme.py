@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,11 @@ import pytest
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS
 
+from . import written
 from .conftest import ROOT, saved_run
+from .written import SMALL, changed, commands, run_line
 
 README = (ROOT / "README.md").read_text()
-SMALL = (
-    "arch.hidden_size=32 arch.num_heads=2 arch.L_layers=1 arch.halt_max_steps=2 "
-    "arch.H_cycles=1 arch.L_cycles=1 arch.forward_dtype=float32 compile=false device=cpu "
-    "epochs=2 eval_interval=1"
-)
 CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their cores, a connection
     r"^(hrm train|python pretrain.py|.*torchrun .* pretrain.py).*": rf"\g<0> {SMALL}",
     r"--num-aug 1000": "--num-aug 10",  # else a row of each of a million puzzles is saved
@@ -33,14 +29,7 @@ CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their c
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def commands(block: str) -> Iterator[str]:
-    """The commands of a block: continued lines joined, comments and blank lines left out."""
-    for line in block.replace("\\\n", " ").split("\n"):
-        if text := re.sub(r"(^|\s)#.*", "", line).strip():
-            yield re.sub(r"\s+", " ", text)
+    return written.blocks(README, language)
 
 
 @pytest.fixture(scope="module")
@@ -78,34 +67,13 @@ def environment(checkout) -> dict[str, str]:
 
 @pytest.mark.parametrize("number", range(len(blocks("sh"))))
 def test_shell_blocks(checkout, environment, call, call_script, monkeypatch, number):
-    """In this process where a line is a command of ours alone, in a shell otherwise."""
     for command in commands(blocks("sh")[number]):
-        for pattern, replacement in CHANGES.items():
-            command = re.sub(pattern, replacement, command)
+        command = changed(command, CHANGES)
         if command.startswith("hrm serve"):
             assert_page_opens(command, checkout, environment)
-            continue
-        program, *words = shlex.split(command)
-        if program == "hrm":
-            monkeypatch.chdir(checkout)
-            code, _, told = call(*words)
-        elif program == "python":
-            done = call_script(*words, folder=checkout)
-            code, told = done.returncode, done.stderr
         else:
-            done = subprocess.run(
-                command,
-                shell=True,
-                cwd=checkout,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            code, told = done.returncode, done.stderr
-        solving = command.startswith("hrm solve")  # 1: the model has learned nothing
-        assert code in ((0, 1) if solving else (0,)), f"{command}\n{told}"
-        assert "Traceback" not in told
+            monkeypatch.chdir(checkout)
+            run_line(command, checkout, environment, call, call_script)
 
 
 def assert_page_opens(command: str, folder: Path, environment: dict[str, str]) -> None:

@@ -114,8 +114,8 @@ def test_files_are_small():
 @pytest.mark.parametrize(
     "modules",
     [
-        *("hrm", "hrm.data", "hrm.data.writer", "hrm.tasks", "hrm.cli"),
-        *(f"hrm.tasks.{task}.builder" for task in ("sudoku", "maze", "arc")),
+        *("hrm", "hrm.data", "hrm.data.writer", "hrm.data.dataset_writer", "hrm.tasks", "hrm.cli"),
+        *(f"hrm.tasks.{task}.builder" for task in ("sudoku", "maze", "arc", "grids")),
     ],
 )
 def test_data_are_built_without_torch(modules):

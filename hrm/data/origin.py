@@ -16,7 +16,7 @@ from hrm.data.format import (
     has_split,
     read_metadata,
 )
-from hrm.data.split import row_numbers
+from hrm.data.split import rows_among
 from hrm.files import file_digest
 
 TRAINING_SPLIT = "train"
@@ -106,7 +106,7 @@ def compare_data(trained: Origin, trained_path: Path, data_path: Path, split: st
         note = f"{opening}, which are not in {trained_path} any more; "
         return Meeting(known, note=f"{note}whether it has seen these puzzles is not known")
     rows = _rows(folder)
-    if count := _shared(rows, _rows(trained_path / TRAINING_SPLIT)):
+    if count := int(rows_among(rows, _rows(trained_path / TRAINING_SPLIT)).sum()):
         return Meeting(
             known, f"{folder}: {count:,} of {len(rows):,} puzzles are in {trained_path}/train"
         )
@@ -132,13 +132,3 @@ def _rows(split_dir: Path) -> np.ndarray:
         return np.empty((0, 0), np.uint8)
     sets = read_metadata(split_dir).sets
     return np.concatenate([open_array(array_path(split_dir, name, "inputs")) for name in sets])
-
-
-def _shared(rows: np.ndarray, others: np.ndarray) -> int:
-    """How many rows are among others."""
-    if rows.shape[1:] != others.shape[1:]:
-        return 0
-    sums, other_sums = row_numbers(rows), row_numbers(others)
-    suspects = others[np.isin(other_sums, sums)]
-    known = {row.astype(np.int64).tobytes() for row in suspects}
-    return sum(row.astype(np.int64).tobytes() in known for row in rows[np.isin(sums, other_sums)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from hrm.data.format import IGNORE_LABEL_ID, DatasetMetadata, PuzzleArrays, read_split
 
-CHUNK_ROWS = 16384
+CHUNK_CELLS = 2**21
 
 
 def differs(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -25,9 +25,23 @@ def differs(tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def row_numbers(rows: np.ndarray) -> np.ndarray:
     """A number for each row, [N, T] integers -> [N] uint64: equal ones share it, others rarely."""
     weights = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64)
-    starts = range(0, len(rows), CHUNK_ROWS)
-    parts = [(rows[s : s + CHUNK_ROWS].astype(np.uint64) * weights).sum(1) for s in starts]
+    size = max(1, CHUNK_CELLS // max(1, rows.shape[1]))
+    starts = range(0, len(rows), size)
+    parts = [(rows[s : s + size].astype(np.uint64) * weights).sum(1) for s in starts]
     return np.concatenate([np.empty(0, np.uint64), *parts])
+
+
+def rows_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which rows, [N, T] integers, are among others, [M, T]: [N] bool."""
+    found = np.zeros(len(rows), bool)
+    if rows.shape[1:] != others.shape[1:]:
+        return found
+    sums, other_sums = row_numbers(rows), row_numbers(others)
+    suspects = others[np.isin(other_sums, sums)]
+    known = {row.astype(np.int64).tobytes() for row in suspects}
+    for row in np.flatnonzero(np.isin(sums, other_sums)):
+        found[row] = rows[row].astype(np.int64).tobytes() in known
+    return found
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,22 @@ class SplitWriter:
     def groups(self) -> int:
         return len(self._group_ends) - 1
 
+    def add_examples(self, inputs: np.ndarray, labels: np.ndarray) -> None:
+        """Examples of the puzzle that `end_puzzle` ends, [n, T] uint8 each."""
+        for file, tokens in zip(self._files, (inputs, labels), strict=True):
+            assert tokens.dtype == np.uint8 and tokens.shape == (len(inputs), self.seq_len)
+            file.write(np.ascontiguousarray(tokens).data)
+        self.examples += len(inputs)
+
+    def end_puzzle(self, identifier: int) -> None:
+        """The examples since the last puzzle's end are one puzzle."""
+        self._puzzle_ends.append(self.examples)
+        self._identifiers.append(identifier)
+
     def add_puzzle(self, identifier: int, inputs: np.ndarray, labels: np.ndarray) -> None:
         """The examples of one puzzle, [n, T] uint8 each."""
-        self.add_puzzles(np.array([identifier]), inputs, labels, np.array([len(inputs)]))
+        self.add_examples(inputs, labels)
+        self.end_puzzle(identifier)
 
     def add_puzzles(
         self,
@@ -186,12 +199,9 @@ class SplitWriter:
         """
         ends = np.arange(1, len(inputs) + 1) if counts is None else np.cumsum(counts)
         assert len(ends) == len(identifiers) and (not len(ends) or ends[-1] == len(inputs))
-        for file, tokens in zip(self._files, (inputs, labels), strict=True):
-            assert tokens.dtype == np.uint8 and tokens.shape == (len(inputs), self.seq_len)
-            file.write(np.ascontiguousarray(tokens).data)
         self._puzzle_ends.frombytes((self.examples + ends).astype(np.int64).tobytes())
         self._identifiers.frombytes(identifiers.astype(np.int32).tobytes())
-        self.examples += len(inputs)
+        self.add_examples(inputs, labels)
 
     def end_group(self) -> None:
         """The puzzles since the last group's end are one group."""
@@ -201,14 +211,15 @@ class SplitWriter:
         """Several groups at once: [g] integers, each the number of puzzles up to a group's end."""
         self._group_ends.frombytes(ends.astype(np.int64).tobytes())
 
-    def finish(self, **metadata: Any) -> DatasetMetadata:
+    def finish(self, identifiers: np.ndarray | None = None, **metadata: Any) -> DatasetMetadata:
         """Write what is left: indices, checksums and `dataset.json`.
 
         Args:
+            identifiers: of all puzzles, [puzzles] int32, where they were not known before.
             metadata: fields of `DatasetMetadata`, but for what was counted here: `sets`, `seq_len`,
                 `total_groups` and `mean_puzzle_examples`.
         """
-        written = self._finish_arrays(metadata)
+        written = self._finish_arrays(metadata, identifiers)
         write_metadata(self.split_dir, written, array_digests(self.split_dir, written))
         return written
 
@@ -220,12 +231,15 @@ class SplitWriter:
         (self.split_dir / METADATA_FILE).write_text(text, encoding="utf-8")
         return written
 
-    def _finish_arrays(self, metadata: dict[str, Any]) -> DatasetMetadata:
+    def _finish_arrays(
+        self, metadata: dict[str, Any], identifiers: np.ndarray | None = None
+    ) -> DatasetMetadata:
         self._write_headers()
         self.__exit__()
+        known = np.frombuffer(self._identifiers, np.int32)
         index_dtype = np.dtype(np.int32 if self.examples < 2**31 else np.int64)
         arrays = {
-            "puzzle_identifiers": np.frombuffer(self._identifiers, np.int32),
+            "puzzle_identifiers": known if identifiers is None else identifiers,
             "puzzle_indices": np.frombuffer(self._puzzle_ends, np.int64).astype(index_dtype),
             "group_indices": np.frombuffer(self._group_ends, np.int64).astype(index_dtype),
         }

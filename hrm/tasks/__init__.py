@@ -1,6 +1,7 @@
 """Tasks: what is known of a kind of puzzle besides its data. Each is one place to add."""
 
 from hrm.tasks.base import Contradiction, Difficulty, Evaluator, Symmetry, Task
+from hrm.tasks.grids.task import GridsTask
 from hrm.tasks.reading import Notation, PuzzleError
 from hrm.tasks.registry import TASKS, task_of
 
@@ -9,6 +10,7 @@ __all__ = [
     "Contradiction",
     "Difficulty",
     "Evaluator",
+    "GridsTask",
     "Notation",
     "PuzzleError",
     "Symmetry",

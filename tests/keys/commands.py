@@ -16,6 +16,7 @@ from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
 from hrm.tasks.arc.builder import BuildOptions as ArcOptions
+from hrm.tasks.grids.builder import BuildOptions as GridsOptions
 from hrm.tasks.maze.builder import BuildOptions as BuildMazeOptions
 from hrm.tasks.sudoku.builder import BuildOptions
 
@@ -23,6 +24,7 @@ SCHEMAS = {
     "build sudoku": BuildOptions,
     "build maze": BuildMazeOptions,
     "build arc": ArcOptions,
+    "build grids": GridsOptions,
     "evaluate": EvaluateConfig,
     "solve": SolveConfig,
     "serve": ServeConfig,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -187,7 +187,7 @@ def _write(
     write_identifiers(building, names, ", ")
     test_puzzles = {group.puzzle.name: group.puzzle.plain() for group in groups if group.is_test}
     (building / TEST_PUZZLES_FILE).write_text(json.dumps(test_puzzles), encoding="utf-8")
-    metadata = {
+    metadata: dict[str, Any] = {
         "pad_id": PAD,
         "ignore_label_id": PAD,
         "blank_identifier_id": 0,

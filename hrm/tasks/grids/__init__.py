@@ -1,0 +1,1 @@
+"""Grids of a user's own: read from JSON Lines, several sizes in one canvas. No rules."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrm.data.format import PuzzleArrays, read_arrays, read_metadata
+from hrm.data.format import ARRAY_NAMES, PuzzleArrays, read_arrays, read_metadata
 from hrm.tasks import task_of
 from hrm.tasks.dihedral import COUNT, dihedral
 
@@ -75,7 +75,7 @@ def test_generated_mazes_keep_the_contract(tmp_path):
     assert metadata.inferred_box_shape() is None
     for split, count in (("train", 6), ("test", 3)):
         own = arrays(output, split)
-        assert {array.dtype.name for array in vars(own).values()} == {"uint8", "int32"}
+        assert {getattr(own, name).dtype.name for name in ARRAY_NAMES} == {"uint8", "int32"}
         assert own.puzzle_identifiers.tolist() == [0] * count
         assert own.puzzle_indices.tolist() == own.group_indices.tolist() == [*range(count + 1)]
         task = task_of(read_metadata(output / split))

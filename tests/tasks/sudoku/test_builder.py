@@ -16,7 +16,7 @@ import pytest
 
 from hrm.cli.main import main
 from hrm.data import writer
-from hrm.data.format import read_arrays, read_metadata
+from hrm.data.format import ARRAY_NAMES, read_arrays, read_metadata
 from hrm.tasks.sudoku import builder, leakage
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
@@ -116,7 +116,7 @@ def test_generated_data_set_keeps_the_contract(run: Callable, tmp_path: Path) ->
     assert arrays.puzzle_identifiers.tolist() == np.repeat(np.arange(12), 4).tolist()
     assert arrays.puzzle_indices.tolist() == list(range(49))
     assert arrays.group_indices.tolist() == list(range(0, 49, 4))
-    assert {array.dtype.name for array in vars(arrays).values()} == {"uint8", "int32"}
+    assert {getattr(arrays, name).dtype.name for name in ARRAY_NAMES} == {"uint8", "int32"}
 
     test = read_metadata(output / "test")
     assert (test.sets, test.total_groups) == (("test",), 5)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hrm.tasks.sudoku.builder import BuildOptions, build
+from tests.tasks.arc.making import Made, puzzles_of, versions_of, write_data
 
 from .training import PUZZLES, TEST_PUZZLES, VERSIONS, Run, run, saved
 
@@ -27,6 +29,14 @@ def other_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("keys") / "other-4x4"
     build(BuildOptions(output_dir=folder, generate=(2, 2), num_train=16, num_test=5, seed=1))
     return folder
+
+
+@pytest.fixture(scope="session")
+def voted(tmp_path_factory) -> Made:
+    """ARC: four tasks in two versions each, whose answers are voted on."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("keys") / "arc"
+    return write_data(folder, puzzles_of(rng, (1, 2, 1, 1)), versions_of(rng, 2))
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from hrm.data.format import read_metadata, write_metadata
+from tests.tasks.arc.making import plain_result, predictions_of
 
 from .commands import KEYS, command, done
 from .conftest import EAGER, PATIENT
@@ -161,6 +163,19 @@ def test_outputs_are_saved_by_name(data, tmp_path):
     assert not predictions.exists()
     evaluated(run_dir, "eval_save_outputs=[labels,steps]")
     assert load_file(predictions).keys() == {"labels", "steps"}
+
+
+@acts("predictions", "artefacts_dir")
+def test_saved_predictions_vote_instead_of_a_checkpoint(voted, tmp_path):
+    batch = predictions_of(voted, np.random.default_rng(0))
+    save_file({"predictions": batch.pop("preds"), **batch}, tmp_path / "saved.safetensors")
+    saved_ones = f"predictions={tmp_path / 'saved.safetensors'}"
+    keys = (saved_ones, f"data_path={voted.path}", f"artefacts_dir={tmp_path / 'out'}")
+    metrics = json.loads(done("evaluate", *keys))
+    batch["preds"] = load_file(tmp_path / "saved.safetensors")["predictions"].numpy()
+    expected, submission = plain_result(voted, [batch])
+    assert metrics["eval/ARC/pass@1"] == expected["ARC/pass@1"]
+    assert json.loads((tmp_path / "out/ARC/submission.json").read_text()) == submission
 
 
 @acts("device")

@@ -1,5 +1,6 @@
 """Every key of a training run acts, but for those of the optimizers and of the architecture."""
 
+import json
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from hrm.models.losses import ACTLossHead
 from hrm.optim.groups import OptimConfig
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig
+from tests.tasks.arc.making import plain_result
 
 from .commands import command, done
 from .registry import Registry
@@ -203,6 +205,32 @@ def test_outputs_of_an_evaluation_are_saved_by_name(data, tmp_path, plain):
         "steps": (12,),
     }
     assert not plain.file(4, "predictions.safetensors").exists()
+
+
+@acts("aggregated_voting")
+def test_votes_add_up_where_asked(data, voted, tmp_path, capsys):
+    """What a run submits is what its saved predictions vote for: the last ones, or all."""
+    names = ("inputs", "puzzle_identifiers", "predictions", "q_halt_logits")
+    keys = ("global_batch_size=4", "eval_interval=1", "arch.halt_max_steps=1", "arch.L_cycles=1")
+    keys = (*keys, f"eval_save_outputs=[{','.join(names)}]", "lr=0.1")
+    for asked in ("false", "true"):
+        made = run(voted.path, tmp_path / asked, *keys, f"aggregated_voting={asked}")
+        batches = []
+        for step in (2, 4):
+            outputs = load_file(made.file(step, "predictions.safetensors"))
+            renamed = zip((*names[:2], "preds", names[3]), names, strict=True)
+            batches.append({name: outputs[saved].numpy() for name, saved in renamed})
+        submissions = [plain_result(voted, of)[1] for of in (batches[1:], batches)]
+        assert submissions[0] != submissions[1]
+        written = made.file(4, "evaluator_ARC_step_4/submission.json").read_text()
+        assert json.loads(written) == submissions[asked == "true"]
+    capsys.readouterr()
+    more = ("run_name=true", "resume=auto", "epochs=3", "aggregated_voting=true")
+    run(voted.path, tmp_path / "true", *keys, *more)
+    assert "aggregated_voting: checkpoints hold no votes; counting" in capsys.readouterr().out
+    with pytest.raises(UserError, match="aggregated_voting=true: nothing is voted on in"):
+        run(data, tmp_path / "sudoku", "aggregated_voting=true")
+    assert not (tmp_path / "sudoku").exists()
 
 
 # ---- checkpoints ----

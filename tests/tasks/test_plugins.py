@@ -50,7 +50,7 @@ class MirrorTask(Task):
         place = np.arange(rows * columns).reshape(rows, columns)[::-1].ravel()
         return [Symmetry(place, np.arange(self.metadata.vocab_size))] * count
 
-    def evaluators(self):
+    def evaluators(self, data_path, split, aggregated_voting=False):
         return [Evaluator()]
 """
 BUILDER = """

@@ -197,8 +197,6 @@ class ACT(nn.Module):
         q_continue = self.config.q_continue
         self.wants_to_halt = self._halt_over_continue if q_continue else self._halt_positive
         self.has_continue_target = q_continue and self.config.halt_max_steps > 1
-        self.others = [f"z_L{k}" for k in range(1, self.config.latents)]
-        self.token_loss = None
 
     @staticmethod
     def _halt_over_continue(q_halt: Tensor, q_continue: Tensor) -> Tensor:
@@ -217,11 +215,8 @@ class ACT(nn.Module):
         """
         inputs = batch["inputs"]
         B, device = inputs.shape[0], inputs.device
-        states = self.inner.blank_states(B, device)
-        if self.training:
-            states |= {name: torch.zeros_like(states["z_L"]) for name in self.others}
         return Carry(
-            states=states,
+            states=self.inner.blank_states(B, device),
             steps=torch.zeros(B, dtype=torch.int32, device=device),
             halted=torch.ones(B, dtype=torch.bool, device=device),
             row=torch.arange(first_row, first_row + B, device=device),
@@ -262,14 +257,7 @@ class ACT(nn.Module):
             `q_continue_logits` [B] float32, in training also `target_q_continue` [B].
         """
         prepared = self.inner.prepare(carry.current_data)
-        states, others = carry.states, {}
-        if self.training and self.config.z_noise:
-            scale = torch.full_like(carry.tick, self.config.z_noise, dtype=torch.float32)
-            seed = torch.full_like(carry.tick, self.config.seed)
-            states = add_noise(states, scale, seed, carry.row, carry.tick)
-        if self.training and self.others:
-            states, others = self._best_latent(states, prepared, carry.current_data["labels"])
-        states, logits, q_halt, q_continue = self.inner.step(states, prepared)
+        states, logits, q_halt, q_continue = self.inner.step(carry.states, prepared)
         outputs = {
             "logits": logits,
             "q_halt_logits": q_halt,
@@ -286,35 +274,12 @@ class ACT(nn.Module):
                 next_halt, next_continue = self.inner.next_q(states, prepared)
                 best = torch.where(last_step, next_halt, torch.maximum(next_halt, next_continue))
                 outputs["target_q_continue"] = torch.sigmoid(best)
-        states = states | others
         carry = replace(carry, states=states, steps=steps, halted=halted, tick=carry.tick + 1)
         return carry, outputs
-
-    @torch.no_grad()
-    def _best_latent(self, states, prepared, labels):
-        """z_H and the z_L whose next answer is best; and what becomes of each z_L."""
-        names = ["z_L", *self.others]
-        after, losses = {}, []
-        for name in names:
-            done = self.inner.step({"z_H": states["z_H"], "z_L": states[name]}, prepared)
-            after[name] = done.states["z_L"]
-            losses.append(self.token_loss(done.logits, labels).sum(-1))
-        winner = torch.stack(losses).argmin(0)
-        before = torch.stack([states[name] for name in names])
-        chosen = before[winner, torch.arange(len(winner), device=winner.device)]
-        return {"z_H": states["z_H"], "z_L": chosen}, after
 
     def take_new_data(self, carry: Carry, batch: dict[str, Tensor]) -> Carry:
         """Halted sequences start afresh with their rows of the batch."""
         halted, start = carry.halted, self.inner.initial_states()
-        if self.training:
-            drawn = list(self.others)
-            if self.config.z_init == "normal":
-                drawn += list(start)
-            for number, name in enumerate(drawn):
-                key = _mixed(_mixed(carry.row & MASK, carry.tick), self.config.seed + 7 * number)
-                width = start["z_L"].shape[-1]
-                start[name] = _normal(key, width).to(start["z_L"].dtype)[:, None, :]
         return replace(
             carry,
             states={

@@ -85,7 +85,6 @@ class ACTLossHead(nn.Module):
         self.model = model
         self.config = config
         self.token_loss = TOKEN_LOSSES[config.loss_type]
-        model.token_loss = self.token_loss
         self.continue_loss = CONTINUE_LOSSES[config.q_continue_loss]
 
     @property

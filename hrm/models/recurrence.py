@@ -68,15 +68,6 @@ class RecurrentArch(BaseModel):
         True, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
     )
     qk_norm: bool = Field(False, description="RMSNorm on queries and keys of each head")
-    z_init: Literal["fixed", "normal"] = Field(
-        "fixed", description="start states in training; normal: drawn for each sequence"
-    )
-    z_noise: Annotated[float, Field(ge=0, le=10)] = Field(
-        0.0, description="in training, states get this much noise before each ACT step"
-    )
-    latents: PositiveInt = Field(
-        1, description="in training, so many z_L side by side, of which the best has a gradient"
-    )
     attention_bias: Literal["none", "grid"] = Field(
         "none",
         description="grid: learned bias between cells of one row, column or box; without boxes, "

@@ -1,0 +1,261 @@
+"""Which recipe learns most in the same time: small grids, one CPU core a run, unseen puzzles.
+
+    python benchmarks/recipes.py [--sizes 6x6 9x9] [--seeds 0 1 2] [--recipes trm …] [--jobs 2]
+
+First every recipe's training step is timed against the quickstart's, in turns; then each run trains
+for as many steps as fit into its minutes, with the quickstart's batch, learning rate and average of
+the weights, and is evaluated once. What has been timed or trained is not repeated, and a run that
+was interrupted goes on: everything is kept below --folder. Published models are narrowed to hidden
+size 128. A table and `recipes.png` are the output; --show only draws them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MINUTES = {"6x6": 3, "9x9": 10}
+DATA = {  # flags of `hrm build sudoku`, as in `make quickstart`
+    "6x6": ("--generate", "2x3", "--givens", "18"),
+    "9x9": ("--generate", "3x3", "--givens", "40"),
+}
+NARROW = ("arch.hidden_size=128", "arch.num_heads=4", "arch.forward_dtype=auto")
+LAST_CYCLE = ("arch.backprop=last_cycle", "arch.q_continue=false")
+MODELS: dict[str, tuple[str, ...]] = {
+    "hrm_v1": ("arch=hrm_v1", *NARROW),
+    "hrm_v1-last_cycle": ("arch=hrm_v1", *NARROW, *LAST_CYCLE),
+    "trm": ("arch=trm", *NARROW),
+    "trm_mlp": ("arch=trm_mlp", *NARROW),
+    "quickstart": (),
+}
+RECIPES = {
+    **MODELS,
+    **{f"{name}-stagger": (*keys, "stagger=true") for name, keys in MODELS.items()},
+    "quickstart-muon": ("optimizer=muon",),
+    "quickstart-muon-stagger": ("optimizer=muon", "stagger=true"),
+}
+REFERENCE = "quickstart"
+ROUNDS, STEPS_A_ROUND, WARM_UP_STEPS = 7, 6, 5
+PUZZLES, BATCH_SIZE = 1000, 32
+
+
+class Timer:
+    """A process that trains one recipe, a few steps whenever it is asked."""
+
+    def __init__(self, size: str, name: str, data: Path):
+        command = [sys.executable, __file__, "--time", size, name, str(data)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread()
+        )
+        self.measured: list[float] = []
+
+    def ask(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.measured.append(float(self.process.stdout.readline()))
+
+    def end(self) -> float:
+        """Median seconds of a step."""
+        self.process.communicate()
+        return statistics.median(self.measured[1:])
+
+
+def answer_timer(size: str, name: str, data: Path) -> None:
+    """Seconds of CPU time of a step, one line per line of standard input."""
+    import torch
+
+    from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+    from hrm.device import free_memory, keep_memory, to_device
+    from hrm.ranks import Ranks
+    from hrm.training.config import load_pretrain_config
+    from hrm.training.sizing import for_device
+    from hrm.training.state import TrainState, train_step
+
+    keep_memory()
+    ranks, device = Ranks(0, 1, 0), torch.device("cpu")
+    config = load_pretrain_config([f"data_path={data}", *RECIPES[name]], f"quickstart_{size}")
+    batches = PuzzleDatasetConfig(
+        seed=0,
+        dataset_path=data,
+        global_batch_size=config.global_batch_size,
+        test_set_mode=False,
+        epochs_per_iter=1000,
+        rank=0,
+        num_replicas=1,
+    )
+    train_set = PuzzleDataset(batches, split="train")
+    config = for_device(config, device, train_set.metadata, ranks.size, free_memory(device))
+    state = TrainState.create(config, train_set.metadata, device, ranks)
+    steps = train_set.iterate(0, 0)
+    count = WARM_UP_STEPS
+    for _ in sys.stdin:
+        start = time.process_time()
+        for _ in range(count):
+            _, batch, _ = next(steps)
+            train_step(state, to_device(batch, device), config, ranks)
+        print((time.process_time() - start) / count, flush=True)
+        count = STEPS_A_ROUND
+
+
+def one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def hrm(*arguments: str) -> None:
+    command = [sys.executable, "-m", "hrm", *arguments]
+    done = subprocess.run(command, env=one_thread(), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+
+
+def data_set(size: str, seed: int) -> Path:
+    """The quickstart's data set of this size and seed, built where it is not there."""
+    path = Path("data") / f"quickstart-{size}-seed{seed}"
+    if not path.exists():
+        counts = ("--num-train", str(PUZZLES), "--num-test", "500", "--num-aug", "1000")
+        where = ("--identifiers", "shared", "--seed", str(seed), "--output-dir", str(path))
+        hrm("build", "sudoku", *DATA[size], *counts, *where)
+    return path
+
+
+def timed_as(name: str) -> str:
+    """The recipe whose step takes as long."""
+    return name.removesuffix("-stagger")
+
+
+def step_times(size: str, names: list[str], folder: Path) -> dict[str, float]:
+    """Seconds of a training step, those of earlier calls as they were measured then."""
+    path = folder / size / "step_times.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    new = {timed_as(name) for name in names} - known.keys()
+    if new:
+        data = data_set(size, 0)
+        timers = {
+            name: Timer(size, name, data) for name in dict.fromkeys([REFERENCE, *sorted(new)])
+        }
+        for _ in range(1 + ROUNDS):
+            for timer in timers.values():
+                timer.ask()
+        measured = {name: timer.end() for name, timer in timers.items()}
+        reference = known.get(REFERENCE, measured[REFERENCE])
+        known |= {name: measured[name] / measured[REFERENCE] * reference for name in new}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(known, indent=1))
+    return known
+
+
+def epochs(size: str, seconds_a_step: float) -> int:
+    return max(1, round(60 * MINUTES[size] / seconds_a_step * BATCH_SIZE / PUZZLES))
+
+
+def run_folder(folder: Path, size: str, name: str, seed: int) -> Path:
+    return folder / size / f"{name}-seed{seed}"
+
+
+def train(folder: Path, size: str, name: str, seed: int, seconds_a_step: float) -> None:
+    run = run_folder(folder, size, name, seed)
+    if last_evaluation(run):
+        return
+    started = time.perf_counter()
+    hrm(
+        "train",
+        str(data_set(size, seed)),
+        *("--config-name", f"quickstart_{size}", f"checkpoint_path={run}", "resume=auto"),
+        *(f"seed={seed}", f"epochs={epochs(size, seconds_a_step)}", "eval_interval=null"),
+        *("checkpoint_interval=1min", "log_interval=10", *RECIPES[name]),
+    )
+    result = last_evaluation(run)
+    seconds = time.perf_counter() - started
+    print(f"{run}: {result['eval/exact_accuracy']:.1%}, {seconds:.0f} s", flush=True)
+
+
+def last_evaluation(run: Path) -> dict[str, Any]:
+    """The last line of `metrics.jsonl` with an evaluation; empty where there is none."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((json.loads(line) for line in reversed(lines) if '"eval/exact' in line), {})
+
+
+def accuracies(folder: Path, size: str, name: str, seeds: list[int]) -> list[float]:
+    """In percent, of the runs that have ended."""
+    ends = [last_evaluation(run_folder(folder, size, name, seed)) for seed in seeds]
+    return [100 * end["eval/exact_accuracy"] for end in ends if end]
+
+
+def show(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> None:
+    """A table for docs/recipes.md, and its picture."""
+    for size in sizes:
+        times = step_times(size, names, folder)
+        print(f"\n| {size}, {MINUTES[size]} minutes | ms a step | steps | exact, % | mean |")
+        print("| --- | --- | --- | --- | --- |")
+        for name in names:
+            exact = accuracies(folder, size, name, seeds)
+            if exact:
+                steps = epochs(size, times[timed_as(name)]) * PUZZLES // BATCH_SIZE
+                cells = " ".join(f"{value:.1f}" for value in exact)
+                mean = statistics.mean(exact)
+                ms = 1e3 * times[timed_as(name)]
+                print(f"| {name} | {ms:.0f} | {steps:,} | {cells} | {mean:.1f} |")
+    draw(folder, sizes, names, seeds)
+
+
+def draw(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.6 + 0.3 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    for panel, size in zip(panels, sizes, strict=True):
+        panel.set_title(f"{size}, {MINUTES[size]} minutes on one core")
+        panel.set_xlabel("unseen puzzles solved exactly, %")
+        panel.set_xlim(-2, 102)
+        panel.grid(axis="x", color="0.9")
+        for number, name in enumerate(names):
+            exact = accuracies(folder, size, name, seeds)
+            if exact:
+                panel.plot(exact, [number] * len(exact), "o", color="tab:blue", alpha=0.5)
+                panel.plot([statistics.mean(exact)], [number], "|", color="black", markersize=14)
+        panel.set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    figure.savefig(folder / "recipes.png", dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", nargs="+", choices=sorted(MINUTES), default=sorted(MINUTES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    parser.add_argument("--folder", type=Path, default=Path("checkpoints/recipes"))
+    parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument("--time", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.time:
+        size, name, data = arguments.time
+        answer_timer(size, name, Path(data))
+        return
+    folder, names = arguments.folder, arguments.recipes
+    if not arguments.show:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            waiting = []
+            for size in arguments.sizes:
+                times = step_times(size, names, folder)
+                for seed in arguments.seeds:
+                    data_set(size, seed)
+                    for name in names:
+                        job = (folder, size, name, seed, times[timed_as(name)])
+                        waiting.append(pool.submit(train, *job))
+            for run in waiting:
+                run.result()
+    show(folder, arguments.sizes, names, arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()

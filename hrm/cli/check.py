@@ -24,12 +24,12 @@ tokens they check only those that they use.
 class CheckConfig(Config):
     """What to read."""
 
-    data_path: Path = Field(description="folder of the data set")
+    folder: Path = Field(description="the data set")
 
 
 def run(read: Callable[[], CheckConfig]) -> None:
     """Read every split, and say what it holds."""
-    data_path = read().data_path
+    data_path = read().folder
     splits = sorted(path.parent for path in data_path.glob(f"*/{METADATA_FILE}"))
     if not splits:
         raise UserError(missing_split(data_path, "train"))
@@ -69,4 +69,4 @@ def count_names(path: Path) -> int | None:
     return len(names)
 
 
-command = SchemaCommand("check", CheckConfig, run, HELP, first="data_path")
+command = SchemaCommand("check", CheckConfig, run, HELP, first="folder")

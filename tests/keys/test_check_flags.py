@@ -21,10 +21,10 @@ def copy(data: Path, tmp_path: Path) -> Path:
     return shutil.copytree(data, tmp_path / "copy")
 
 
-@acts("data_path")
+@acts("folder")
 def test_what_a_data_set_holds_is_told(data: Path, other_data: Path) -> None:
     assert "16 groups" in done("check", other_data) and "16 groups" not in done("check", data)
-    told = done("check", f"data_path={data}").splitlines()
+    told = done("check", f"folder={data}").splitlines()
     assert [line.split(":")[0] for line in told] == [f"{data}/test", f"{data}/train"]
     assert all(line.endswith("of 16 tokens; checksums agree") for line in told)
 

@@ -63,12 +63,12 @@ class EvaluateConfig(Config):
     """What is measured, and how. None means: as the checkpoint was trained."""
 
     checkpoint: Path | None = Field(None, description="folder of a checkpoint or of a run")
+    data_path: Path | None = Field(None, description="data set; if not given, that of training")
     predictions: tuple[Path, ...] = Field(
         (),
         description="instead of a checkpoint: saved outputs, which vote together (ARC)",
         json_schema_extra={"metavar": "FILE,…"},
     )
-    data_path: Path | None = Field(None, description="data set; if not given, that of training")
     split: FileName = Field("test", description="which part of the data set")
     halting: Halting = Field("max_steps", description="all steps, or until sure")
     halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")

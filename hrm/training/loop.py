@@ -200,9 +200,7 @@ def open_job(
     if test_set is None:
         progress.say(f"{config.data_path}: no test split; evaluation is skipped")
     if start is not None and config.aggregated_voting:
-        progress.say(
-            "aggregated_voting: checkpoints hold no votes; they are counted anew from here"
-        )
+        progress.say("aggregated_voting: checkpoints hold no votes; counting begins anew")
 
     loggers: list[Logger] = []
     metrics = timings = None

@@ -212,7 +212,7 @@ def test_votes_add_up_where_asked(data, voted, tmp_path, capsys):
     """What a run submits is what its saved predictions vote for: the last ones, or all."""
     names = ("inputs", "puzzle_identifiers", "predictions", "q_halt_logits")
     keys = ("global_batch_size=4", "eval_interval=1", "arch.halt_max_steps=1", "arch.L_cycles=1")
-    keys = (*keys, f"eval_save_outputs=[{','.join(names)}]", "lr=0.1")
+    keys = (*keys, f"eval_save_outputs=[{','.join(names)}]", "lr=1e-3")
     for asked in ("false", "true"):
         made = run(voted.path, tmp_path / asked, *keys, f"aggregated_voting={asked}")
         batches = []
@@ -225,7 +225,7 @@ def test_votes_add_up_where_asked(data, voted, tmp_path, capsys):
         written = made.file(4, "evaluator_ARC_step_4/submission.json").read_text()
         assert json.loads(written) == submissions[asked == "true"]
     capsys.readouterr()
-    more = ("run_name=true", "resume=auto", "epochs=3", "aggregated_voting=true")
+    more = ("resume=auto", "epochs=3", "aggregated_voting=true")
     run(voted.path, tmp_path / "true", *keys, *more)
     assert "aggregated_voting: checkpoints hold no votes; counting" in capsys.readouterr().out
     with pytest.raises(UserError, match="aggregated_voting=true: nothing is voted on in"):

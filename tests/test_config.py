@@ -15,7 +15,8 @@ from hrm.errors import UserError
 from hrm.models.registry import CORES
 from hrm.training.config import PretrainConfig, load_pretrain_config
 
-PRETRAIN_KEYS = """arch data_path global_batch_size micro_batch_size epochs eval_interval seed lr
+PRETRAIN_KEYS = """aggregated_voting
+arch data_path global_batch_size micro_batch_size epochs eval_interval seed lr
 lr_min_ratio lr_warmup_steps weight_decay beta1 beta2 puzzle_emb_lr puzzle_emb_weight_decay
 puzzle_emb_dropout ema ema_decay ema_warm_up ema_buffers grad_clip max_skipped_steps
 eval_halting eval_halt_probability eval_save_outputs early_stop checkpoint_interval

@@ -23,8 +23,9 @@ from hrm.checkpoint.training import newest_whole
 from hrm.errors import UserError
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
-from hrm.training.loop import check_before_work, load, open_data, train
+from hrm.training.loop import check_before_work, load, train
 from hrm.training.run_folder import check_position, prepare
+from hrm.training.splits import open_data
 from hrm.training.state import TrainState
 from tests.conftest import SMALL_MODEL
 

@@ -224,7 +224,10 @@ def test_train_reads_all_kinds_of_overrides():
         ("evaluate", ["hrm evaluate: checkpoint: is required"]),
         ("evaluate x y", ["'y'", "key=value"]),
         ("evaluate x haltin=learned", ["haltin=learned: unknown key; did you mean halting?"]),
-        ("evaluate x zzz=1", ["zzz=1: unknown key; known here: checkpoint, data_path"]),
+        (
+            "evaluate x zzz=1",
+            ["zzz=1: unknown key; known here: checkpoint, predictions, data_path"],
+        ),
         ("evaluate x --haltin learned", ["--haltin", "--halting", "hrm evaluate --help"]),
         ("evaluate x --halting", ["--halting", "argument"]),
         ("evaluate x --halting never", ["hrm evaluate: --halting never: ", "'max_steps'"]),

@@ -20,7 +20,7 @@ from hrm.models.hrm import HRM
 from hrm.models.losses import ACTLossHead, LossConfig
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
-from hrm.training.loop import open_split
+from hrm.training.splits import open_split
 from tests.models.reference_act import Reference
 
 from .registry import Registry

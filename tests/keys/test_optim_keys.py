@@ -11,7 +11,7 @@ from hrm.optim.muon import orthogonalized
 from hrm.optim.schedule import learning_rate
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
-from hrm.training.loop import open_split
+from hrm.training.splits import open_split
 from hrm.training.state import TrainState, train_step
 
 from .commands import done

@@ -6,7 +6,7 @@ import torch
 from hrm.metrics import MetricSums
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
-from hrm.training.loop import open_split
+from hrm.training.splits import open_split
 from hrm.training.state import TrainState, train_step
 from tests.conftest import SMALL_MODEL
 

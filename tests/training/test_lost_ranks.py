@@ -181,7 +181,7 @@ def test_hosts_meet_before_puzzle_rows_are_looked_up(data_4x4, monkeypatch):
     """`unique` and masks in the puzzle table's optimizer wait for the device at every step."""
     from hrm.optim.sparse_sign_sgd import SparseSignSGD
     from hrm.training.config import load_pretrain_config
-    from hrm.training.loop import open_split
+    from hrm.training.splits import open_split
     from hrm.training.state import TrainState, train_step
     from tests.conftest import SMALL_MODEL
 

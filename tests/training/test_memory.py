@@ -16,7 +16,7 @@ from hrm.training.config import load_pretrain_config
 from hrm.device import keep_memory
 from hrm.ranks import Ranks
 from hrm.evaluation import evaluate
-from hrm.training.loop import open_data
+from hrm.training.splits import open_data
 from hrm.training.state import TrainState, train_step
 
 keep_memory()

@@ -10,9 +10,9 @@ from hrm.errors import TrainingDiverged
 from hrm.models.losses import ACTLossHead
 from hrm.optim import AdamATan2, Muon, conditional
 from hrm.ranks import Ranks
-from hrm.training import loop
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
+from hrm.training.splits import open_split
 from hrm.training.state import TrainState, train_step
 from tests.conftest import ROOT, SMALL_MODEL
 from tests.training.test_loop import read_metrics
@@ -49,7 +49,7 @@ def state_and_batch(data_4x4):
     def make(*more: str):
         values = [f"data_path={data_4x4}", "global_batch_size=16", "ema=false", *SMALL_MODEL, *more]
         config = load_pretrain_config([*values, "epochs=4", "eval_interval=4"])
-        train_set = loop.open_split(config, ALONE, "train")
+        train_set = open_split(config, ALONE, "train")
         state = TrainState.create(config, train_set.metadata, CPU, ALONE)
         return state, train_set.batch(0, 0)[1], config
 

@@ -35,7 +35,7 @@ Count = Annotated[int, Field(ge=0)]
 
 HELP = """
 hrm build grids --source pairs.jsonl --test-share 0.1 --output-dir data/mine
-hrm build grids --source folder --augment mine.py:turn --output-dir data/mine
+hrm build grids --source in --augment my.py:turn --num-aug 7 --output-dir out
 
 Build a data set of your own grids. Each line of a file is one example, such as
 {"input": [[0, 1], [2, 0]], "output": [[1, 0], [0, 2]]}; rows may be text, too.

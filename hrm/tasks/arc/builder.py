@@ -23,14 +23,20 @@ from hrm.tasks.arc import made_up
 from hrm.tasks.arc.drawing import draw_corners, draw_no_corners, draw_versions
 from hrm.tasks.arc.encoding import PAD, SIDE, SYMBOLS, VOCAB_SIZE, encode
 from hrm.tasks.arc.json_files import read_combined, read_folders
-from hrm.tasks.arc.puzzles import BLANK_NAME, PARTS, Pair, Puzzle, Subset
+from hrm.tasks.arc.puzzles import (
+    BLANK_NAME,
+    PARTS,
+    TEST_PUZZLES_FILE,
+    Pair,
+    Puzzle,
+    Subset,
+)
 from hrm.tasks.arc.repeats import check_repeats
 from hrm.tasks.arc.versions import Versions
 
 SOURCES = ("input_file_prefix", "dataset_dirs", "generate")
 TEST_SETS = ("test_set_name", "test_set_name2")
 SET_NAME = "all"
-TEST_PUZZLES_FILE = "test_puzzles.json"
 CHUNK_EXAMPLES = 8192
 
 HELP = """

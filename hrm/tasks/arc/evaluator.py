@@ -29,12 +29,13 @@ from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.tasks.arc.crop import content, crop, grid_of
 from hrm.tasks.arc.encoding import SIDE
+from hrm.tasks.arc.puzzles import NO_ANSWER
 from hrm.tasks.arc.solutions import Names, read_test_puzzles
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
 ALONE = Ranks(0, 1, 0)
 NEEDED = ("inputs", "puzzle_identifiers", "preds", "q_halt_logits")
-NO_ANSWER = [[0]]  # submitted where there is none, or an empty one
+EMPTY = NO_ANSWER.tolist()  # submitted where there is no answer, or an empty one
 DIGEST_NUMBERS = 4  # a SHA-256, as int64
 
 
@@ -245,8 +246,8 @@ class Evaluator:
         rows = [iter(share.numpy()) for share in shares]
         attempts = []
         for of in winners:
-            answers = [grid_of(next(rows[rank]).tobytes()) or NO_ANSWER for rank, _ in of]
-            answers = answers or [NO_ANSWER]
+            answers = [grid_of(next(rows[rank]).tobytes()) or EMPTY for rank, _ in of]
+            answers = answers or [EMPTY]
             answers += answers[:1] * (self._submission_k - len(answers))
             attempts.append({f"attempt_{n}": grid for n, grid in enumerate(answers, 1)})
         return {

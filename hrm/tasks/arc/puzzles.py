@@ -8,6 +8,7 @@ import numpy as np
 Pair = tuple[np.ndarray, np.ndarray]  # input and output, [rows, columns] uint8 colours each
 
 PARTS = ("train", "test")
+TEST_PUZZLES_FILE = "test_puzzles.json"
 BLANK_NAME = "<blank>"  # of the identifier that is no puzzle's
 NO_ANSWER = np.zeros((1, 1), np.uint8)  # stands for an output that is not known
 

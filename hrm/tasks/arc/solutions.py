@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hrm.data.format import IDENTIFIERS_FILE
-from hrm.errors import UserError
+from hrm.errors import UserError, one_line
 from hrm.tasks.arc.crop import content
 from hrm.tasks.arc.encoding import SIDE
-from hrm.tasks.arc.puzzles import NO_ANSWER
+from hrm.tasks.arc.puzzles import NO_ANSWER, TEST_PUZZLES_FILE
 from hrm.tasks.arc.versions import COLOURS, SEPARATOR, Version
 
-TEST_PUZZLES_FILE = "test_puzzles.json"
 NO_SOLUTION = content(NO_ANSWER)
 
 
@@ -120,7 +119,6 @@ def _read(path: Path) -> Any:
             'let its dataset.json files say "task": "grids" to go without'
         ) from None
     except (ValueError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: cannot be read as JSON ({reason}); build the data set again"
+            f"{path}: cannot be read as JSON ({one_line(error)}); build the data set again"
         ) from None

@@ -206,6 +206,7 @@ def test_two_loopback_addresses(undisturbed, data_4x4, tmp_path, start):
     assert_same(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_worker(undisturbed, data_4x4, tmp_path, start):
     """torchrun starts all workers again, and they go on from the last checkpoint."""
     run_dir = tmp_path / "run"

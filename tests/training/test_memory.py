@@ -46,6 +46,7 @@ print(json.dumps(megabytes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays(data_4x4):
     script = SCRIPT.format(root=str(ROOT), data=data_4x4)

@@ -106,7 +106,8 @@ def solve(config: SolveConfig) -> int:
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
     found, task = read_puzzles(config, solver), solver.task
     if task.without_name and any(p.name is None and p.identifier is None for p in found):
-        print(f"note: {task.without_name}", file=sys.stderr)
+        way_out = "give a file that has a name, or an example by --index"
+        print(f"note: {task.without_name}; {way_out}", file=sys.stderr)
     task.refuse_contradictions([p.inputs for p in found], [p.place for p in found])
     poll = voting(config, solver, found)
     size = CHUNK if poll is None else max(1, CHUNK // votes_of(config, found, task))

@@ -53,8 +53,18 @@ class Trying(Thinking):
         return self.model_dump(include=set(Trying.model_fields) - set(Thinking.model_fields))
 
 
+class Identity(_Asked):
+    """Which of a data set's puzzles it is, by its number in `identifiers.json`."""
+
+    data: Id
+    identifier: Index
+
+
 class ThinkRequest(Trying):
+    """Without `identity` the puzzle is one that was not seen in training."""
+
     puzzle: Puzzle
+    identity: Identity | None = None
 
 
 class SolveRequest(Trying):
@@ -89,7 +99,8 @@ class Rules(BaseModel):
 
     `empty` are the symbols of cells that hold nothing. `aliases` are other characters that may be
     typed for a symbol. No symbol but an empty one stands twice in the cells of a unit. `wall` is
-    drawn as solid.
+    drawn as solid. `colors` are fill and ink of the symbols that are colours, `ends` symbols that
+    say where a grid ends on its canvas. `without_name` is to be said of a puzzle without identity.
     """
 
     blank: str | None
@@ -97,6 +108,9 @@ class Rules(BaseModel):
     aliases: dict[str, str]
     units: list[tuple[int, ...]]
     wall: str | None
+    colors: dict[str, tuple[str, str]]
+    ends: str
+    without_name: str | None
     most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
     restarts: bool  # whether other start states can be tried
     judged: bool  # whether answers can be found valid
@@ -110,6 +124,9 @@ class Rules(BaseModel):
             aliases={**notation.aliases, **notation.dashes},
             units=[unit.cells for unit in task.units],
             wall=grid.wall,
+            colors=dict(grid.colors),
+            ends=grid.ends,
+            without_name=task.without_name,
             most_versions=min(task.most_versions, MOST_VOTES),
             restarts=True,
             judged=task.judges,
@@ -215,12 +232,16 @@ class ReadPuzzle(BaseModel):
 
 
 class Example(BaseModel):
-    """`answer` has `?` where it is not known; [first, last) are the versions of one puzzle."""
+    """`answer` has `?` where it is not known; [first, last) are the versions of one puzzle.
+
+    A negative `identifier` is none.
+    """
 
     index: Count
     examples: Count
     puzzle: str
     answer: str
+    identifier: int
     group: Count
     first: Count
     last: Count

@@ -15,6 +15,7 @@ from hrm.data.fit import check_fits
 from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
+from hrm.inference import Solver
 from hrm.inference.batcher import Batcher, Question, Step
 from hrm.inference.output import DIGITS, rounded
 from hrm.tasks import PuzzleError, Task, task_of
@@ -52,8 +53,11 @@ class Thinking:
         task = task_of(facts.metadata)
         inputs, plan = _read_puzzle(asked.puzzle, task), _plan(task, asked)
         batcher, steps = await self._model_for(asked, facts)
-        unseen = batcher.solver.unseen_identifier
-        question = Question(inputs, unseen, steps, asked.halting, True, plan)
+        name = batcher.solver.unseen_identifier
+        if asked.identity is not None:
+            data, identifier = asked.identity.data, asked.identity.identifier
+            [name] = self._identifiers(batcher.solver, data, [identifier])
+        question = Question(inputs, name, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
         lines = _lines(first[1], stream, task, plan, end)
@@ -81,14 +85,8 @@ class Thinking:
         indices = range(asked.start, min(asked.start + asked.count, len(opened)))
         examples = [opened.example(index) for index in indices]
         batcher, steps = await self._model_for(asked, facts)
-        solver, data_path = batcher.solver, self._catalogue.folder_of(asked.data)
-        try:
-            is_known = knows_identifiers(solver.origin, data_path)
-        except UserError:
-            raise Refused(
-                422, f"data set {asked.data!r} cannot be read; it may be damaged"
-            ) from None
-        names = [solver.identifier_of(e.identifier if is_known else None) for e in examples]
+        own = [example.identifier for example in examples]
+        names = self._identifiers(batcher.solver, asked.data, own)
         questions = [
             Question(e.inputs, name, steps, asked.halting)
             for e, name in zip(examples, names, strict=True)
@@ -100,6 +98,14 @@ class Thinking:
             if differs(step.tokens, example.labels).any()
         ]
         return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
+
+    def _identifiers(self, solver: Solver, data: str, own: Sequence[int]) -> list[int]:
+        """A data set's identifiers as the model knows them, else that of unseen puzzles."""
+        try:
+            is_known = knows_identifiers(solver.origin, self._catalogue.folder_of(data))
+        except UserError:
+            raise Refused(422, f"data set {data!r} cannot be read; it may be damaged") from None
+        return [solver.identifier_of(number if is_known else None) for number in own]
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._seconds

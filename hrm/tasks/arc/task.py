@@ -48,7 +48,7 @@ class ArcTask(Task):
     votes_by_name, votes_of_file = True, 64
     without_name = (
         "a grid alone does not say which rule is asked for, so the answer means nothing unless "
-        "the model was trained without names; give a task's file, or an example by --index"
+        "the model was trained on one rule"
     )
 
     @classmethod

@@ -223,9 +223,8 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     if config.index is None or (config.file is None and not config.puzzles):
         return found
     if config.index >= len(found):
-        raise UserError(
-            f"--index {config.index}: there are {len(found)} puzzles, the first is number 0"
-        )
+        given = f"{len(found)} puzzle{'s are' if len(found) > 1 else ' is'} given"
+        raise UserError(f"--index {config.index}: {given}, the first has the number 0")
     return [found[config.index]]
 
 

@@ -120,6 +120,11 @@ class Poll(Protocol):
     inputs: np.ndarray  # V T, int32
     identifiers: np.ndarray  # V, int32
 
+    def undo(
+        self, version: int, answer: np.ndarray, confidence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An answer to a version as one to the puzzle: tokens, [T] integers, and a value a cell."""
+
     def count(self, answers: np.ndarray, halt_probability: Sequence[float]) -> list[Choice]:
         """The answers to the versions, [V, T] integers, as answers to the puzzle, best first."""
 

@@ -101,6 +101,8 @@ class Rules(BaseModel):
     typed for a symbol. No symbol but an empty one stands twice in the cells of a unit. `wall` is
     drawn as solid. `colors` are fill and ink of the symbols that are colours, `ends` symbols that
     say where a grid ends on its canvas. `without_name` is to be said of a puzzle without identity.
+    With `votes_by_name` versions are those that a model knows of a puzzle with identity, and all
+    vote.
     """
 
     blank: str | None
@@ -111,6 +113,7 @@ class Rules(BaseModel):
     colors: dict[str, tuple[str, str]]
     ends: str
     without_name: str | None
+    votes_by_name: bool
     most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
     restarts: bool  # whether other start states can be tried
     judged: bool  # whether answers can be found valid
@@ -127,7 +130,8 @@ class Rules(BaseModel):
             colors=dict(grid.colors),
             ends=grid.ends,
             without_name=task.without_name,
-            most_versions=min(task.most_versions, MOST_VOTES),
+            votes_by_name=task.votes_by_name,
+            most_versions=MOST_VOTES if task.votes_by_name else min(task.most_versions, MOST_VOTES),
             restarts=True,
             judged=task.judges,
         )
@@ -180,8 +184,15 @@ class Datasets(BaseModel):
     datasets: list[DatasetInfo]
 
 
+class Voted(BaseModel):
+    """An answer that may be given, by the first attempt that gave it."""
+
+    attempt: int
+    votes: int
+
+
 class StepAnswer(BaseModel):
-    """One line of `/api/think`; those of rollouts that think side by side are mixed."""
+    """One line of `/api/think`; those of attempts that think side by side are mixed."""
 
     attempt: int  # from 1
     step: int  # of this attempt, from 1
@@ -192,6 +203,8 @@ class StepAnswer(BaseModel):
     halted: bool  # the attempt's last step; an attempt that is given up has none
     last: bool  # the last line
     best: int | None  # in the last line: the attempt whose answer counts
+    versions: int | None = None  # that vote, one attempt each; None: none do
+    voted: list[Voted] | None = None  # in the last line, where versions vote: the best one first
 
 
 class Answer(BaseModel):

@@ -1,5 +1,6 @@
 """ARC on the page: colours with their digits, examples that are solved under their identity."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from hrm.inference import Solver
+from hrm.inference.polls import solve_by_vote
 from hrm.tasks.arc.palette import COLORS
 from tests.tasks.arc.making import Made
-from tests.tasks.arc.test_solving import checkpoint, made  # noqa: F401
+from tests.tasks.arc.test_solving import VERSIONS, checkpoint, made  # noqa: F401
 
 from .page_actions import ENDED, message, require_chromium
 from .serving import serve
@@ -68,6 +71,47 @@ def test_an_example_is_solved_under_its_identity(arc_url):
         assert sure({"data": "data", "identifier": 10**6}) == unseen
         wrong = client.post("/api/think", json=asked | {"identity": {"data": "x", "identifier": 1}})
         assert wrong.status_code == 404 and "no data set of that name" in wrong.json()["error"]
+
+
+def test_versions_vote_as_in_hrm_solve(arc_url, made, checkpoint):  # noqa: F811
+    solver = Solver.from_checkpoint(checkpoint, device="cpu")
+    names = solver.names(made.path)
+    with httpx.Client(base_url=arc_url, timeout=60) as client:
+        for index in (0, 1, 7):
+            place = {"data": "data", "split": "test", "index": index}
+            example = client.get("/api/example", params=place).json()
+            inputs, number = solver.task.read(example["puzzle"]), example["identifier"]
+            poll = solver.task.polls(names).of(names[number], inputs, 4, "here")
+            [expected] = solve_by_vote(solver, [poll], halting="max_steps")
+            identity = {"data": "data", "identifier": number}
+            asked = {"checkpoint": "run", "puzzle": example["puzzle"], "identity": identity}
+            asked |= {"halting": "max_steps", "votes": 4}
+            lines = client.post("/api/think", json=asked).text.splitlines()
+            steps = [json.loads(line) for line in lines]
+            assert len(steps) == 8 and {step["versions"] for step in steps} == {4}
+            last = steps[-1]
+            assert [step["last"] for step in steps] == [False] * 7 + [True]
+            voted = [{"attempt": c.first + 1, "votes": c.votes} for c in expected.choices]
+            assert last["voted"] == voted and last["best"] == voted[0]["attempt"]
+            [best] = [s for s in steps if s["attempt"] == last["best"] and s["halted"]]
+            assert best["answer"] == expected.answer
+        for wrong in ({"restarts": 1}, {"identity": identity | {"identifier": 99}}):
+            refused = client.post("/api/think", json=asked | wrong)
+            assert refused.status_code == 422, refused.text
+        refused = client.post("/api/think", json=asked | {"identity": None})
+        assert refused.status_code == 422 and "by the name of its task" in refused.json()["error"]
+
+
+def test_votes_are_told(page: Page):
+    page.get_by_label("Votes").fill("64")
+    page.get_by_label("Halting").select_option("max_steps")
+    page.get_by_role("button", name="Think").click()
+    told = rf"^Ended after 2 steps in attempt \d of {VERSIONS}, .*, by \d of {VERSIONS} votes: "
+    expect(message(page)).to_have_text(re.compile(told))
+    attempt = page.get_by_label("Attempt shown")
+    chosen = attempt.locator("option:checked")
+    expect(chosen).to_have_text(re.compile(rf": \d of {VERSIONS} votes; this one counts$"))
+    assert attempt.locator("option").count() == VERSIONS
 
 
 def test_colours_are_drawn_with_their_digits(page: Page, arc_url: str):

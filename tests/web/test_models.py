@@ -165,6 +165,7 @@ def test_mazes(other_kinds):
         "colors": {},
         "ends": "",
         "without_name": None,
+        "votes_by_name": False,
         "most_versions": 8,
         "restarts": True,
         "judged": True,

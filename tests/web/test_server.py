@@ -28,6 +28,7 @@ RULES = {
     "colors": {},
     "ends": "",
     "without_name": None,
+    "votes_by_name": False,
     "most_versions": 64,
     "restarts": True,
     "judged": True,

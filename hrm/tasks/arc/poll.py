@@ -15,6 +15,7 @@ from hrm.tasks.arc.puzzles import BLANK_NAME
 from hrm.tasks.arc.versions import SEPARATOR, Version, Versions
 from hrm.tasks.arc.voting import TRIES, Votes, ranked
 from hrm.tasks.base import Choice
+from hrm.tasks.dihedral import INVERSE, dihedral
 
 SHOWN_NAMES = 5
 
@@ -42,6 +43,20 @@ class ArcPoll:
         plain = versions[0].undo(question)
         corners = np.zeros((len(versions), 2), np.int64)
         self.inputs = encode(plain, Versions.of(versions), corners, side).astype(np.int32)
+
+    def undo(
+        self, version: int, answer: np.ndarray, confidence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Poll`; around the grid the confidence, [T] floats, is the mean of that in it."""
+        asked, own = self._versions[version], self._versions[0]
+        [grid] = crop(answer[None])
+        rows, columns = grid.shape
+        inside = confidence.reshape(self._side, self._side)[:rows, :columns]
+        turned = dihedral(dihedral(inside, INVERSE[asked.transform]), own.transform)
+        around = (inside if inside.size else confidence).mean()
+        values = np.full((self._side, self._side), around, confidence.dtype)
+        values[: turned.shape[0], : turned.shape[1]] = turned
+        return self._tokens(content(asked.undo(grid))), values.ravel()
 
     def count(self, answers: np.ndarray, halt_probability: Sequence[float]) -> list[Choice]:
         """The answers, [V, T] integers, as answers to the question, the first one first."""

@@ -12,6 +12,8 @@ import { cellCount, conflicts, hasUnits, isEmpty, sameLook } from "./rules.js";
 const MORE_STEPS = 8;
 const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
 const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
+const VOTES_BY_NAME =
+  "Votes: the puzzle and other versions of it that the model knows, so many in all; the answer that most of them give counts.";
 const RESTARTS = "Restarts: so many more attempts from other start states.";
 const ROLLOUTS =
   "Rollouts: so many at the puzzle as it is, all but the first with noise of this strength.";
@@ -160,9 +162,9 @@ export class SolveView {
   }
 
   #explainAttempts() {
-    const { most_versions: versions, restarts } = this.#checkpoint.rules;
+    const { most_versions: versions, restarts, votes_by_name } = this.#checkpoint.rules;
     const help = [
-      ...(versions > 1 ? [VOTES] : []),
+      ...(versions > 1 ? [votes_by_name ? VOTES_BY_NAME : VOTES] : []),
       ...(restarts ? [RESTARTS] : []),
       ROLLOUTS,
       COUNTING[byId("solve-select").value],
@@ -331,6 +333,8 @@ export class SolveView {
 
   #take(record, asked) {
     const areMany = countOf(asked) > 1;
+    if (record.versions) this.#attempts.versions = record.versions;
+    if (record.voted) this.#attempts.voted = record.voted;
     const moves = this.#follows && this.#attempts.isOver; // those side by side take turns
     const previous = this.#attempts.before(record);
     const step = describeStep(record, previous, this.#puzzle, this.#answer, this.#checkpoint);
@@ -350,7 +354,9 @@ export class SolveView {
     const last = this.#attempts.steps.at(-1);
     const how = this.#attempts.haltedAt === last.step ? "Halted" : "Ended";
     const where = countOf(asked) > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
-    const told = `${how} after ${count(last.step, "step")}${where}: ${verdict(last, this.#answer)}.`;
+    const votes = this.#attempts.votesOf(last.attempt);
+    const by = votes && `, by ${votes}`;
+    const told = `${how} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
   }
 

@@ -13,6 +13,7 @@ from hrm.tasks import task_of
 from hrm.tasks.arc.poll import ArcPolls
 from hrm.tasks.arc.versions import Version
 from hrm.tasks.arc.voting import Votes, ranked
+from hrm.tasks.dihedral import dihedral
 
 from .making import brute_force_crop, tokens_of
 from .test_task import SMALL, metadata
@@ -65,6 +66,26 @@ def test_answers_are_brought_back_and_counted(shown):
     assert (second.votes, second.halt_probability, second.first) == (1, 0.9, 0)
     assert first.tokens.tolist() == tokens_of(shown.apply(right)).tolist()
     assert second.tokens.tolist() == tokens_of(shown.apply(wrong)).tolist()
+
+
+@pytest.mark.parametrize("shown", VERSIONS)
+def test_an_answer_is_brought_back_with_its_confidence(shown):
+    name = "task" if shown == Version() else shown.name("task")
+    poll = poll_of(name, version=shown)
+    plain, sure = np.array([[1, 2, 3], [4, 5, 0]], np.uint8), np.arange(6.0).reshape(2, 3)
+    for number, identifier in enumerate(poll.identifiers):
+        version = Version.parse(NAMES[identifier])[1]
+        turned = dihedral(sure, version.transform)
+        canvas = np.full((30, 30), 9.0)
+        canvas[: turned.shape[0], : turned.shape[1]] = turned
+        tokens, confidence = poll.undo(number, tokens_of(version.apply(plain)), canvas.ravel())
+        assert tokens.tolist() == tokens_of(shown.apply(plain)).tolist()
+        expected = dihedral(sure, shown.transform)
+        rows, columns = expected.shape
+        assert confidence.reshape(30, 30)[:rows, :columns].tolist() == expected.tolist()
+        assert confidence[-1] == sure.mean()
+    empty, confidence = poll.undo(1, np.zeros(900, np.int64), np.full(900, 0.5))
+    assert not empty.any() and (confidence == 0.5).all()
 
 
 def test_an_answer_that_is_no_grid_can_win():

@@ -141,10 +141,11 @@ def _failures(solved: Solved) -> str:
         return html.paragraph(
             f"All {len(wrong):,} puzzles are solved: there is no failure to show."
         )
+    marks = "are tinted and have a bar below; bold cells are given"
     reading = html.paragraph(
         f"Not solved after all steps: {int((wrong > 0).sum()):,} of {len(wrong):,} puzzles. Shown "
         "are those with the most wrong cells, then those that the model was surest of. Wrong cells "
-        "are tinted and have a bar below; bold cells are given."
+        f"{'have a frame' if solved.grid.colors else marks}."
     )
     kinds = [("most wrong cells", n) for n in most] + [
         ("most confidently wrong", n) for n in surest

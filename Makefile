@@ -1,5 +1,5 @@
 # make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   install, build a data set, train, evaluate, watch a puzzle
-# make quickstart TASK=maze [SEED=0]            the same with mazes
+# make quickstart TASK=maze|arc [SEED=0]        the same with mazes, or with made-up tasks in ARC's form
 # make test                                     lint, types, all tests
 # make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
@@ -16,6 +16,7 @@ BUILD_4x4 := sudoku --generate 2x2 --givens 4-7 $(VERSIONS)
 BUILD_6x6 := sudoku --generate 2x3 --givens 18 $(VERSIONS)
 BUILD_9x9 := sudoku --generate 3x3 --givens 40 $(VERSIONS)
 BUILD_maze := maze --generate 7x7 --num-train 2000 --num-test 500 --aug
+BUILD_arc := arc --generate --num-aug 7
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
 
@@ -42,7 +43,7 @@ BEGAN := $(shell date +%s)
 	touch $@
 
 quickstart:
-	$(if $(filter sudoku maze,$(TASK)),,$(error TASK=$(TASK) is unknown; choose sudoku or maze))
+	$(if $(filter sudoku maze arc,$(TASK)),,$(error TASK=$(TASK) is unknown; choose sudoku, maze or arc))
 	$(if $(BUILD_$(KIND)),,$(error SIZE=$(SIZE) is unknown; choose 4x4, 6x6 or 9x9))
 	@$(STAGE) environment $(MAKE) --no-print-directory .venv/installed
 	@$(STAGE) data $(BIN)/hrm build $(BUILD_$(KIND)) --seed $(SEED) --output-dir $(DATA) --overwrite

@@ -28,17 +28,18 @@ DATA = {  # flags of `hrm build sudoku`, as in `make quickstart`
 }
 NARROW = ("arch.hidden_size=128", "arch.num_heads=4", "arch.forward_dtype=auto")
 LAST_CYCLE = ("arch.backprop=last_cycle", "arch.q_continue=false")
+PLAIN = ("optimizer=adam_atan2", "stagger=false")
 MODELS: dict[str, tuple[str, ...]] = {
-    "hrm_v1": ("arch=hrm_v1", *NARROW),
-    "hrm_v1-last_cycle": ("arch=hrm_v1", *NARROW, *LAST_CYCLE),
-    "trm": ("arch=trm", *NARROW),
-    "trm_mlp": ("arch=trm_mlp", *NARROW),
-    "quickstart": (),
+    "hrm_v1": ("arch=hrm_v1", *NARROW, *PLAIN),
+    "hrm_v1-last_cycle": ("arch=hrm_v1", *NARROW, *LAST_CYCLE, *PLAIN),
+    "trm": ("arch=trm", *NARROW, *PLAIN),
+    "trm_mlp": ("arch=trm_mlp", *NARROW, *PLAIN),
+    "quickstart": PLAIN,
 }
 RECIPES = {
     **MODELS,
     **{f"{name}-stagger": (*keys, "stagger=true") for name, keys in MODELS.items()},
-    "quickstart-muon": ("optimizer=muon",),
+    "quickstart-muon": ("optimizer=muon", "stagger=false"),
     "quickstart-muon-stagger": ("optimizer=muon", "stagger=true"),
 }
 REFERENCE = "quickstart"

@@ -33,7 +33,8 @@ from hrm.training.state import TrainState, train_step
 
 ALONE = Ranks(0, 1, 0)
 WARM_UP_STEPS = 3
-PRODUCT_SIZE, COPY_BYTES = 2048, 1 << 28
+PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}  # a GPU is not filled by less
+COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 SMALL = "arch.hidden_size=128 arch.num_heads=4 arch.H_layers=2 arch.L_layers=2".split()
 TINY = "arch.L_cycles=3 arch.backprop=last_cycle arch.q_continue=false".split()
@@ -99,16 +100,17 @@ def prepare(
 
 def rate_of_product(dtype: torch.dtype, device: torch.device) -> Callable[[], float]:
     """A function that measures FLOP/s of a product whose operands stay allocated."""
-    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device=device).to(dtype)
+    size = PRODUCT_SIZE[device.type]
+    a = torch.randn(size, size, device=device).to(dtype)
     out = torch.empty_like(a)
-    return lambda: 2 * PRODUCT_SIZE**3 / seconds(lambda: torch.mm(a, a, out=out), device)
+    return lambda: 2 * size**3 / seconds(lambda: torch.mm(a, a, out=out), device)
 
 
 def rate_of_copy(device: torch.device) -> Callable[[], float]:
     """A function that measures bytes/s, read and written, of a copy between two buffers."""
-    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
+    source = torch.ones(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    return lambda: 2 * COPY_BYTES / seconds(lambda: target.copy_(source), device)
+    return lambda: 2 * source.nbytes / seconds(lambda: target.copy_(source), device)
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

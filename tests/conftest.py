@@ -34,6 +34,10 @@ SMALL_MODEL = (
     "lr=1e-3",
 )
 
+CUDA = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+)
+
 settings.register_profile("patient", deadline=None)  # a busy machine breaks no promise
 settings.load_profile("patient")
 

@@ -90,7 +90,7 @@ def test_folders_are_read(tmp_path):
 @acts("generate")
 def test_tasks_are_made_up_where_asked(tmp_path):
     folder = built(tmp_path / "data", "--generate", "--num-aug", 0)
-    assert metadata(folder)["total_groups"] == 12 == metadata(folder, "test")["total_groups"]
+    assert metadata(folder)["total_groups"] == 8 == metadata(folder, "test")["total_groups"]
 
 
 @acts("test_set_name", "test_set_name2")
@@ -123,7 +123,7 @@ def test_the_first_identifier_is_the_one_that_is_named(tmp_path, prefix):
 def test_the_canvas_is_as_large_as_asked(tmp_path, prefix):
     assert metadata(built(tmp_path / "usual", *combined(prefix)))["grid_shape"] == [30, 30]
     assert metadata(built(tmp_path / "small", *combined(prefix), "--side", 6))["seq_len"] == 36
-    assert metadata(built(tmp_path / "made", "--generate"))["grid_shape"] == [8, 8]
+    assert metadata(built(tmp_path / "made", "--generate"))["grid_shape"] == [6, 6]
     words = ("--output-dir", tmp_path / "no", *combined(prefix), "--side", 3)
     code, _, err = command("build arc", *words)
     assert code == 2 and "at most 3x3 fit" in err

@@ -9,19 +9,21 @@ import torch
 
 import hrm
 from hrm.optim import EMA, build_optimizers
+from tests.conftest import CUDA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(GOLDEN.glob("*.npz"))
 
 
 class Golden:
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, device: str = "cpu"):
         self.arrays = np.load(path)
+        self.device = device
         self.meta = json.loads(str(self.arrays["meta"]))
 
     def under(self, prefix: str) -> dict[str, torch.Tensor]:
         return {
-            name.removeprefix(prefix): torch.from_numpy(self.arrays[name].copy())
+            name.removeprefix(prefix): torch.from_numpy(self.arrays[name].copy()).to(self.device)
             for name in self.arrays.files
             if name.startswith(prefix)
         }
@@ -29,7 +31,7 @@ class Golden:
     def model(self) -> torch.nn.Module:
         model = hrm.build_model(self.meta["arch"], {"loss_type": self.meta["loss_type"]})
         hrm.load_weights(model, self.under("init/"))
-        return model
+        return model.to(self.device)
 
     def optimizers(self, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
         names = ("lr", "weight_decay", "betas", "puzzle_emb_lr", "puzzle_emb_weight_decay")
@@ -60,9 +62,14 @@ def compare(
 
 
 @pytest.fixture(params=CASES, ids=lambda path: path.stem)
-def golden(request) -> Golden:
+def golden(request, device) -> Golden:
     torch.set_num_threads(1)
-    return Golden(request.param)
+    return Golden(request.param, device)
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request) -> str:
+    return request.param
 
 
 def evaluated(model: torch.nn.Module, golden: Golden, values: str, tolerance: float) -> float:

@@ -22,7 +22,7 @@ from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
 from hrm.training.run_folder import cut_metrics
 from hrm.training.snapshot import Staging, _generators, _restore_generators
-from tests.conftest import ROOT, SMALL_MODEL
+from tests.conftest import CUDA, ROOT, SMALL_MODEL
 from tests.training.test_ranks import losses
 
 BASE = (
@@ -52,7 +52,7 @@ def arguments(data: Path, run_dir: Path, *more: str) -> list[str]:
 def run(data: Path, run_dir: Path, *more: str) -> Path:
     """Train in this process."""
     config = with_run_name(load_pretrain_config(arguments(data, run_dir, *more)))
-    return train(config, Ranks(0, 1, 0), torch.device("cpu"))
+    return train(config, Ranks(0, 1, 0), torch.device(config.device))
 
 
 def killed_after(run_dir: Path, step: int, target: Path) -> Path:
@@ -82,9 +82,10 @@ def whole(data_4x4, tmp_path_factory) -> Path:
     return run(data_4x4, tmp_path_factory.mktemp("runs") / "whole")
 
 
+@pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("name", SWITCHES)
-def test_bit_for_bit(data_4x4, tmp_path, name):
-    more = SWITCHES[name]
+def test_bit_for_bit(data_4x4, tmp_path, name, device):
+    more = *SWITCHES[name], f"device={device}", f"deterministic={device == 'cuda'}"
     undisturbed = run(data_4x4, tmp_path / "undisturbed", *more)
     killed = killed_after(undisturbed, 15, tmp_path / "killed")
     assert_same_run(run(data_4x4, killed, *more, "resume=auto"), undisturbed)

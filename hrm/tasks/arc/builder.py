@@ -40,7 +40,7 @@ SET_NAME = "all"
 CHUNK_EXAMPLES = 8192
 
 HELP = """
-hrm build arc --generate --num-aug 100 --output-dir data/arc-made-up
+hrm build arc --generate --num-aug 7 --output-dir data/arc-made-up
 hrm build arc --input-file-prefix arc-agi --subsets training evaluation concept
 hrm build arc --dataset-dirs ARC-AGI/data ConceptARC/corpus
 

@@ -1,7 +1,7 @@
 """Small tasks of our own in ARC's form, for a first try: nothing is downloaded.
 
-Every rule can be told from its demonstrations, and all grids fit on a small canvas, so that a small
-model learns them on a laptop.
+Every rule can be told from its demonstrations, all grids fit on a small canvas, and what becomes of a
+cell depends on few others, so that a small model learns the rules on a laptop in minutes.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ import numpy as np
 from hrm.tasks.arc.puzzles import Pair, Puzzle
 from hrm.tasks.arc.versions import COLOURS
 
-SIDE = 8  # of the canvas
+SIDE = 6  # of the canvas
 SIZES = (3, 4)  # rows and columns of an input
-DEMONSTRATIONS, TESTS = 8, 2
+DEMONSTRATIONS, TESTS = 20, 4
 BLACK, RED, BLUE, GREEN = 0, 2, 1, 3
 
 Rule = Callable[[np.ndarray], np.ndarray]
@@ -49,32 +49,27 @@ def _random_grid(rng: np.random.Generator) -> np.ndarray:
             return grid
 
 
-# ---- rules: [rows, columns] uint8 -> the same, never more than twice as large ----
+# ---- rules: [rows, columns] uint8 -> the same, a frame's width larger at most ----
 
 
-def _red_becomes_green(grid: np.ndarray) -> np.ndarray:
+def _recolour(grid: np.ndarray) -> np.ndarray:
     return np.where(grid == RED, np.uint8(GREEN), grid)
 
 
-def _swap_red_and_blue(grid: np.ndarray) -> np.ndarray:
+def _swap(grid: np.ndarray) -> np.ndarray:
     colours = np.arange(COLOURS, dtype=np.uint8)
     colours[[RED, BLUE]] = BLUE, RED
     return colours[grid]
 
 
-def _keep_red(grid: np.ndarray) -> np.ndarray:
+def _filter(grid: np.ndarray) -> np.ndarray:
+    """Red cells stay."""
     return np.where(grid == RED, grid, np.uint8(BLACK))
 
 
-def _fall(grid: np.ndarray) -> np.ndarray:
-    """Coloured cells fall to the bottom of their columns."""
-    order = np.argsort(grid != BLACK, axis=0, kind="stable")
-    return np.take_along_axis(grid, order, axis=0)
-
-
-def _red_columns(grid: np.ndarray) -> np.ndarray:
-    """Where a column has red, all of it becomes red."""
-    return np.where((grid == RED).any(axis=0), np.uint8(RED), grid)
+def _negative(grid: np.ndarray) -> np.ndarray:
+    """What was black is blue, and all else black."""
+    return np.where(grid == BLACK, np.uint8(BLUE), np.uint8(BLACK))
 
 
 def _frame(grid: np.ndarray) -> np.ndarray:
@@ -82,28 +77,30 @@ def _frame(grid: np.ndarray) -> np.ndarray:
     return np.pad(grid, 1, constant_values=BLUE)
 
 
+def _glow(grid: np.ndarray) -> np.ndarray:
+    """Black cells next to red ones become green."""
+    red = np.pad(grid == RED, 1)
+    near = red[:-2, 1:-1] | red[2:, 1:-1] | red[1:-1, :-2] | red[1:-1, 2:]
+    return np.where((grid == BLACK) & near, np.uint8(GREEN), grid)
+
+
+def _columns(grid: np.ndarray) -> np.ndarray:
+    """Where a column has red, all of it becomes red."""
+    return np.where((grid == RED).any(axis=0), np.uint8(RED), grid)
+
+
 def _shift(grid: np.ndarray) -> np.ndarray:
-    """Every row moves to the right by one cell, around the edge."""
-    return np.roll(grid, 1, axis=1)
-
-
-def _crop(grid: np.ndarray) -> np.ndarray:
-    """What red spans."""
-    rows, columns = np.nonzero(grid == RED)
-    return grid[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    """Every row moves to the right by one cell; what leaves the grid is gone."""
+    return np.pad(grid, ((0, 0), (1, 0)), constant_values=BLACK)[:, :-1]
 
 
 RULES: dict[str, Rule] = {
-    "recolour": _red_becomes_green,
-    "swap": _swap_red_and_blue,
-    "filter": _keep_red,
-    "mirror": np.fliplr,
-    "turn": lambda grid: np.rot90(grid, 2),
-    "transpose": np.transpose,
-    "shift": _shift,
-    "fall": _fall,
-    "columns": _red_columns,
+    "recolour": _recolour,
+    "swap": _swap,
+    "filter": _filter,
+    "negative": _negative,
     "frame": _frame,
-    "double": lambda grid: grid.repeat(2, axis=0).repeat(2, axis=1),
-    "crop": _crop,
+    "glow": _glow,
+    "columns": _columns,
+    "shift": _shift,
 }

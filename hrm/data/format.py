@@ -168,10 +168,13 @@ def has_split(dataset_path: str | Path, split: str) -> bool:
 
 
 def write_metadata(
-    split_dir: Path, metadata: DatasetMetadata, digests: Mapping[str, str] | None = None
+    split_dir: Path,
+    metadata: DatasetMetadata,
+    digests: Mapping[str, str] | None = None,
+    more: Mapping[str, int] | None = None,
 ) -> None:
-    """Write `dataset.json`; with `digests` (see `array_digests`) also its checksums."""
-    values: dict[str, Any] = metadata.model_dump(mode="json")
+    """Write `dataset.json`, with `more` keys; with `digests` (`array_digests`) also checksums."""
+    values: dict[str, Any] = metadata.model_dump(mode="json") | dict(more or {})
     if digests is not None:
         values[DIGESTS_KEY] = dict(digests)
         values[METADATA_DIGEST_KEY] = _digest_of(values)

@@ -211,16 +211,20 @@ class SplitWriter:
         """Several groups at once: [g] integers, each the number of puzzles up to a group's end."""
         self._group_ends.frombytes(ends.astype(np.int64).tobytes())
 
-    def finish(self, identifiers: np.ndarray | None = None, **metadata: Any) -> DatasetMetadata:
+    def finish(
+        self, identifiers: np.ndarray | None = None, total_puzzles: bool = False, **metadata: Any
+    ) -> DatasetMetadata:
         """Write what is left: indices, checksums and `dataset.json`.
 
         Args:
             identifiers: of all puzzles, [puzzles] int32, where they were not known before.
+            total_puzzles: with their number under this key, which TRM's loader needs.
             metadata: fields of `DatasetMetadata`, but for what was counted here: `sets`, `seq_len`,
                 `total_groups` and `mean_puzzle_examples`.
         """
         written = self._finish_arrays(metadata, identifiers)
-        write_metadata(self.split_dir, written, array_digests(self.split_dir, written))
+        more = {"total_puzzles": self.puzzles} if total_puzzles else {}
+        write_metadata(self.split_dir, written, array_digests(self.split_dir, written), more)
         return written
 
     def finish_as_original(self, **metadata: Any) -> DatasetMetadata:

@@ -1,7 +1,7 @@
 """Small tasks of our own in ARC's form, for a first try: nothing is downloaded.
 
-Every rule can be told from its demonstrations, all grids fit on a small canvas, and what becomes of a
-cell depends on few others, so that a small model learns the rules on a laptop in minutes.
+Every rule can be told from its demonstrations, all grids fit on a small canvas, and what becomes
+of a cell depends on few others, so that a small model learns the rules on a laptop in minutes.
 """
 
 from collections.abc import Callable

@@ -159,7 +159,7 @@ def _write_split(
             writer.add_puzzles(np.zeros(len(inputs), np.int32), inputs, labels)
             progress.update(len(inputs) // len(versions))
         writer.end_groups(np.arange(len(versions), writer.puzzles + 1, len(versions)))
-        writer.finish(**_metadata(original, shape))
+        writer.finish(total_puzzles=original, **_metadata(original, shape))
 
 
 def _metadata(original: bool, shape: Shape) -> dict[str, Any]:

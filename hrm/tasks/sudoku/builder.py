@@ -218,7 +218,8 @@ def _write(options: BuildOptions, sources: _Sources, building: Path) -> BuildSum
                 rows = np.arange(writer.puzzles, writer.puzzles + len(inputs))
                 writer.add_puzzles(identifiers[rows // versions], inputs, labels)
             writer.end_groups(np.arange(versions, writer.puzzles + 1, versions))
-            writer.finish(**_metadata(original, sources.box_shape, num_identifiers))
+            metadata = _metadata(original, sources.box_shape, num_identifiers)
+            writer.finish(total_puzzles=original, **metadata)
     return BuildSummary(
         output_dir=options.output_dir,
         train_puzzles=train_count,

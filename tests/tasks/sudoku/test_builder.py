@@ -171,6 +171,8 @@ def test_original_format(run: Callable, tmp_path: Path) -> None:
         assert (metadata.vocab_size, metadata.pad_id, metadata.ignore_label_id) == (11, 0, 0)
         assert (metadata.blank_identifier_id, metadata.num_puzzle_identifiers) == (0, 1)
         assert (metadata.sets, metadata.total_groups) == (("all",), groups)
+        stated = json.loads((output / split / "dataset.json").read_text())
+        assert stated["total_puzzles"] == {"train": 18, "test": 3}[split]
         assert metadata.symbols == "_.123456789"
         ours = read_arrays(
             tmp_path / "ours" / split, split, read_metadata(tmp_path / "ours" / split)

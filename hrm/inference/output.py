@@ -262,6 +262,7 @@ class Summary:
     puzzles: int = 0
     solved: int = 0
     unsolved: int = 0  # the rest: not known
+    judged: int = 0  # by the rules, where they are known
     valid: int = 0
     steps: int = 0  # of all attempts
     seconds: float = 0.0
@@ -271,6 +272,7 @@ class Summary:
         self.puzzles += len(solved)
         self.solved += solved.count(True)
         self.unsolved += solved.count(False)
+        self.judged += sum(solution.valid is not None for solution in solutions)
         self.valid += sum(bool(solution.valid) for solution in solutions)
         self.steps += sum(solution.total_steps for solution in solutions)
         self.seconds += seconds
@@ -281,7 +283,7 @@ class Summary:
             f"{self.puzzles:,} puzzle{'s' * (self.puzzles > 1)}: "
             f"{self.solved:,} solved ({self.solved / self.puzzles:.1%})",
             *([f"{unknown:,} with an answer that cannot be checked"] if unknown else []),
-            f"{self.valid:,} valid",
+            *([f"{self.valid:,} valid"] if self.judged else []),
             f"{self.steps / self.puzzles:.1f} ACT steps on average",
             f"{self.puzzles / max(self.seconds, 1e-9):,.0f} puzzles/s",
         ]

@@ -148,7 +148,7 @@ def test_attempts_and_steps_are_drawn(call: Call, made, checkpoint, tmp_path):
     assert code in (0, 1), err
     assert f"of {VERSIONS} votes" in out and "attempt 1, " in out and "step" in out
     assert "* changed and wrong" in out and "· answered" not in out and "\x1b" not in out
-    assert f"({2 * VERSIONS} in all versions)" in out
+    assert f"({2 * VERSIONS} in all versions)" in out and " valid" not in err
     assert max(map(len, out.splitlines())) <= 100
     with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as png:
         assert gif.n_frames >= 4 and png.width > 300

@@ -12,6 +12,7 @@ from PIL import Image, ImageColor
 from hrm.data.format import DatasetMetadata
 from hrm.data.grid import Grid
 from hrm.tasks import task_of
+from hrm.tasks.arc.palette import COLORS
 from hrm.viz import draw_grid, legend, plot_learning_curves, side_by_side, wants_color
 from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG
 from hrm.viz.picture import (
@@ -30,6 +31,8 @@ from hrm.viz.picture import (
 from hrm.viz.terminal import ANSI
 
 SMALL = Grid((4, 4), (2, 2), ".1234")
+ARC_COLORS = dict(zip("0123456789", COLORS, strict=True))
+ARC = Grid((30, 30), None, "_=0123456789", None, ARC_COLORS, "=")
 PUZZLE = np.array([1, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
 ANSWER = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
 
@@ -113,7 +116,7 @@ def test_maze_draws_walls_and_marks_the_path():
         ({"vocab_size": 6, "seq_len": 900}, Grid((30, 30), None, "_# SGo", wall="#")),
         ({"vocab_size": 6, "seq_len": 625}, Grid((25, 25), None, "_# SGo", wall="#")),
         ({"vocab_size": 6, "seq_len": 16}, Grid((4, 4), (2, 2), "_.1234")),
-        ({"vocab_size": 12, "seq_len": 900}, Grid((30, 30), None, "_=0123456789")),
+        ({"vocab_size": 12, "seq_len": 900}, ARC),
         ({"vocab_size": 13, "seq_len": 900}, Grid((30, 30), None, "0123456789ABC")),
         ({"vocab_size": 3, "seq_len": 5}, Grid((1, 5), None, "012")),
         ({"symbols": ".1", "vocab_size": 4, "seq_len": 4}, Grid((2, 2), None, ".1??")),

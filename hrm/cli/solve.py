@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hrm.inference import Solution, Solver
     from hrm.inference.sources import Puzzle
     from hrm.progress import Progress
+    from hrm.tasks import Poll, Task
 
 CHUNK = 4096  # puzzles between outputs
 Count = Annotated[int, Field(ge=0)]
@@ -35,10 +36,12 @@ HELP = """
 hrm solve checkpoints/quickstart/first 1....2....3....4 --trace
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
 hrm solve checkpoints/quickstart/first --index 3        # of its own test split
+hrm solve checkpoints/arc/first 007bbfb7.json           # a task of ARC
 
 Solve puzzles with a trained model, and watch it think. A file has one puzzle a
-line, or columns source,question,answer,rating; without any, standard input is
-read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
+line, or columns source,question,answer,rating, or is a task in ARC's JSON; a
+task is known by its name, which is the file's. Without puzzles, standard input
+is read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
 """
 
 
@@ -46,7 +49,9 @@ class SolveConfig(Config):
     """Which puzzles, how they are solved, and what is shown."""
 
     checkpoint: Path = Field(description="folder of a checkpoint or of a run")
-    puzzles: tuple[str, ...] = Field((), description="puzzles, one character a cell")
+    puzzles: tuple[str, ...] = Field(
+        (), description="puzzles, one character a cell, or files of ARC tasks"
+    )
     file: Path | None = Field(None, description="read puzzles from a file")
     data: Path | None = Field(None, description="take the puzzles of a data set")
     split: FileName = Field("test", description="which part of the data set")
@@ -54,7 +59,9 @@ class SolveConfig(Config):
 
     halting: Halting = Field("learned", description="all steps, or until sure")
     steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
-    votes: PositiveInt = Field(1, description="also solve N symmetric versions")
+    votes: PositiveInt | None = Field(
+        None, description="versions to solve; if not given 1, of an ARC file's puzzle 64"
+    )
     restarts: Count = Field(0, description="then N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
@@ -73,9 +80,8 @@ class SolveConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> "SolveConfig":
-        given = [bool(self.puzzles), self.file is not None, self.index is not None]
-        if sum(given) > 1:
-            raise ValueError("give puzzles as arguments, by --file or by --index, in one way only")
+        if self.puzzles and self.file is not None:
+            raise ValueError("give puzzles as arguments or by --file, in one way only")
         refuse_idle_noise(self.noise, self.rollouts)
         return self
 
@@ -99,19 +105,29 @@ def solve(config: SolveConfig) -> int:
     keep_memory()
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
     found, task = read_puzzles(config, solver), solver.task
+    if task.without_name and any(p.name is None and p.identifier is None for p in found):
+        way_out = "give a file that has a name, or an example by --index"
+        print(f"note: {task.without_name}; {way_out}", file=sys.stderr)
     task.refuse_contradictions([p.inputs for p in found], [p.place for p in found])
+    poll = voting(config, solver, found)
+    size = CHUNK if poll is None else max(1, CHUNK // votes_of(config, found, task))
     drawn = config.gif or config.png
     if drawn and len(found) > 1:
         raise UserError(f"--gif and --png draw one puzzle, not {len(found)}; name it with --index")
     if config.format == "csv":
         write_output(csv_line(CSV_FIELDS))
     summary = Summary()
-    for start in range(0, len(found), CHUNK):
-        chunk = found[start : start + CHUNK]
+    for start in range(0, len(found), size):
+        chunk = found[start : start + size]
+        polls = None if poll is None else [poll(puzzle) for puzzle in chunk]
         began = time.perf_counter()
-        with Progress("puzzles solved", len(found), start) as progress:
+        if polls is None:
+            counted = Progress("puzzles solved", len(found), start)
+        else:
+            counted = Progress("versions solved", sum(len(one.identifiers) for one in polls))
+        with counted as progress:
             trace = config.trace or bool(drawn)
-            solutions = solve_chunk(config, solver, chunk, trace, start, progress)
+            solutions = solve_chunk(config, solver, chunk, polls, trace, start, progress)
         summary.add(chunk, solutions, time.perf_counter() - began)
         texts = (
             as_text(puzzle, solution, config.format, task, config.trace)
@@ -128,29 +144,73 @@ def solve_chunk(
     config: SolveConfig,
     solver: "Solver",
     chunk: "Sequence[Puzzle]",
+    polls: "Sequence[Poll] | None",
     trace: bool,
     start: int = 0,
     progress: "Progress | None" = None,
 ) -> "list[Solution]":
-    """Solutions of some puzzles, in their order; `start` is the first one's position."""
+    """Solutions of some puzzles, in their order; `start` is the first one's position.
+
+    Args:
+        polls: of each puzzle the versions that the model knows by name; None: none vote.
+    """
     import numpy as np
 
+    from hrm.inference.polls import solve_by_vote
+
+    how: dict[str, Any] = {
+        "halting": config.halting,
+        "steps": config.steps,
+        "restarts": config.restarts,
+        "noise": config.noise,
+        "rollouts": config.rollouts,
+        "select": config.select,
+        "trace": trace,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "offset": start,
+        "progress": progress,
+    }
+    if polls is not None:
+        return solve_by_vote(solver, polls, **how)
     return solver.solve(
         np.stack([puzzle.inputs for puzzle in chunk]),
-        halting=config.halting,
-        steps=config.steps,
-        votes=config.votes,
-        restarts=config.restarts,
-        noise=config.noise,
-        rollouts=config.rollouts,
-        select=config.select,
-        trace=trace,
+        votes=config.votes or 1,
         puzzle_identifiers=np.array([solver.identifier_of(puzzle.identifier) for puzzle in chunk]),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        offset=start,
-        progress=progress,
+        **how,
     )
+
+
+def votes_of(config: SolveConfig, found: "Sequence[Puzzle]", task: "Task") -> int:
+    """How many versions of each puzzle are to be asked, at most."""
+    return config.votes or (1 if found[0].name is None else task.votes_of_file)
+
+
+def voting(
+    config: SolveConfig, solver: "Solver", found: "Sequence[Puzzle]"
+) -> "Callable[[Puzzle], Poll] | None":
+    """What finds the versions of a puzzle that the model knows by name; None where none vote.
+
+    Raises:
+        UserError: of a puzzle of a file, the model does not know the name.
+    """
+    task, first = solver.task, found[0]
+    votes = votes_of(config, found, task)
+    if not task.votes_by_name or (first.name is None and (first.identifier is None or votes == 1)):
+        return None
+    names = solver.names(config.data)
+    known = task.polls(names)
+
+    def poll(puzzle: "Puzzle") -> "Poll":
+        name = puzzle.name
+        if name is None:
+            assert puzzle.identifier is not None
+            name = names[puzzle.identifier]
+        return known.of(name, puzzle.inputs, votes, puzzle.place)
+
+    for puzzle in found if first.name is not None else ():
+        poll(puzzle)  # so that an unknown name is told before anything is solved
+    return poll
 
 
 def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
@@ -159,9 +219,23 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     Raises:
         UserError: there is none, or one cannot be read.
     """
+    found = read_given(config, solver)
+    if config.index is None or (config.file is None and not config.puzzles):
+        return found
+    if config.index >= len(found):
+        given = f"{len(found)} puzzle{'s are' if len(found) > 1 else ' is'} given"
+        raise UserError(f"--index {config.index}: {given}, the first has the number 0")
+    return [found[config.index]]
+
+
+def read_given(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
+    """All puzzles of the source that the options name; of a data set only those asked for."""
     from hrm.inference import sources
 
     task = solver.task
+    files = [config.file] if config.file is not None else list(map(Path, config.puzzles))
+    if task.file_suffix and files and all(f.suffix.lower() == task.file_suffix for f in files):
+        return [puzzle for path in files for puzzle in sources.read_named(path, task)]
     if config.puzzles:
         return sources.from_arguments(config.puzzles, task)
     if config.file is not None:

@@ -4,7 +4,8 @@ Shapes: T tokens per puzzle.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -70,6 +71,9 @@ class Grid:
     box_shape: tuple[int, int] | None
     symbols: str  # token -> character
     wall: str | None = None  # the symbol of cells that are drawn as solid
+    # Of cells that are colours: symbol -> fill and ink, "#rrggbb" each.
+    colors: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
+    ends: str = ""  # symbols that say where a grid ends on its canvas
 
     @property
     def blank(self) -> str | None:
@@ -84,6 +88,43 @@ class Grid:
     def text(self, tokens: np.ndarray) -> str:
         """One character per cell; `UNKNOWN_SYMBOL` for what is no token."""
         return "".join(map(self.symbol, tokens.tolist()))
+
+    def whole(self, labels: np.ndarray) -> np.ndarray:
+        """A right answer, [T] integers, with the padding around it that is not labelled.
+
+        Unknown cells (negative) stay so where no cell is known, and where grids have no ends.
+        """
+        if not self.ends or (labels < 0).all():
+            return labels
+        return np.where(labels < 0, self.symbols.index(PAD_SYMBOL), labels)
+
+    def used_part(self, *tokens: np.ndarray) -> Shape:
+        """Rows and columns, from the top left corner, that hold all that is not padding.
+
+        All of them where grids have no ends, so that none is smaller than another.
+
+        Args:
+            tokens: [..., T] integers.
+        """
+        if not self.ends:
+            return self.shape
+        padding = [t for t, s in enumerate(self.symbols) if s == PAD_SYMBOL]
+        used = np.zeros(self.shape, bool)
+        for rows in tokens:
+            held = (rows >= 0) & ~np.isin(rows, padding)
+            used |= held.reshape(-1, *self.shape).any(axis=0)
+        rows, columns = (np.flatnonzero(used.any(axis=axis)).max(initial=0) for axis in (1, 0))
+        return int(rows) + 1, int(columns) + 1
+
+    def part(self, shape: Shape) -> "Grid":
+        """How the top left part of the grid is drawn; itself where that is all of it."""
+        return self if shape == self.shape else replace(self, shape=shape)
+
+    def cut(self, tokens: np.ndarray, shape: Shape) -> np.ndarray:
+        """The top left part of grids of one value a cell, [..., T] -> [..., rows * columns]."""
+        rows, columns = shape
+        part = tokens.reshape(*tokens.shape[:-1], *self.shape)[..., :rows, :columns]
+        return part.reshape(*tokens.shape[:-1], rows * columns)
 
     def symbol(self, token: int) -> str:
         return self.symbols[token] if 0 <= token < len(self.symbols) else UNKNOWN_SYMBOL

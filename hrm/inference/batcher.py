@@ -276,6 +276,7 @@ class Batcher:
             return []
         answers = np.stack([row.attempt.undo(values[0]) for row, _, values in events])
         inputs = np.stack([row.puzzle.question.inputs for row, _, _ in events])
+        answers = self.solver.task.tidied(answers, inputs)
         judged = zip(events, answers, self.solver.task.are_valid(answers, inputs), strict=True)
         return [
             (

@@ -5,9 +5,9 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -21,13 +21,17 @@ from hrm.viz.picture import draw_picture
 
 Format = Literal["grid", "line", "json", "csv"]
 CSV_FIELDS = ("puzzle", "answer", "solved", "valid", "steps", "halt_probability")
+Drawn = TypeVar("Drawn")
 DIGITS = 4  # of probabilities that are written
 
 
 def is_solved(puzzle: Puzzle, solution: Solution) -> bool | None:
-    """Whether the answer is the known one, else whether it keeps the rules; None: not known."""
+    """Whether the answer is the known one, else whether it keeps the rules; None: not known.
+
+    Where several answers may be given, it is enough that one of them is right.
+    """
     if _has_answer(puzzle):
-        return not _wrong(puzzle, solution.tokens).any()
+        return _right_try(puzzle, solution) is not None
     return solution.valid
 
 
@@ -44,10 +48,10 @@ def as_text(puzzle: Puzzle, solution: Solution, format: Format, task: Task, trac
     if format == "csv":
         values = _as_values(puzzle, solution, task, trace=False)
         return csv_line([values[name] for name in CSV_FIELDS])
-    drawn = _draw_trace if trace else _draw_answer
     color = wants_color(sys.stdout)
-    blocks = side_by_side(drawn(puzzle, solution, task, color), _width())
-    explained = f"\n{legend(color)}\n\n" if trace else ""
+    frames = _frames(puzzle, solution, task, trace)
+    blocks = side_by_side(_draw(frames, puzzle, task, draw_grid, color=color), _width())
+    explained = f"\n{legend(color, task.grid)}\n\n" if trace else ""
     return f"{puzzle.place}\n{blocks}\n{explained}{verdict(puzzle, solution, task)}\n\n"
 
 
@@ -70,6 +74,16 @@ def _as_values(puzzle: Puzzle, solution: Solution, task: Task, trace: bool) -> d
         "halt_probability": round(solution.halt_probability, DIGITS),
         "confidence": rounded(solution.confidence),
     }
+    if solution.choices:
+        values["votes"] = solution.votes
+        values["attempts"] = [
+            {
+                "answer": task.grid.text(choice.tokens),
+                "votes": choice.votes,
+                "halt_probability": round(choice.halt_probability, DIGITS),
+            }
+            for choice in solution.choices
+        ]
     if trace:
         assert solution.trace is not None
         values["trace"] = [
@@ -97,34 +111,46 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def _draw_answer(puzzle: Puzzle, solution: Solution, task: Task, color: bool) -> list[str]:
-    answer = draw_grid(
-        solution.tokens,
-        task.grid,
-        inputs=puzzle.inputs,
-        answer=puzzle.answer,
-        color=color,
-        title=f"answer, halt {solution.halt_probability:.1%}",
-    )
-    return [_draw_puzzle(puzzle, task, color), answer]
+@dataclass(frozen=True)
+class Frame:
+    """A grid to draw, and what it is to be compared with; arguments as of `draw_grid`."""
+
+    tokens: np.ndarray
+    title: str
+    previous: np.ndarray | None = None
+    answer: np.ndarray | None = None
 
 
-def _draw_puzzle(puzzle: Puzzle, task: Task, color: bool) -> str:
-    return draw_grid(
-        puzzle.inputs, task.grid, inputs=puzzle.inputs, color=color, title=task.title(puzzle.inputs)
-    )
+def _frames(
+    puzzle: Puzzle, solution: Solution, task: Task, trace: bool, every_step: bool = False
+) -> list[Frame]:
+    """The puzzle, its answer after the ACT steps, the answers that may be given.
+
+    Args:
+        trace: with the steps; else only what came of them.
+        every_step: else steps that change nothing share a frame.
+    """
+    frames = [Frame(puzzle.inputs, task.title(puzzle.inputs))]
+    if trace:
+        assert solution.trace is not None
+        frames += _steps(puzzle, solution.trace, every_step)
+    for number, choice in enumerate(solution.choices, 1):
+        votes = f"{choice.votes} of {solution.votes} vote{'s' * (solution.votes > 1)}"
+        title = f"attempt {number}, {votes}"
+        frames.append(Frame(choice.tokens, title, answer=puzzle.answer))
+    if not (trace or solution.choices):
+        title = f"answer, halt {solution.halt_probability:.1%}"
+        frames.append(Frame(solution.tokens, title, answer=puzzle.answer))
+    return frames
 
 
-def _draw_trace(puzzle: Puzzle, solution: Solution, task: Task, color: bool) -> list[str]:
-    """The puzzle, then the answer of every ACT step; steps that change nothing share a grid."""
-    trace = solution.trace
-    assert trace is not None
-    return [_draw_puzzle(puzzle, task, color)] + [
-        draw_grid(
-            trace.tokens[start], task.grid, color=color, **_seen_at(puzzle, trace, start, end)
-        )
-        for start, end in _stretches(trace)
-    ]
+def _steps(puzzle: Puzzle, trace: Trace, every_step: bool) -> Iterator[Frame]:
+    numbers = range(len(trace.tokens))
+    for start, end in ((n, n + 1) for n in numbers) if every_step else _stretches(trace):
+        steps = f"step {end}" if end == start + 1 else f"steps {start + 1}-{end}"
+        title = f"{steps}, halt {trace.halt_probability[end - 1]:.1%}"
+        previous = trace.tokens[start - 1] if start else None
+        yield Frame(trace.tokens[start], title, previous, puzzle.answer)
 
 
 def _stretches(trace: Trace) -> list[tuple[int, int]]:
@@ -134,15 +160,33 @@ def _stretches(trace: Trace) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(trace.tokens)], strict=True))
 
 
-def _seen_at(puzzle: Puzzle, trace: Trace, start: int, end: int) -> dict[str, Any]:
-    """What `draw_grid` and `draw_picture` need besides the answer of steps [start, end)."""
-    steps = f"step {end}" if end == start + 1 else f"steps {start + 1}-{end}"
-    return {
-        "inputs": puzzle.inputs,
-        "previous": trace.tokens[start - 1] if start else None,
-        "answer": puzzle.answer,
-        "title": f"{steps}, halt {trace.halt_probability[end - 1]:.1%}",
-    }
+def _draw(
+    frames: Sequence[Frame], puzzle: Puzzle, task: Task, draw: Callable[..., Drawn], **how: Any
+) -> list[Drawn]:
+    """Frames drawn by `draw_grid` or `draw_picture`, of a canvas only what one of them uses.
+
+    Args:
+        how: further arguments of the function.
+    """
+    grid = task.grid
+    known = () if puzzle.answer is None else (puzzle.answer,)
+    used = grid.used_part(*(frame.tokens for frame in frames), *known)
+
+    def cut(tokens: np.ndarray | None) -> np.ndarray | None:
+        return None if tokens is None else grid.cut(tokens, used)
+
+    return [
+        draw(
+            cut(frame.tokens),
+            grid.part(used),
+            inputs=cut(puzzle.inputs),
+            previous=cut(frame.previous),
+            answer=cut(None if frame.answer is None else grid.whole(frame.answer)),
+            title=frame.title,
+            **how,
+        )
+        for frame in frames
+    ]
 
 
 def pictures(puzzle: Puzzle, solution: Solution, task: Task, every_step: bool) -> list[Image.Image]:
@@ -151,24 +195,16 @@ def pictures(puzzle: Puzzle, solution: Solution, task: Task, every_step: bool) -
     Args:
         every_step: else steps that change nothing share a picture.
     """
-    trace = solution.trace
-    assert trace is not None
-    steps = range(len(trace.tokens))
-    stretches = [(step, step + 1) for step in steps] if every_step else _stretches(trace)
-    first = draw_picture(
-        puzzle.inputs, task.grid, inputs=puzzle.inputs, title=task.title(puzzle.inputs)
-    )
-    return [first] + [
-        draw_picture(trace.tokens[start], task.grid, **_seen_at(puzzle, trace, start, end))
-        for start, end in stretches
-    ]
+    return _draw(_frames(puzzle, solution, task, True, every_step), puzzle, task, draw_picture)
 
 
 def verdict(puzzle: Puzzle, solution: Solution, task: Task) -> str:
     """Whether the answer is right, in one line."""
     steps = f"{solution.steps} ACT step{'s' * (solution.steps > 1)}"
     if solution.total_steps > solution.steps:
-        steps += f" ({solution.total_steps} in all attempts)"
+        steps += f" ({solution.total_steps} in all {'versions' if solution.votes else 'attempts'})"
+    if solution.choices:
+        return _verdict_of_votes(puzzle, solution, steps)
     if _has_answer(puzzle):
         assert puzzle.answer is not None
         if wrong := int(_wrong(puzzle, solution.tokens).sum()):
@@ -183,6 +219,23 @@ def verdict(puzzle: Puzzle, solution: Solution, task: Task) -> str:
     found = task.contradiction(puzzle.inputs)
     note = f"; it has no solution: {found.reason}" if found else ""
     return f"not solved: no valid solution after {steps}{note}"
+
+
+def _verdict_of_votes(puzzle: Puzzle, solution: Solution, steps: str) -> str:
+    if not _has_answer(puzzle):
+        return f"answered in {steps}; the right answer is not known"
+    number = _right_try(puzzle, solution)
+    if number is None:
+        tried = "neither attempt is" if len(solution.choices) > 1 else "the answer is not"
+        return f"not solved: {tried} right after {steps}"
+    return f"solved exactly by attempt {number} in {steps}"
+
+
+def _right_try(puzzle: Puzzle, solution: Solution) -> int | None:
+    """Which of the answers that may be given is right, from 1; None: none is."""
+    tries = [choice.tokens for choice in solution.choices] or [solution.tokens]
+    right = [not _wrong(puzzle, tokens).any() for tokens in tries]
+    return right.index(True) + 1 if any(right) else None
 
 
 def _right_from(puzzle: Puzzle, solution: Solution) -> str:
@@ -209,6 +262,7 @@ class Summary:
     puzzles: int = 0
     solved: int = 0
     unsolved: int = 0  # the rest: not known
+    judged: int = 0  # by the rules, where they are known
     valid: int = 0
     steps: int = 0  # of all attempts
     seconds: float = 0.0
@@ -218,6 +272,7 @@ class Summary:
         self.puzzles += len(solved)
         self.solved += solved.count(True)
         self.unsolved += solved.count(False)
+        self.judged += sum(solution.valid is not None for solution in solutions)
         self.valid += sum(bool(solution.valid) for solution in solutions)
         self.steps += sum(solution.total_steps for solution in solutions)
         self.seconds += seconds
@@ -228,7 +283,7 @@ class Summary:
             f"{self.puzzles:,} puzzle{'s' * (self.puzzles > 1)}: "
             f"{self.solved:,} solved ({self.solved / self.puzzles:.1%})",
             *([f"{unknown:,} with an answer that cannot be checked"] if unknown else []),
-            f"{self.valid:,} valid",
+            *([f"{self.valid:,} valid"] if self.judged else []),
             f"{self.steps / self.puzzles:.1f} ACT steps on average",
             f"{self.puzzles / max(self.seconds, 1e-9):,.0f} puzzles/s",
         ]

@@ -14,14 +14,16 @@ from torch import Tensor
 from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
 from hrm.checkpoint import load_checkpoint
 from hrm.config import Select, WeightsName
-from hrm.data.format import DatasetMetadata
-from hrm.data.origin import Origin, compare_data, unknown_identifiers
+from hrm.data.format import IDENTIFIERS_FILE, DatasetMetadata
+from hrm.data.missing import training_data
+from hrm.data.names import read_names
+from hrm.data.origin import Origin, compare_data, knows_identifiers, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.rollout import Halting
-from hrm.tasks import task_of
+from hrm.tasks import Choice, task_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Solution:
     total_steps: int  # ACT steps of all attempts
     trace: Trace | None = field(default=None, repr=False)
     attempt: int = 1  # that led to this answer, of all attempts; the first is the puzzle as it is
+    votes: int = 0  # of named versions, see `solve_by_vote`; then `choices` are the first answers
+    choices: tuple[Choice, ...] = field(default=(), repr=False)
 
 
 class Solver:
@@ -115,6 +119,23 @@ class Solver:
         if identifier is None or identifier >= self.metadata.num_puzzle_identifiers:
             return self.unseen_identifier
         return identifier
+
+    def names(self, data_path: Path | None = None) -> list[str]:
+        """Of the identifiers that the model knows.
+
+        Args:
+            data_path: of a data set with the identifiers of training; None: training's own.
+
+        Raises:
+            UserError: it is not there, has other identifiers, or is damaged.
+        """
+        data = data_path or training_data(self.data_path or Path(), "--data")
+        if not knows_identifiers(self.origin, data):
+            raise UserError(
+                f"{data}: its {IDENTIFIERS_FILE} is not that of training, by which the model knows "
+                "names; name the data set that it was trained on by --data"
+            )
+        return read_names(data)[: self.metadata.num_puzzle_identifiers]
 
     def notes_on(self, data_path: Path, split: str) -> list[str]:
         """What is to be said of a data set that is not the one that the model was trained on.
@@ -238,13 +259,15 @@ class Solver:
             for name in records[0]
         }
         kind = wave[0]
-        columns["tokens"] = kind.undo(columns["tokens"])
+        given = puzzles["inputs"].numpy()
+        asked_at = (number_of // len(wave)).numpy()
+        columns["tokens"] = self.task.tidied(kind.undo(columns["tokens"]), given[asked_at])
         columns["confidence"] = kind.undo_cells(columns["confidence"])
         if trace:
             columns["probabilities"] = kind.undo_probabilities(columns["probabilities"])
         numbers, counts = torch.unique_consecutive(number_of, return_counts=True)
         puzzle_of, ends = (numbers // len(wave)).numpy(), counts.cumsum(0).numpy()
-        asked = puzzles["inputs"].numpy()[puzzle_of]
+        asked = given[puzzle_of]
         traces: list[Trace | None] = [None] * len(numbers)
         if trace:
             names = ("tokens", "probabilities", "q_halt", "q_continue")

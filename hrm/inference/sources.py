@@ -38,6 +38,7 @@ class Puzzle:
     inputs: np.ndarray  # T, int32
     answer: np.ndarray | None = None  # T, int64, negative where unknown
     identifier: int | None = None  # of its data set; None: unseen in training
+    name: str | None = None  # in a file of the task's own form
 
 
 def from_arguments(texts: Iterable[str], task: Task) -> list[Puzzle]:
@@ -125,6 +126,15 @@ def read_lines(path: Path, task: Task) -> list[Puzzle]:
     """
     with open_text(path) as text:
         return from_lines(bounded_lines(text), str(path), task, text.encoding)
+
+
+def read_named(path: Path, task: Task) -> list[Puzzle]:
+    """Puzzles of a file of the task's own form.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return [Puzzle(p.place, p.inputs, p.answer, name=p.name) for p in task.read_file(path)]
 
 
 def read_stream(file: BinaryIO, name: str, task: Task) -> list[Puzzle]:

@@ -141,10 +141,11 @@ def _failures(solved: Solved) -> str:
         return html.paragraph(
             f"All {len(wrong):,} puzzles are solved: there is no failure to show."
         )
+    marks = "are tinted and have a bar below; bold cells are given"
     reading = html.paragraph(
         f"Not solved after all steps: {int((wrong > 0).sum()):,} of {len(wrong):,} puzzles. Shown "
         "are those with the most wrong cells, then those that the model was surest of. Wrong cells "
-        "are tinted and have a bar below; bold cells are given."
+        f"{'have a frame' if solved.grid.colors else marks}."
     )
     kinds = [("most wrong cells", n) for n in most] + [
         ("most confidently wrong", n) for n in surest
@@ -154,18 +155,16 @@ def _failures(solved: Solved) -> str:
 
 
 def _failure(kind: str, n: int, solved: Solved) -> str:
-    grid, inputs, answer, tokens = (
-        solved.grid,
-        solved.inputs[n],
-        solved.answers[n],
-        solved.tokens[n],
-    )
-    wrong, cells = int(solved.wrong[n, -1]), int((answer >= 0).sum())
-    known = np.where(answer >= 0, answer, inputs)
+    shown = solved.inputs[n], solved.grid.whole(solved.answers[n]), solved.tokens[n]
+    wrong, cells = int(solved.wrong[n, -1]), int((solved.answers[n] >= 0).sum())
+    used = solved.grid.used_part(*shown)
+    grid = solved.grid.part(used)
+    inputs, answer, tokens = (solved.grid.cut(values, used) for values in shown)
+    right = np.where(answer >= 0, answer, inputs)
     grids = (
         ("puzzle", svg_grid(inputs, grid, f"puzzle: {grid.text(inputs)}", inputs)),
         ("answer", svg_grid(tokens, grid, f"answer: {grid.text(tokens)}", inputs, answer)),
-        ("right answer", svg_grid(known, grid, f"right answer: {grid.text(known)}", inputs)),
+        ("right answer", svg_grid(right, grid, f"right answer: {grid.text(right)}", inputs)),
     )
     drawn = "".join(f"<div><span>{name}</span>{grid}</div>" for name, grid in grids)
     facts = f"{wrong} of {cells} cells wrong, {solved.halt_probability[n, -1]:.1%} sure"

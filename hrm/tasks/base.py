@@ -90,12 +90,69 @@ class Evaluator(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class NamedPuzzle:
+    """A puzzle of a file that names it."""
+
+    place: str  # where it stands, for messages
+    name: str
+    inputs: np.ndarray  # T, int32
+    answer: np.ndarray | None  # T, int64, negative where unknown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An answer that votes were given to."""
+
+    tokens: np.ndarray  # T, int32
+    votes: int
+    halt_probability: float  # a mean over the votes
+    first: int  # which version gave it first, from 0
+
+
+class Poll(Protocol):
+    """A puzzle that is asked in V versions which a model knows by name, and whose answers vote.
+
+    The first version is the puzzle itself.
+    """
+
+    tries: int  # answers that may be given to the puzzle
+    inputs: np.ndarray  # V T, int32
+    identifiers: np.ndarray  # V, int32
+
+    def undo(
+        self, version: int, answer: np.ndarray, confidence: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """An answer to a version as one to the puzzle: tokens, [T] integers, and a value a cell."""
+
+    def count(self, answers: np.ndarray, halt_probability: Sequence[float]) -> list[Choice]:
+        """The answers to the versions, [V, T] integers, as answers to the puzzle, best first."""
+
+
+class Polls(Protocol):
+    """The versions that a model knows of each puzzle."""
+
+    def of(self, name: str, inputs: np.ndarray, most: int, place: str) -> Poll:
+        """Up to `most` versions of a puzzle, [T] integers.
+
+        Args:
+            place: where the puzzle stands, for messages.
+
+        Raises:
+            UserError: the name is not known.
+        """
+
+
 class Task:
     """Grids of which no rule is known."""
 
     name: ClassVar[str] = "grids"
     best_metric: ClassVar[str] = "exact_accuracy"  # of an evaluation; higher is better
     judges: ClassVar[bool] = False  # whether `are_valid` knows the rules
+    file_suffix: ClassVar[str | None] = None  # of files that `read_file` reads
+    votes_by_name: ClassVar[bool] = False  # whether `polls` knows versions; else by `symmetries`
+    votes_of_file: ClassVar[int] = 1  # versions to ask of a puzzle of a file, if not said
+    without_name: ClassVar[str | None] = None  # what to say of a puzzle without a name
 
     def __init__(self, metadata: DatasetMetadata):
         self.metadata = metadata
@@ -182,6 +239,33 @@ class Task:
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < vocab_size:
             raise PuzzleError(f"tokens must be in 0..{vocab_size - 1}", place)
         return tokens.reshape(-1, seq_len).astype(np.int32)
+
+    def read_file(self, path: Path) -> list[NamedPuzzle]:
+        """Puzzles of a file of the task's own form, which ends in `file_suffix`.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        raise NotImplementedError(f"{self.name} has no form of its own")
+
+    def polls(self, names: Sequence[str]) -> Polls:
+        """The versions that a model knows, where `votes_by_name`.
+
+        Args:
+            names: of all puzzles and versions that a model knows, by identifier.
+        """
+        raise NotImplementedError(f"versions of {self.name} have no names of their own")
+
+    def tidied(self, answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Answers of a model without what means nothing in them, such as what is around a grid.
+
+        Args:
+            answers, inputs: [N, T] integers.
+
+        Returns:
+            [N, T], dtype of the answers.
+        """
+        return answers
 
     def title(self, inputs: np.ndarray) -> str:
         """What stands above a drawn puzzle, [T] integers."""

@@ -87,6 +87,8 @@ svg.grid text.given { fill: var(--ink); font-weight: 700; }
 svg.grid text.mistake { fill: var(--wrong); font-weight: 700; }
 svg.grid rect.mistake { fill: var(--tint); }
 svg.grid rect.bar { fill: var(--wrong); }
+svg.grid rect.frame { fill: none; stroke-width: 2; }
+svg.grid text.end { fill: var(--faint); }
 svg.grid rect.wall { fill: var(--wall); }
 svg.grid path { fill: none; stroke: var(--rule); stroke-width: 1; }
 svg.grid path.border { stroke: var(--ink); stroke-width: 1.6; }

@@ -22,6 +22,7 @@ CELL_COLORS = {  # background, symbol
 }
 LARGEST_CELL, SMALLEST_CELL, WIDEST_GRID = 44, 12, 480  # pixels
 MARGIN, TITLE_HEIGHT = 14, 30
+LEAST_WIDTH = 200  # of a grid that may be as small as one cell, so that its title fits
 FRAME_SECONDS, LAST_FRAME_SECONDS = 0.8, 3.0
 
 
@@ -37,7 +38,7 @@ def draw_picture(
     """A grid as an RGB image; arguments as of `draw_grid`."""
     rows, columns = grid.shape
     cell = max(SMALLEST_CELL, min(LARGEST_CELL, WIDEST_GRID // max(rows, columns)))
-    width = columns * cell + 2 * MARGIN + 1
+    width = max(columns * cell, LEAST_WIDTH if grid.colors else 0) + 2 * MARGIN + 1
     image = Image.new("RGB", (width, rows * cell + 2 * MARGIN + TITLE_HEIGHT + 1), PAPER)
     pen = ImageDraw.Draw(image)
     pen.text((MARGIN, MARGIN - 2), title, INK, _font(15))
@@ -67,6 +68,8 @@ def _draw_cell(
 ) -> None:
     background, ink = CELL_COLORS[kind]
     symbol = grid.symbol(token)
+    if grid.colors:
+        return _draw_color(pen, x, y, cell, grid, symbol, kind)
     if symbol == grid.wall and kind in (GIVEN, KEPT):
         background = INK
     elif symbol in BLANK_SYMBOLS and kind in (GIVEN, KEPT):
@@ -75,6 +78,24 @@ def _draw_cell(
     if symbol not in (*BLANK_SYMBOLS, PAD_SYMBOL, grid.wall):
         middle = (x + cell / 2, y + cell / 2)
         pen.text(middle, symbol, ink, _font(int(cell * 0.56), kind == GIVEN), anchor="mm")
+
+
+def _draw_color(
+    pen: ImageDraw.ImageDraw, x: int, y: int, cell: int, grid: Grid, symbol: str, kind: int
+) -> None:
+    """A cell that is a colour, its symbol in it; a corner where it changed, a frame if wrong."""
+    fill, ink = grid.colors.get(symbol, (PAPER, FAINT))
+    pen.rectangle((x, y, x + cell, y + cell), fill)
+    if symbol != PAD_SYMBOL:
+        middle = (x + cell / 2, y + cell / 2)
+        pen.text(middle, symbol, ink, _font(int(cell * 0.5), symbol in grid.colors), anchor="mm")
+    mark = INK if symbol not in grid.colors else ink
+    if kind in (CHANGED, CHANGED_WRONG):
+        end, size = x + cell - 1, cell * 0.3
+        pen.polygon(((end - size, y + 1), (end, y + 1), (end, y + 1 + size)), mark)
+    if kind in (WRONG, CHANGED_WRONG):
+        inset = max(2, cell // 12)
+        pen.rectangle((x + inset, y + inset, x + cell - inset, y + cell - inset), None, mark, inset)
 
 
 def side_by_side_pictures(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:

@@ -5,7 +5,7 @@ Shapes: T tokens per puzzle.
 
 import numpy as np
 
-from hrm.data.grid import BLANK_SYMBOLS, Grid
+from hrm.data.grid import BLANK_SYMBOLS, PAD_SYMBOL, Grid
 from hrm.viz.cells import GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.html import plain
 
@@ -21,6 +21,8 @@ def svg_grid(
     answer: np.ndarray | None = None,
 ) -> str:
     """The grid with the borders of its boxes; wrong cells have a tint and a bar below.
+
+    Cells that are colours show their symbol, too; wrong ones have a frame.
 
     Args:
         tokens: [T] integers.
@@ -49,6 +51,8 @@ def svg_grid(
 
 def _cell(grid: Grid, token: int, kind: str, x: int, y: int) -> str:
     symbol = grid.symbol(token)
+    if grid.colors:
+        return _color_cell(grid, symbol, kind == "mistake", x, y)
     square = f'x="{x}" y="{y}" width="{CELL}" height="{CELL}"'
     if symbol == grid.wall and kind != "mistake":
         return f'<rect class="wall" {square}/>'
@@ -62,6 +66,23 @@ def _cell(grid: Grid, token: int, kind: str, x: int, y: int) -> str:
         return back
     text = f'<text class="{kind}" x="{x + CELL / 2:g}" y="{y + 14.5:g}">{plain(symbol)}</text>'
     return back + text
+
+
+def _color_cell(grid: Grid, symbol: str, is_wrong: bool, x: int, y: int) -> str:
+    """A cell that is a colour, its symbol in it; wrong ones have a frame in the symbol's ink."""
+    square, text, ink = "", "", "var(--ink)"
+    if symbol in grid.colors:
+        fill, ink = grid.colors[symbol]
+        square = f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" fill="{fill}"/>'
+    if symbol != PAD_SYMBOL:
+        style = f' style="fill:{ink}"' if symbol in grid.colors else ""
+        kind = "colour" if symbol in grid.colors else "end"
+        place = f'x="{x + CELL / 2:g}" y="{y + 14.5:g}"'
+        text = f'<text class="{kind}"{style} {place}>{plain(symbol)}</text>'
+    if is_wrong:
+        inner = f'x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}"'
+        square += f'<rect class="frame" style="stroke:{ink}" {inner}/>'
+    return square + text
 
 
 def _line(x1: int, y1: int, x2: int, y2: int, strong: bool) -> str:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
-from hrm.data.grid import BLANK_SYMBOLS, Grid
+from hrm.data.grid import BLANK_SYMBOLS, PAD_SYMBOL, Grid
 from hrm.viz.cells import CHANGED, CHANGED_WRONG, GIVEN, KEPT, KINDS, WRONG, cell_kinds
 
 WIDEST_SPACED_GRID = 16
@@ -40,7 +40,8 @@ def draw_grid(
         inputs: the puzzle, [T], which says what is given. None: all cells count as given.
         previous: the answer one step before, [T]; cells that differ from it are marked.
         answer: the right answer, [T], negative where unknown; cells that differ are marked.
-        color: ANSI colours; else marks beside the cells, as `legend` explains them.
+        color: ANSI colours; else marks beside the cells, as `legend` explains them. Cells that
+            are colours themselves have marks in any case, and their symbols.
     """
     rows, columns = grid.shape
     kinds = cell_kinds(tokens, grid, inputs, previous, answer)
@@ -50,7 +51,7 @@ def draw_grid(
     ]
     box_rows, box_columns = grid.box_shape or grid.shape
     bands = [range(c, min(c + box_columns, columns)) for c in range(0, columns, box_columns)]
-    pad = "" if columns > WIDEST_SPACED_GRID or not color else " "
+    pad = "" if columns > WIDEST_SPACED_GRID or not color or grid.colors else " "
     cell_width = len(ANSI.sub("", cells[0]))
     widths = [len(band) * cell_width + len(pad) for band in bands]
 
@@ -65,12 +66,11 @@ def draw_grid(
     return "\n".join(lines)
 
 
-def legend(color: bool) -> str:
-    """One line that explains what `draw_grid` marks."""
-    if not color:
-        return "   ".join(
-            f"{mark} {name}" for mark, name in list(zip(MARKS, KINDS, strict=True))[1:]
-        )
+def legend(color: bool, grid: Grid | None = None) -> str:
+    """One line that explains what `draw_grid` marks in a grid; None: in one without colours."""
+    if not color or (grid and grid.colors):
+        first = CHANGED if grid and grid.colors else KEPT
+        return "   ".join(f"{MARKS[kind]} {KINDS[kind]}" for kind in range(first, len(KINDS)))
     return "   ".join(_paint(name, COLORS[kind]) for kind, name in enumerate(KINDS))
 
 
@@ -92,6 +92,8 @@ def side_by_side(blocks: Sequence[str], width: int, gap: int = 3) -> str:
 def _cell(grid: Grid, token: int, kind: int, color: bool, narrow: bool) -> str:
     symbol = grid.symbol(token)
     calm = kind in (GIVEN, KEPT)
+    if grid.colors:
+        return _color_cell(grid, symbol, " " if calm else MARKS[kind], color)
     wall, blank = calm and symbol == grid.wall, calm and symbol in BLANK_SYMBOLS
     if wall:
         symbol = "██"
@@ -99,6 +101,22 @@ def _cell(grid: Grid, token: int, kind: int, color: bool, narrow: bool) -> str:
         return _paint(symbol, FAINT if wall or blank else COLORS[kind]) + " " * (not wall)
     text = symbol if wall else (" " if blank else MARKS[kind]) + symbol
     return text if narrow else text + " "
+
+
+def _color_cell(grid: Grid, symbol: str, mark: str, color: bool) -> str:
+    """Two characters, about a square; padding is left empty."""
+    text = mark + (" " if symbol == PAD_SYMBOL else symbol)
+    if not color:
+        return text
+    if symbol not in grid.colors:
+        return _paint(text, FAINT)
+    fill, ink = grid.colors[symbol]
+    return _paint(text, f"1;{_rgb(38, ink)};{_rgb(48, fill)}")
+
+
+def _rgb(plane: int, color: str) -> str:
+    """24-bit colour, "#rrggbb", of the ink (38) or of the paper (48)."""
+    return f"{plane};2;{';'.join(map(str, bytes.fromhex(color[1:])))}"
 
 
 def _paint(text: str, code: str) -> str:

@@ -53,8 +53,18 @@ class Trying(Thinking):
         return self.model_dump(include=set(Trying.model_fields) - set(Thinking.model_fields))
 
 
+class Identity(_Asked):
+    """Which of a data set's puzzles it is, by its number in `identifiers.json`."""
+
+    data: Id
+    identifier: Index
+
+
 class ThinkRequest(Trying):
+    """Without `identity` the puzzle is one that was not seen in training."""
+
     puzzle: Puzzle
+    identity: Identity | None = None
 
 
 class SolveRequest(Trying):
@@ -89,7 +99,10 @@ class Rules(BaseModel):
 
     `empty` are the symbols of cells that hold nothing. `aliases` are other characters that may be
     typed for a symbol. No symbol but an empty one stands twice in the cells of a unit. `wall` is
-    drawn as solid.
+    drawn as solid. `colors` are fill and ink of the symbols that are colours, `ends` symbols that
+    say where a grid ends on its canvas. `without_name` is to be said of a puzzle without identity.
+    With `votes_by_name` versions are those that a model knows of a puzzle with identity, and all
+    vote.
     """
 
     blank: str | None
@@ -97,6 +110,10 @@ class Rules(BaseModel):
     aliases: dict[str, str]
     units: list[tuple[int, ...]]
     wall: str | None
+    colors: dict[str, tuple[str, str]]
+    ends: str
+    without_name: str | None
+    votes_by_name: bool
     most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
     restarts: bool  # whether other start states can be tried
     judged: bool  # whether answers can be found valid
@@ -110,7 +127,11 @@ class Rules(BaseModel):
             aliases={**notation.aliases, **notation.dashes},
             units=[unit.cells for unit in task.units],
             wall=grid.wall,
-            most_versions=min(task.most_versions, MOST_VOTES),
+            colors=dict(grid.colors),
+            ends=grid.ends,
+            without_name=task.without_name,
+            votes_by_name=task.votes_by_name,
+            most_versions=MOST_VOTES if task.votes_by_name else min(task.most_versions, MOST_VOTES),
             restarts=True,
             judged=task.judges,
         )
@@ -163,8 +184,15 @@ class Datasets(BaseModel):
     datasets: list[DatasetInfo]
 
 
+class Voted(BaseModel):
+    """An answer that may be given, by the first attempt that gave it."""
+
+    attempt: int
+    votes: int
+
+
 class StepAnswer(BaseModel):
-    """One line of `/api/think`; those of rollouts that think side by side are mixed."""
+    """One line of `/api/think`; those of attempts that think side by side are mixed."""
 
     attempt: int  # from 1
     step: int  # of this attempt, from 1
@@ -175,6 +203,8 @@ class StepAnswer(BaseModel):
     halted: bool  # the attempt's last step; an attempt that is given up has none
     last: bool  # the last line
     best: int | None  # in the last line: the attempt whose answer counts
+    versions: int | None = None  # that vote, one attempt each; None: none do
+    voted: list[Voted] | None = None  # in the last line, where versions vote: the best one first
 
 
 class Answer(BaseModel):
@@ -215,12 +245,16 @@ class ReadPuzzle(BaseModel):
 
 
 class Example(BaseModel):
-    """`answer` has `?` where it is not known; [first, last) are the versions of one puzzle."""
+    """`answer` has `?` where it is not known; [first, last) are the versions of one puzzle.
+
+    A negative `identifier` is none.
+    """
 
     index: Count
     examples: Count
     puzzle: str
     answer: str
+    identifier: int
     group: Count
     first: Count
     last: Count

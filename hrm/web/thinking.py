@@ -12,18 +12,22 @@ from fastapi.responses import StreamingResponse
 
 from hrm.attempts import Plan, plan_attempts
 from hrm.data.fit import check_fits
+from hrm.data.format import IDENTIFIERS_FILE
+from hrm.data.names import read_names
 from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
+from hrm.inference import Solver
 from hrm.inference.batcher import Batcher, Question, Step
 from hrm.inference.output import DIGITS, rounded
-from hrm.tasks import PuzzleError, Task, task_of
+from hrm.tasks import Poll, Polls, PuzzleError, Task, task_of
 from hrm.web import schemas
-from hrm.web.catalogue import Catalogue, Facts
+from hrm.web.catalogue import Cache, Catalogue, Facts
 from hrm.web.guard import Refused
 from hrm.web.hosting import Models, think
 
 THINK_SECONDS = 60.0  # for one request
+NAMES_CACHE = 2  # data sets
 NDJSON: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-ndjson": {}}, "description": "a `StepAnswer` a line"}
 }
@@ -40,6 +44,7 @@ class Thinking:
 
     def __init__(self, catalogue: Catalogue, models: Models, seconds: float):
         self._catalogue, self._models, self._seconds = catalogue, models, seconds
+        self._known: Cache[tuple[list[str], Polls]] = Cache(NAMES_CACHE)
         self.router = APIRouter(prefix="/api")
         streamed = self.router.post("/think", response_class=StreamingResponse, responses=NDJSON)
         streamed(self.think)
@@ -50,14 +55,66 @@ class Thinking:
         """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
         facts = await self._facts_of(asked)
         task = task_of(facts.metadata)
-        inputs, plan = _read_puzzle(asked.puzzle, task), _plan(task, asked)
+        inputs = _read_puzzle(asked.puzzle, task)
+        if asked.votes > 1 and asked.identity is not None and task.votes_by_name:
+            return await self._vote(asked, asked.identity, facts, inputs, request)
+        plan = _plan(task, asked)
         batcher, steps = await self._model_for(asked, facts)
-        unseen = batcher.solver.unseen_identifier
-        question = Question(inputs, unseen, steps, asked.halting, True, plan)
+        name = batcher.solver.unseen_identifier
+        if asked.identity is not None:
+            data, identifier = asked.identity.data, asked.identity.identifier
+            [name] = self._identifiers(batcher.solver, data, [identifier])
+        question = Question(inputs, name, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
         lines = _lines(first[1], stream, task, plan, end)
         return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def _vote(
+        self,
+        asked: schemas.ThinkRequest,
+        identity: schemas.Identity,
+        facts: Facts,
+        inputs: np.ndarray,
+        request: Request,
+    ) -> StreamingResponse:
+        """`think` where the versions of a puzzle vote that the model knows by name."""
+        if asked.restarts or asked.rollouts > 1:
+            raise Refused(422, "votes go without restarts and rollouts here; ask for one of them")
+        task = task_of(facts.metadata)
+        names, known = await asyncio.to_thread(self._names, identity.data, facts, task)
+        if identity.identifier >= len(names):
+            raise Refused(422, f"identifier={identity.identifier}: the model does not know it")
+        try:
+            poll = known.of(names[identity.identifier], inputs, asked.votes, "the puzzle")
+        except UserError as error:
+            raise Refused(422, str(error)) from None
+        batcher, steps = await self._model_for(asked, facts)
+        if not self._knows(batcher.solver, identity.data):
+            reason = f"the model does not know the names of data set {identity.data!r}; use votes=1"
+            raise Refused(422, reason)
+        questions = [
+            Question(version, name, steps, asked.halting, True)
+            for version, name in zip(poll.inputs, poll.identifiers.tolist(), strict=True)
+        ]
+        stream, end = think(batcher, questions), self._deadline()
+        first = await _while_here(request, end, anext(stream))
+        lines = _lines_of_votes(first, stream, task, poll, end)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    def _names(self, data: str, facts: Facts, task: Task) -> tuple[list[str], Polls]:
+        """Names of a data set's identifiers that the model has, and the versions among them."""
+        folder, rows = self._catalogue.folder_of(data), facts.metadata.num_puzzle_identifiers
+
+        def read() -> tuple[list[str], Polls]:
+            names = read_names(folder)[:rows]
+            return names, task.polls(names)
+
+        try:
+            changed = (folder / IDENTIFIERS_FILE).stat().st_mtime_ns
+            return self._known.get((folder, changed, rows, facts.path), read)
+        except (UserError, OSError):
+            raise Refused(422, f"data set {data!r} cannot be read; it may be damaged") from None
 
     async def solve(self, asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
         facts = await self._facts_of(asked)
@@ -81,14 +138,8 @@ class Thinking:
         indices = range(asked.start, min(asked.start + asked.count, len(opened)))
         examples = [opened.example(index) for index in indices]
         batcher, steps = await self._model_for(asked, facts)
-        solver, data_path = batcher.solver, self._catalogue.folder_of(asked.data)
-        try:
-            is_known = knows_identifiers(solver.origin, data_path)
-        except UserError:
-            raise Refused(
-                422, f"data set {asked.data!r} cannot be read; it may be damaged"
-            ) from None
-        names = [solver.identifier_of(e.identifier if is_known else None) for e in examples]
+        own = [example.identifier for example in examples]
+        names = self._identifiers(batcher.solver, asked.data, own)
         questions = [
             Question(e.inputs, name, steps, asked.halting)
             for e, name in zip(examples, names, strict=True)
@@ -100,6 +151,18 @@ class Thinking:
             if differs(step.tokens, example.labels).any()
         ]
         return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
+
+    def _identifiers(self, solver: Solver, data: str, own: Sequence[int]) -> list[int]:
+        """A data set's identifiers as the model knows them, else that of unseen puzzles."""
+        is_known = self._knows(solver, data)
+        return [solver.identifier_of(number if is_known else None) for number in own]
+
+    def _knows(self, solver: Solver, data: str) -> bool:
+        """Whether a data set's identifiers are those of training."""
+        try:
+            return knows_identifiers(solver.origin, self._catalogue.folder_of(data))
+        except UserError:
+            raise Refused(422, f"data set {data!r} cannot be read; it may be damaged") from None
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._seconds
@@ -169,6 +232,52 @@ async def _lines(
                 return
             try:
                 _, step = await _within(end, anext(stream))
+            except Refused as refused:
+                yield json.dumps(refused.body) + "\n"
+                return
+
+
+async def _lines_of_votes(
+    first: tuple[int, Step],
+    stream: AsyncGenerator[tuple[int, Step]],
+    task: Task,
+    poll: Poll,
+    end: float,
+) -> AsyncIterator[str]:
+    """The lines of a first step of one of the versions, and of all that follow."""
+    ends: dict[int, Step] = {}  # the last step of each version
+    size, (number, step) = len(poll.identifiers), first
+    async with aclosing(stream):
+        while True:
+            answer, confidence = poll.undo(number, step.tokens, step.confidence)
+            if step.halted:
+                ends[number] = step
+            line = schemas.StepAnswer(
+                attempt=number + 1,
+                step=step.number,
+                answer=task.grid.text(answer),
+                confidence=rounded(confidence),
+                halt_probability=round(step.halt_probability, DIGITS),
+                valid=step.valid,
+                halted=step.halted,
+                last=len(ends) == size,
+                best=None,
+                versions=size,
+            )
+            if line.last:
+                given = [ends[n] for n in range(size)]
+                sure = [one.halt_probability for one in given]
+                choices = poll.count(np.stack([one.tokens for one in given]), sure)
+                line.best = choices[0].first + 1
+                line.voted = [
+                    schemas.Voted(attempt=choice.first + 1, votes=choice.votes)
+                    for choice in choices[: poll.tries]
+                ]
+            yield line.model_dump_json() + "\n"
+            if line.last:
+                return
+            try:
+                number, step = await _within(end, anext(stream))
             except Refused as refused:
                 yield json.dumps(refused.body) + "\n"
                 return

@@ -229,7 +229,9 @@ def test_pictures_show_every_step(call: Call, run_dir, tmp_path):
             "/dev/null: cannot be written (it is not an ordinary file)",
         ),
         (["--device", "abacus", BLANK], "hrm solve: --device abacus: "),
-        (["--index", "0", BLANK], "hrm solve: give puzzles as arguments, by --file or by --index"),
+        (["--file", "x.txt", BLANK], "hrm solve: give puzzles as arguments or by --file, in one "),
+        (["--index", "1", BLANK], "--index 1: 1 puzzle is given, the first has the number 0"),
+        (["--index", "2", BLANK, BLANK], "--index 2: 2 puzzles are given, the first has "),
         (["--serve", BLANK], "serve takes no puzzles; type or paste them into the page"),
     ],
 )

@@ -74,6 +74,14 @@ def test_one_puzzle_is_taken_by_its_number(patient, data):
         assert found["puzzle"] == stored(data, "test", number)
 
 
+def test_one_puzzle_of_those_given_is_taken_by_its_number(patient, tmp_path):
+    path = tmp_path / "puzzles.txt"
+    path.write_text(f"{FIRST}\n{SECOND}\n")
+    for words in ((FIRST, SECOND), ("--file", path)):
+        [found] = solved(patient, *words, "--index", 1)
+        assert found["puzzle"] == SECOND
+
+
 def test_puzzles_are_read_from_standard_input(patient):
     words = (f"checkpoint={patient}", "--format", "json", "--device", "cpu")
     assert json.loads(done("solve", *words, stdin=f"{FIRST}\n"))["puzzle"] == FIRST

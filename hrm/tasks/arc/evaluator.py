@@ -1,13 +1,11 @@
 """ARC's evaluator: all versions of a test pair vote on its answer; two tries count.
 
 A prediction is cropped, and brought back from the version that it was made for. The test pair is
-found by the input, brought back likewise. Of the answers to a pair, the one that was given most
-often comes first; among equals, the one with the greater mean of sigmoid(q_halt); then the one that
-was stored first: on rank 0 before rank 1, and on a rank in the order of `add`.
+found by the input, brought back likewise. Which answer comes first, `voting.py` says; first
+given is what was stored first: on rank 0 before rank 1, and on a rank in the order of `add`.
 
-Votes are kept, not logits: which answer, and sigmoid(q_halt). Means are of exactly rounded sums, so
-that they do not depend on the order of the votes. A grid is kept once, and only those that go into
-the submission leave their rank.
+Votes are kept, not logits: which answer, and sigmoid(q_halt). A grid is kept once, and only those
+that go into the submission leave their rank.
 """
 
 import hashlib
@@ -16,7 +14,7 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, inf, isqrt
+from math import inf, isqrt
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,13 +27,12 @@ from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.tasks.arc.crop import content, crop, grid_of
 from hrm.tasks.arc.encoding import SIDE
-from hrm.tasks.arc.puzzles import NO_ANSWER
 from hrm.tasks.arc.solutions import Names, read_test_puzzles
+from hrm.tasks.arc.voting import EMPTY, TRIES, Votes, ranked
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
 ALONE = Ranks(0, 1, 0)
 NEEDED = ("inputs", "puzzle_identifiers", "preds", "q_halt_logits")
-EMPTY = NO_ANSWER.tolist()  # submitted where there is no answer, or an empty one
 DIGEST_NUMBERS = 4  # a SHA-256, as int64
 
 
@@ -58,7 +55,7 @@ class Evaluator:
     def __init__(
         self,
         data_path: str | Path,
-        submission_k: int = 2,
+        submission_k: int = TRIES,
         pass_ks: Sequence[int] = (1, 2, 5, 10, 100, 1000),
         aggregated_voting: bool = False,
     ):
@@ -193,23 +190,19 @@ class Evaluator:
                 known.append(found[question].setdefault(key, _Answer((rank, place))))
             votes = shares["voted"][rank].tolist(), shares["sureness"][rank].tolist()
             for number, sure in zip(*votes, strict=True):
-                known[number].sureness.append(sure)
-        ranked = [
-            sorted(answers.items(), key=lambda item: item[1].weight, reverse=True)
-            for answers in found
-        ]
-        places = [[answer.place for _, answer in answers] for answers in ranked]
-        digests = [[digest for digest, _ in answers] for answers in ranked]
+                known[number].votes.append(sure)
+        digests = [ranked({digest: one.votes for digest, one in of.items()}) for of in found]
+        places = [[of[d].place for d in own] for of, own in zip(found, digests, strict=True)]
         return self._metrics(digests), [of[: self._submission_k] for of in places]
 
-    def _metrics(self, ranked: list[list[bytes]]) -> dict[str, float]:
+    def _metrics(self, digests: list[list[bytes]]) -> dict[str, float]:
         """Scores by the answers to each question, the first one first."""
         tries: list[list[float]] = []  # how many it takes, of each task and pair with a solution
         pairs_without = pairs_in_all = 0
         for task, pairs in enumerate(self._puzzles.values()):
             of_task = []
             for pair in pairs:
-                answers = ranked[self._questions[task, pair.question]]
+                answers = digests[self._questions[task, pair.question]]
                 pairs_without += not answers
                 pairs_in_all += 1
                 if pair.solution is not None:
@@ -264,11 +257,7 @@ class _Answer:
     """An answer to a question, with the votes of all ranks."""
 
     place: _Place  # where it was stored first
-    sureness: list[float] = field(default_factory=list)
-
-    @property
-    def weight(self) -> tuple[int, float]:
-        return len(self.sureness), fsum(self.sureness) / len(self.sureness)
+    votes: Votes = field(default_factory=Votes)
 
 
 def _digest(grid: bytes) -> bytes:

@@ -61,6 +61,21 @@ def read_folders(folders: Sequence[Path], names: Sequence[str], side: int) -> li
     ]
 
 
+def read_tasks(path: Path, side: int) -> list[Puzzle]:
+    """The tasks of a file: of one task, which has the file's name, or of several by their names.
+
+    Args:
+        side: rows and columns that a grid has at most.
+
+    Raises:
+        UserError: as `read_combined`.
+    """
+    value = _load(path)
+    if isinstance(value, dict) and value and not value.keys() & set(PARTS):
+        return [_read_puzzle(name, task, path, side) for name, task in value.items()]
+    return [_read_puzzle(path.stem, value, path, side)]
+
+
 def _read_subset(prefix: Path, name: str, side: int) -> Subset:
     path, answers_path = (
         prefix.with_name(f"{prefix.name}_{name}_{kind}.json")

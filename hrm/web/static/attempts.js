@@ -10,6 +10,7 @@ export class Attempts {
   #all = []; // {steps, haltedAt} of each attempt that has begun
   #shown = 0;
   #best = null;
+  #voted = []; // {attempt, votes} of the answers that may be given, where versions vote
   #host = byId("player-attempts");
   #select = byId("player-attempt");
 
@@ -27,7 +28,23 @@ export class Attempts {
     this.#all = [];
     this.#shown = 0;
     this.#best = null;
+    this.#voted = [];
     this.#list();
+  }
+
+  /** So many versions are there to vote, of those that were asked for. */
+  set versions(votes) {
+    this.#asked = { ...this.#asked, votes };
+  }
+
+  set voted(voted) {
+    this.#voted = voted;
+  }
+
+  /** Such as “20 of 31 votes”; empty where none are counted for the attempt's answer. */
+  votesOf(number) {
+    const found = this.#voted.find(({ attempt }) => attempt === number);
+    return found ? `${found.votes} of ${this.#asked.votes} votes` : "";
   }
 
   get count() {
@@ -116,6 +133,7 @@ export class Attempts {
     const judged = { true: ": valid", false: ": not valid" }[last?.valid] ?? "";
     const outcome = isGivenUp ? ": given up" : judged;
     const counts = this.#best === index + 1 ? "; this one counts" : "";
-    return name[0].toUpperCase() + name.slice(1) + outcome + counts;
+    const votes = this.votesOf(index + 1);
+    return name[0].toUpperCase() + name.slice(1) + outcome + (votes && `: ${votes}`) + counts;
   }
 }

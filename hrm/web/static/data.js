@@ -28,7 +28,7 @@ export class DataView {
   #answer = new Grid(byId("data-answer"), "Answer");
   #scan;
 
-  /** `onOpen({look, data, checkpoint, puzzle, answer, origin})`: show an example in Solve. */
+  /** `onOpen({look, data, checkpoint, example, origin})`: show an example in Solve. */
   constructor(onOpen) {
     this.#onOpen = onOpen;
     this.#scan = new WrongScan({
@@ -172,11 +172,11 @@ export class DataView {
   }
 
   #open() {
-    const { index, puzzle, answer } = this.#example;
+    const example = this.#example;
     const data = this.#dataset.id;
-    const origin = `example ${index} of ${data}, ${byId("data-split").value}: the right answer is known`;
+    const origin = `example ${example.index} of ${data}, ${byId("data-split").value}: the right answer is known`;
     const checkpoint = this.#scan.isOn ? this.#scan.checkpoint : null;
-    this.#onOpen({ look: this.#look, data, checkpoint, puzzle, answer, origin });
+    this.#onOpen({ look: this.#look, data, checkpoint, example, origin });
   }
 
   #fail(error) {

@@ -6,6 +6,7 @@
 import { html } from "./dom.js";
 import { hasUnits, isEmpty, toSymbol } from "./rules.js";
 
+const WITH_SYMBOL = new Set(["given", "token", "color", "end"]);
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class Grid {
@@ -109,9 +110,15 @@ export class Grid {
     return symbols.every((one) => isEmpty(one, this.#look) || Number.isInteger(Number(one)));
   }
 
-  /** What a tile looks like: wall, floor, given or answered; a token where nothing is known. */
+  /**
+   * What a tile looks like: wall, floor, given or answered; a colour or the end of a grid of
+   * colours; a token where nothing is known.
+   */
   #pictureKind({ symbol, given }) {
-    const { blank, wall } = this.#look.rules;
+    const { blank, wall, colors, ends } = this.#look.rules;
+    if (symbol in colors) return "color";
+    if (ends.includes(symbol)) return "end";
+    if (ends && isEmpty(symbol, this.#look)) return "floor";
     if (symbol === wall) return "wall";
     if (blank === null) return "token";
     if (isEmpty(symbol, this.#look)) return "floor";
@@ -143,7 +150,10 @@ export class Grid {
     if (!hasUnits(this.#look)) {
       const kind = this.#pictureKind(cell);
       element.dataset.kind = kind;
-      element.textContent = kind === "given" || kind === "token" ? cell.symbol : "";
+      element.textContent = WITH_SYMBOL.has(kind) ? cell.symbol : "";
+      const [fill, ink] = this.#look.rules.colors[cell.symbol] ?? ["", ""];
+      element.style.setProperty("--fill", fill);
+      element.style.setProperty("--ink", ink);
     } else if (input) {
       input.value = text;
       input.setAttribute("aria-label", this.#describe(cell, index));

@@ -1,7 +1,8 @@
 // What a kind of puzzles allows, all of it as the server says: nothing here knows any task.
 //
 // A look is what the server tells about a checkpoint or a data set: grid_shape, box_shape, symbols,
-// and its rules: blank, empty, aliases, units, wall, most_versions, restarts, judged.
+// and its rules: blank, empty, aliases, units, wall, colors, ends, without_name, votes_by_name,
+// most_versions, restarts, judged.
 
 const LOOK = ["grid_shape", "box_shape", "symbols", "rules"];
 

@@ -12,6 +12,8 @@ import { cellCount, conflicts, hasUnits, isEmpty, sameLook } from "./rules.js";
 const MORE_STEPS = 8;
 const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
 const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
+const VOTES_BY_NAME =
+  "Votes: the puzzle and other versions of it that the model knows, so many in all; the answer that most of them give counts.";
 const RESTARTS = "Restarts: so many more attempts from other start states.";
 const ROLLOUTS =
   "Rollouts: so many at the puzzle as it is, all but the first with noise of this strength.";
@@ -28,6 +30,7 @@ export class SolveView {
   #checkpoint = null;
   #puzzle = []; // symbols, one per cell
   #answer = null; // likewise, "?" where unknown; null: not known at all
+  #identity = null; // {data, identifier} of an example; null: not one that a model may know
   #fault = null; // the cell that the server refused
   #follows = true; // the newest step is shown as it arrives
   #running = false;
@@ -46,7 +49,7 @@ export class SolveView {
     this.#showAttempt(this.#attempts.steps.length);
   });
   #text = new PuzzleText({
-    onPuzzle: (cells, note) => this.#setPuzzle(cells, null, note ?? ""),
+    onPuzzle: (cells, note) => this.#setPuzzle(cells, { origin: note ?? "" }),
     onPasteError: (text) => say(this.#message, text, "error"),
     takesPaste: (target) =>
       this.#visible &&
@@ -72,8 +75,8 @@ export class SolveView {
     if (!visible) this.#player.pause();
   }
 
-  /** Show an example of a data set: {look, data, checkpoint, puzzle, answer, origin}. */
-  async open({ look, data, checkpoint, puzzle, answer, origin }) {
+  /** Show an example of a data set: {look, data, checkpoint, example, origin}. */
+  async open({ look, data, checkpoint, example, origin }) {
     await this.#ready;
     const fitting = this.#checkpoints.filter((one) => sameLook(one, look));
     const wanted = [
@@ -88,7 +91,7 @@ export class SolveView {
     }
     byId("solve-checkpoint").value = chosen;
     this.#choose(chosen, false);
-    this.#setPuzzle(Array.from(puzzle), Array.from(answer), origin);
+    this.#setExample(example, data, origin);
     byId("solve-think").focus();
   }
 
@@ -129,7 +132,8 @@ export class SolveView {
     setEnabled(byId("solve-example"), this.#dataset() !== undefined);
     byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
     if (before && sameLook(before, this.#checkpoint)) {
-      this.#setPuzzle(this.#puzzle, this.#answer, byId("solve-origin").textContent);
+      const known = { answer: this.#answer, identity: this.#identity };
+      this.#setPuzzle(this.#puzzle, { ...known, origin: byId("solve-origin").textContent });
       return;
     }
     this.#grid.setLook(this.#checkpoint);
@@ -158,9 +162,9 @@ export class SolveView {
   }
 
   #explainAttempts() {
-    const { most_versions: versions, restarts } = this.#checkpoint.rules;
+    const { most_versions: versions, restarts, votes_by_name } = this.#checkpoint.rules;
     const help = [
-      ...(versions > 1 ? [VOTES] : []),
+      ...(versions > 1 ? [votes_by_name ? VOTES_BY_NAME : VOTES] : []),
       ...(restarts ? [RESTARTS] : []),
       ROLLOUTS,
       COUNTING[byId("solve-select").value],
@@ -181,7 +185,7 @@ export class SolveView {
     try {
       const example = await getJson("/api/example", { data: id, split, index }, signal);
       const origin = `example ${index} of ${id}, ${split}: the right answer is known`;
-      this.#setPuzzle(Array.from(example.puzzle), Array.from(example.answer), origin);
+      this.#setExample(example, id, origin);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
     }
@@ -189,15 +193,22 @@ export class SolveView {
 
   #clear() {
     const blank = this.#checkpoint.rules.blank ?? this.#checkpoint.symbols[0];
-    this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank), null, "");
+    this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank));
+  }
+
+  /** As the server gives it; a negative identifier is none. */
+  #setExample({ puzzle, answer, identifier }, data, origin) {
+    const identity = identifier < 0 ? null : { data, identifier };
+    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, origin });
   }
 
   /** Another puzzle: whatever was thought about the one before is gone. */
-  #setPuzzle(cells, answer, origin) {
+  #setPuzzle(cells, { answer = null, identity = null, origin = "" } = {}) {
     this.#loading.stop();
     this.#thinking.stop();
     this.#puzzle = cells;
     this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
+    this.#identity = identity;
     this.#fault = null;
     this.#attempts.begin();
     byId("solve-origin").textContent = origin;
@@ -211,7 +222,7 @@ export class SolveView {
   #edit(cell, symbol) {
     if (symbol === this.#puzzle[cell]) return;
     const hadSteps = this.#attempts.count > 0;
-    this.#setPuzzle(this.#puzzle.with(cell, symbol), null, "");
+    this.#setPuzzle(this.#puzzle.with(cell, symbol));
     if (hadSteps && this.#message.dataset.kind !== "error")
       say(this.#message, "The puzzle has changed: press Think again.");
   }
@@ -221,7 +232,15 @@ export class SolveView {
     const symbols = [...new Set(cells.map((cell) => this.#puzzle[cell]))].sort().join(", ");
     if (cells.length)
       say(this.#message, `The marked cells contradict one another: ${symbols}.`, "error");
-    else say(this.#message, this.#isOpen() ? HOW_TO_TYPE : READY);
+    else say(this.#message, this.#hint());
+  }
+
+  /** What to do, or what is missing. */
+  #hint() {
+    const { rules } = this.#checkpoint;
+    if (rules.without_name && this.#identity === null)
+      return `No example of a data set: ${rules.without_name}.`;
+    return this.#isOpen() ? HOW_TO_TYPE : READY;
   }
 
   #isOpen() {
@@ -295,7 +314,8 @@ export class SolveView {
   async #run(asked, goesOn = false) {
     this.#loading.stop();
     const signal = this.#thinking.start();
-    const body = { checkpoint: this.#checkpoint.id, puzzle: this.#puzzle.join(""), ...asked };
+    const puzzle = { puzzle: this.#puzzle.join(""), identity: this.#identity };
+    const body = { checkpoint: this.#checkpoint.id, ...puzzle, ...asked };
     this.#fault = null;
     this.#setRunning(true);
     this.#showGrid();
@@ -313,6 +333,8 @@ export class SolveView {
 
   #take(record, asked) {
     const areMany = countOf(asked) > 1;
+    if (record.versions) this.#attempts.versions = record.versions;
+    if (record.voted) this.#attempts.voted = record.voted;
     const moves = this.#follows && this.#attempts.isOver; // those side by side take turns
     const previous = this.#attempts.before(record);
     const step = describeStep(record, previous, this.#puzzle, this.#answer, this.#checkpoint);
@@ -332,7 +354,9 @@ export class SolveView {
     const last = this.#attempts.steps.at(-1);
     const how = this.#attempts.haltedAt === last.step ? "Halted" : "Ended";
     const where = countOf(asked) > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
-    const told = `${how} after ${count(last.step, "step")}${where}: ${verdict(last, this.#answer)}.`;
+    const votes = this.#attempts.votesOf(last.attempt);
+    const by = votes && `, by ${votes}`;
+    const told = `${how} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
   }
 

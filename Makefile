@@ -17,12 +17,14 @@ BUILD_6x6 := sudoku --generate 2x3 --givens 18 $(VERSIONS)
 BUILD_9x9 := sudoku --generate 3x3 --givens 40 $(VERSIONS)
 BUILD_maze := maze --generate 9x9 --num-train 2000 --num-test 500 --aug
 BUILD_arc := arc --generate --num-aug 7
+EVALUATE_maze := --halting learned --steps 16
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
 
 PUZZLE_4x4 := .3..1.3...4.4...
 PUZZLE_6x6 := 2.6..515....42..5...5..43.254..416.3
 PUZZLE_maze := '   \#   \#  \# \# \# \#  \#   \#  G \#\#\#\#\#\#\#  \#     \#  \# \# \# \#  \# \#   \#  \#\#\# \#\#\# S    \#   '
+PUZZLE_arc := examples/glow.json
 PUZZLE_9x9 := .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
 
 # Runs a command, and says how long it took; an exit code of $$ALLOWED is fine, too.
@@ -49,7 +51,7 @@ quickstart:
 	@$(STAGE) data $(BIN)/hrm build $(BUILD_$(KIND)) --seed $(SEED) --output-dir $(DATA) --overwrite
 	@$(STAGE) training $(BIN)/hrm train $(DATA) --config-name quickstart_$(KIND) seed=$(SEED) \
 	    checkpoint_path=$(RUN) overwrite=true
-	@$(STAGE) evaluation $(BIN)/hrm evaluate $(RUN)
+	@$(STAGE) evaluation $(BIN)/hrm evaluate $(RUN) $(EVALUATE_$(KIND))
 	@$(STAGE) report $(BIN)/hrm report $(RUN) --limit 200
 	@ALLOWED=1; $(STAGE) "one puzzle" \
 	    $(BIN)/hrm solve $(RUN) --index 0 --halting max_steps --trace

@@ -34,6 +34,8 @@ WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("votes 4", {"votes": 4}),
     ("votes 8", {"votes": 8}),
     ("votes 16", {"votes": 16}),
+    ("votes 8, q_halt", {"votes": 8, "select": "q_halt"}),
+    ("votes 8, majority", {"votes": 8, "select": "majority"}),
     ("restarts 1", {"restarts": 1}),
     ("restarts 3", {"restarts": 3}),
     ("restarts 15", {"restarts": 15}),

@@ -18,6 +18,7 @@ BUILD_9x9 := sudoku --generate 3x3 --givens 40 $(VERSIONS)
 BUILD_maze := maze --generate 9x9 --num-train 2000 --num-test 500 --aug
 BUILD_arc := arc --generate --num-aug 7
 EVALUATE_maze := --halting learned --steps 16
+SOLVE_arc := --votes 8
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
 
@@ -54,7 +55,7 @@ quickstart:
 	@$(STAGE) evaluation $(BIN)/hrm evaluate $(RUN) $(EVALUATE_$(KIND))
 	@$(STAGE) report $(BIN)/hrm report $(RUN) --limit 200
 	@ALLOWED=1; $(STAGE) "one puzzle" \
-	    $(BIN)/hrm solve $(RUN) --index 0 --halting max_steps --trace
+	    $(BIN)/hrm solve $(RUN) --index 0 --halting max_steps $(SOLVE_$(KIND)) --trace
 	@echo "--- total: $$(($$(date +%s) - $(BEGAN))) s"
 	@echo
 	@echo "Next: solve your own puzzle, open the page, train the 9x9 (about 10 minutes on 2 cores)"

@@ -58,7 +58,7 @@ quickstart:
 	    $(BIN)/hrm solve $(RUN) --index 0 --halting max_steps $(SOLVE_$(KIND)) --trace
 	@echo "--- total: $$(($$(date +%s) - $(BEGAN))) s"
 	@echo
-	@echo "Next: solve your own puzzle, open the page, train the 9x9 (about 10 minutes on 2 cores)"
+	@echo "Next: solve your own puzzle, open the page, train the 9x9 (18 minutes of one core with AVX2)"
 	@echo "    $(BIN)/hrm solve $(RUN) $(PUZZLE_$(KIND)) --trace"
 	@echo "    $(BIN)/hrm serve $(RUN)"
 	@echo "    make quickstart SIZE=9x9"

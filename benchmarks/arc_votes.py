@@ -8,7 +8,6 @@ published; by the largest sigmoid(q_halt); and of the task as it stands alone.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def main() -> None:
         solver = Solver.from_checkpoint(path)
         assert solver.data_path is not None
         votes = predictions(solver)
-        names = json.loads((solver.data_path / "identifiers.json").read_text())
+        names = solver.names()
         as_it_stands = ["|||" not in names[n] for n in votes["puzzle_identifiers"]]
         for rule, (order, all_versions) in RULES.items():
             rows = slice(None) if all_versions else np.array(as_it_stands)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -67,7 +67,7 @@ class Thinking:
         question = Question(inputs, name, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
-        lines = _lines(first[1], stream, task, plan, end)
+        lines = _lines(first, stream, _lines_of_attempts(task, plan), end)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def _vote(
@@ -99,7 +99,7 @@ class Thinking:
         ]
         stream, end = think(batcher, questions), self._deadline()
         first = await _while_here(request, end, anext(stream))
-        lines = _lines_of_votes(first, stream, task, poll, end)
+        lines = _lines(first, stream, _lines_of_votes(task, poll), end)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     def _names(self, data: str, facts: Facts, task: Task) -> tuple[list[str], Polls]:
@@ -208,71 +208,16 @@ def _read_puzzle(text: str, task: Task) -> np.ndarray:
 
 
 async def _lines(
-    step: Step, stream: AsyncGenerator[tuple[int, Step]], task: Task, plan: Plan, end: float
-) -> AsyncIterator[str]:
-    """The lines of a first step and of those that follow, until the time is over."""
-    tried: list[Step] = []  # the last step of each attempt
-    async with aclosing(stream):
-        while True:
-            if step.halted:
-                tried.append(step)
-            line = schemas.StepAnswer(
-                attempt=step.attempt,
-                step=step.number,
-                answer=task.grid.text(step.tokens),
-                confidence=rounded(step.confidence),
-                halt_probability=round(step.halt_probability, DIGITS),
-                valid=step.valid,
-                halted=step.halted,
-                last=step.last,
-                best=plan.choose(tried).attempt if step.last else None,
-            )
-            yield line.model_dump_json() + "\n"
-            if step.last:
-                return
-            try:
-                _, step = await _within(end, anext(stream))
-            except Refused as refused:
-                yield json.dumps(refused.body) + "\n"
-                return
-
-
-async def _lines_of_votes(
     first: tuple[int, Step],
     stream: AsyncGenerator[tuple[int, Step]],
-    task: Task,
-    poll: Poll,
+    line_of: Callable[[int, Step], schemas.StepAnswer],
     end: float,
 ) -> AsyncIterator[str]:
-    """The lines of a first step of one of the versions, and of all that follow."""
-    ends: dict[int, Step] = {}  # the last step of each version
-    size, (number, step) = len(poll.identifiers), first
+    """The lines of a first step and of those that follow, until the time is over."""
+    number, step = first
     async with aclosing(stream):
         while True:
-            answer, confidence = poll.undo(number, step.tokens, step.confidence)
-            if step.halted:
-                ends[number] = step
-            line = schemas.StepAnswer(
-                attempt=number + 1,
-                step=step.number,
-                answer=task.grid.text(answer),
-                confidence=rounded(confidence),
-                halt_probability=round(step.halt_probability, DIGITS),
-                valid=step.valid,
-                halted=step.halted,
-                last=len(ends) == size,
-                best=None,
-                versions=size,
-            )
-            if line.last:
-                given = [ends[n] for n in range(size)]
-                sure = [one.halt_probability for one in given]
-                choices = poll.count(np.stack([one.tokens for one in given]), sure)
-                line.best = choices[0].first + 1
-                line.voted = [
-                    schemas.Voted(attempt=choice.first + 1, votes=choice.votes)
-                    for choice in choices[: poll.tries]
-                ]
+            line = line_of(number, step)
             yield line.model_dump_json() + "\n"
             if line.last:
                 return
@@ -281,6 +226,62 @@ async def _lines_of_votes(
             except Refused as refused:
                 yield json.dumps(refused.body) + "\n"
                 return
+
+
+def _lines_of_attempts(task: Task, plan: Plan) -> Callable[[int, Step], schemas.StepAnswer]:
+    """What makes the lines of all attempts at one question."""
+    tried: list[Step] = []  # the last step of each attempt
+
+    def line_of(number: int, step: Step) -> schemas.StepAnswer:
+        if step.halted:
+            tried.append(step)
+        line = _line(step, task, step.attempt, step.tokens, step.confidence, step.last)
+        if step.last:
+            line.best = plan.choose(tried).attempt
+        return line
+
+    return line_of
+
+
+def _lines_of_votes(task: Task, poll: Poll) -> Callable[[int, Step], schemas.StepAnswer]:
+    """What makes the lines of all versions of one question."""
+    ends: dict[int, Step] = {}  # the last step of each version
+    size = len(poll.identifiers)
+
+    def line_of(number: int, step: Step) -> schemas.StepAnswer:
+        if step.halted:
+            ends[number] = step
+        answer, confidence = poll.undo(number, step.tokens, step.confidence)
+        line = _line(step, task, number + 1, answer, confidence, len(ends) == size)
+        line.versions = size
+        if line.last:
+            given = [ends[n] for n in range(size)]
+            sure = [one.halt_probability for one in given]
+            choices = poll.count(np.stack([one.tokens for one in given]), sure)
+            line.best = choices[0].first + 1
+            line.voted = [
+                schemas.Voted(attempt=choice.first + 1, votes=choice.votes)
+                for choice in choices[: poll.tries]
+            ]
+        return line
+
+    return line_of
+
+
+def _line(
+    step: Step, task: Task, attempt: int, tokens: np.ndarray, confidence: np.ndarray, last: bool
+) -> schemas.StepAnswer:
+    return schemas.StepAnswer(
+        attempt=attempt,
+        step=step.number,
+        answer=task.grid.text(tokens),
+        confidence=rounded(confidence),
+        halt_probability=round(step.halt_probability, DIGITS),
+        valid=step.valid,
+        halted=step.halted,
+        last=last,
+        best=None,
+    )
 
 
 def _answer(tried: Sequence[Step], task: Task, plan: Plan) -> schemas.Answer:

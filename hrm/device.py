@@ -140,6 +140,11 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
+def to_host(tensor: Tensor) -> Tensor:
+    """Copy to host memory, for which the host waits; the one place where a rollout does."""
+    return tensor.cpu()
+
+
 def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -> bool:
     """Compile the core's blocks in place (names of weights stay); says whether it did.
 

@@ -10,14 +10,17 @@ FIRST_STEP = "first_step_"  # begins the names of what is summed over sequences 
 
 
 class MetricSums:
-    """Sums of named metrics over steps or batches, kept on the device."""
+    """Sums of named metrics over steps or batches, kept on the device, each in one place."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value.clone()
 
     def totals(self) -> dict[str, Tensor]:
         """The sums so far, on the device."""
@@ -36,7 +39,9 @@ class MetricSums:
         Returns:
             Name -> value; what would be divided by 0 is left out.
         """
-        sums, self._sums = ranks.sum(self._sums), {}
+        sums = ranks.sum(self._sums)
+        for held in self._sums.values():
+            held.zero_()
         count = sums.pop("count", 0.0)
         examples = sums.pop("examples", count)
         first_steps = sums.pop(f"{FIRST_STEP}count", 0.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hrm.config import Halting
+from hrm.device import to_host
 from hrm.models.act import Carry, add_noise
 from hrm.models.losses import ACTLossHead
 
@@ -97,11 +98,11 @@ class Slots:
     def clear(self) -> None:
         """Give up all slots."""
         self._carry: Carry | None = None
-        self._own: Batch = {}  # on the device: each puzzle's limits and noise, [B]
+        self._noise: Batch = {}  # on the device: `Noise` of each slot's puzzle, [B]
         # On the host: the number of each slot's puzzle (B, int64), whether it is running (B, bool:
-        # false where the slot is idle), and whether its states are noisy (B, bool).
+        # false where the slot is idle), and what else the host needs to know of it.
         self.index, self.running = torch.arange(0), torch.zeros(0, dtype=torch.bool)
-        self._noisy = self.running
+        self._known: dict[str, Tensor] = {}
 
     @property
     def idle(self) -> int:
@@ -135,36 +136,42 @@ class Slots:
             current_data=batch,
         )
         noise, device = noise or Noise.none(len(index)), fresh.steps.device
-        own = {name: values.to(device) for name, values in vars(noise).items()}
-        own["limit"] = torch.full_like(fresh.steps, max_steps)
-        own["learned"] = torch.full_like(fresh.halted, halting == "learned")
-        running, noisy = torch.ones(len(index), dtype=torch.bool), noise.scale > 0
+        drawn = {name: values.to(device) for name, values in vars(noise).items()}
+        known = {
+            "left": torch.full_like(index, max_steps),
+            "learned": torch.full_like(index, halting == "learned", dtype=torch.bool),
+            "noisy": noise.scale > 0,
+        }
+        running = torch.ones(len(index), dtype=torch.bool)
         if self._carry is None:
-            self._carry, self._own = fresh, own
-            self.index, self.running, self._noisy = index, running, noisy
+            self._carry, self._noise, self._known = fresh, drawn, known
+            self.index, self.running = index, running
             return
         places = (~self.running).nonzero().flatten()[: len(index)]
         slots = places.to(device)
         new = fresh.named()
         rows = {n: _placed(held, new[n], slots) for n, held in self._carry.named().items()}
         self._carry = Carry.of(rows)
-        self._own = {name: _placed(t, own[name], slots) for name, t in self._own.items()}
+        self._noise = {name: _placed(t, drawn[name], slots) for name, t in self._noise.items()}
+        self._known = {name: _placed(t, known[name], places) for name, t in self._known.items()}
         self.index = _placed(self.index, index, places)
         self.running = _placed(self.running, running, places)
-        self._noisy = _placed(self._noisy, noisy, places)
 
     def step(self) -> RolloutStep:
         """One ACT step; the slots of those that halt are idle afterwards.
 
-        The device is asked once which puzzles halt.
+        The device is asked once which puzzles halt, and only where one may before its last step.
         """
         assert self._carry is not None
         carry, outputs = self._act.step(self._with_noise(self._carry))
-        q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
-        sure = torch.sigmoid(q_halt) >= self._halt_probability
-        wants = self._own["learned"] & self._act.wants_to_halt(q_halt, q_continue) & sure
-        done = (carry.steps >= self._own["limit"]) | wants
-        ends = self.running & done.cpu()
+        self._known["left"] = self._known["left"] - 1
+        ends = self._known["left"] <= 0
+        if (asked := self.running & self._known["learned"] & ~ends).any():
+            q_halt, q_continue = outputs["q_halt_logits"], outputs["q_continue_logits"]
+            sure = torch.sigmoid(q_halt) >= self._halt_probability
+            wants = self._act.wants_to_halt(q_halt, q_continue) & sure
+            ends = ends | (asked & to_host(wants))
+        ends = self.running & ends
         taken = RolloutStep(
             self.index, self.running, ends, carry.steps, carry.current_data, outputs
         )
@@ -173,10 +180,10 @@ class Slots:
 
     def _with_noise(self, carry: Carry) -> Carry:
         """The carry before the next step; noise is drawn for the rows that have some."""
-        rows = (self._noisy & self.running).nonzero().flatten().to(carry.steps.device)
+        rows = (self._known["noisy"] & self.running).nonzero().flatten().to(carry.steps.device)
         if not len(rows):
             return carry
-        own = {name: values[rows] for name, values in self._own.items()}
+        own = {name: values[rows] for name, values in self._noise.items()}
         counters = own["puzzle"], own["rollout"], carry.steps[rows].long()
         states = {name: state[rows] for name, state in carry.states.items()}
         noisy = add_noise(states, own["scale"], own["seed"], *counters)
@@ -205,9 +212,9 @@ class Slots:
         kept = self.running.sort(descending=True, stable=True).indices[:size]
         slots = kept.to(self._carry.steps.device)
         self.index, self.running = self.index[kept], self.running[kept]
-        self._noisy = self._noisy[kept]
+        self._known = {name: values[kept] for name, values in self._known.items()}
         self._carry = self._carry.select(slots)
-        self._own = {name: values[slots] for name, values in self._own.items()}
+        self._noise = {name: values[slots] for name, values in self._noise.items()}
 
 
 def _placed(held: Tensor, new: Tensor, places: Tensor) -> Tensor:

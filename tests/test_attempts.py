@@ -98,7 +98,7 @@ def ends_alone(solver: Solver, tokens: np.ndarray, position: int, plan: Plan, st
     }
     inputs = torch.from_numpy(np.stack([attempt.apply(tokens) for attempt in attempts])).int()
     names = torch.zeros(rows, dtype=torch.int32)
-    prepared = inner.prepare({"inputs": inputs, "puzzle_identifiers": names})
+    prepared = inner.prepare(inputs, inner.look_up(names))
     scale = torch.tensor([attempt.noise for attempt in attempts], dtype=torch.float32)
     seed = torch.tensor([attempt.noise_seed for attempt in attempts])
     counters = torch.full((rows,), position), torch.tensor([a.rollout for a in attempts])

@@ -279,7 +279,10 @@ def noisy_alone(model, batch, noise: Noise, steps: int = 5) -> list[dict[str, to
     inner, rows = model.model.inner, len(noise.scale)
     shape = inner.blank_states(rows, torch.device("cpu"))
     states = {n: s.expand_as(shape[n]) for n, s in inner.initial_states().items()}
-    prepared, outputs = inner.prepare(batch), []
+    prepared, outputs = (
+        inner.prepare(batch["inputs"], inner.look_up(batch["puzzle_identifiers"])),
+        [],
+    )
     for step in range(steps):
         counters = noise.puzzle, noise.rollout, torch.full((rows,), step)
         states = add_noise(states, noise.scale, noise.seed, *counters)

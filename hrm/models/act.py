@@ -64,11 +64,19 @@ class Core(nn.Module, ABC):
         """Zeros in the shape of the states, [rows, …]."""
 
     @abstractmethod
-    def prepare(self, data: dict[str, Tensor]) -> Any:
+    def look_up(self, identifiers: Tensor) -> Tensor | None:
+        """Rows of the puzzle embedding, [B, …], for identifiers [B]; None: the core has none.
+
+        It stands apart, for the rows are leaves of their own, which no compiled graph can make.
+        """
+
+    @abstractmethod
+    def prepare(self, inputs: Tensor, puzzle: Tensor | None) -> Any:
         """What all calls of an ACT step share, such as embedded inputs, with gradient.
 
         Args:
-            data: `inputs` [B, T] and `puzzle_identifiers` [B].
+            inputs: [B, T].
+            puzzle: as `look_up` gives it.
         """
 
     @abstractmethod
@@ -108,6 +116,12 @@ class Carry:
         plain = {name: named[name] for name in PLAIN_FIELDS}
         states = {n: t for n, t in named.items() if n not in plain and DATA_PREFIX not in n}
         return Carry(states=states, current_data=data, **plain)
+
+    def take(self, other: "Carry") -> None:
+        """Put what another carry of as many rows holds into this one's memory."""
+        new = other.named()
+        for name, held in self.named().items():
+            held.copy_(new[name])
 
     def select(self, index: Tensor | slice) -> "Carry":
         """The carry of some rows."""
@@ -253,10 +267,22 @@ class ACT(nn.Module):
         """One ACT step of every sequence on the data that it has.
 
         Returns:
+            As `compute`.
+        """
+        return self.compute(carry, self.look_up(carry))
+
+    def look_up(self, carry: Carry) -> Tensor | None:
+        """The puzzle rows of every sequence's data, as `Core.look_up`."""
+        return self.inner.look_up(carry.current_data["puzzle_identifiers"])
+
+    def compute(self, carry: Carry, puzzle: Tensor | None) -> tuple[Carry, dict[str, Tensor]]:
+        """One ACT step with puzzle rows that were looked up: all of it can be one graph.
+
+        Returns:
             The new carry, and outputs: `logits` [B, T, V], `q_halt_logits` and
             `q_continue_logits` [B] float32, in training also `target_q_continue` [B].
         """
-        prepared = self.inner.prepare(carry.current_data)
+        prepared = self.inner.prepare(carry.current_data["inputs"], puzzle)
         states, logits, q_halt, q_continue = self.inner.step(carry.states, prepared)
         outputs = {
             "logits": logits,

@@ -162,7 +162,14 @@ class ACTLossHead(nn.Module):
             sequences that halted and have labels, and unweighted losses, summed over all;
             what `return_keys` names, detached; whether all sequences halted (bool tensor).
         """
-        carry, outputs = self.model(carry, batch)
+        carry = self.model.take_new_data(carry, batch)
+        return self.compute(carry, self.model.look_up(carry), tuple(return_keys))
+
+    def compute(
+        self, carry: Carry, puzzle: Tensor | None, keys: tuple[str, ...]
+    ) -> tuple[Carry, Tensor, dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """`forward` for a carry that has taken its data: all of it can be one graph."""
+        carry, outputs = self.model.compute(carry, puzzle)
         labels = carry.current_data["labels"]
         losses = {n: v.sum() for n, v in self.sequence_losses(outputs, labels).items()}
         c = self.config
@@ -173,7 +180,7 @@ class ACTLossHead(nn.Module):
         per_sequence = self.sequence_metrics(outputs, labels, carry.steps)
         metrics = {n: (m * carry.halted).sum() for n, m in per_sequence.items()}
         metrics |= {n: v.detach() for n, v in losses.items()}
-        keys, known = list(return_keys), per_sequence | outputs
+        known = per_sequence | outputs
         if "preds" in keys:
             known["preds"] = outputs["logits"].argmax(-1)
         returned = {key: known[key].detach() for key in keys if key in known}

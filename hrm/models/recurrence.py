@@ -289,11 +289,13 @@ class RecurrentCore(Core):
         for module in self.modules_in_use():
             yield from module.layers
 
-    def prepare(self, data: dict[str, Tensor]) -> Prepared:
+    def look_up(self, identifiers: Tensor) -> Tensor | None:
+        return None if self.puzzle_emb is None else self.puzzle_emb(identifiers)
+
+    def prepare(self, inputs: Tensor, puzzle: Tensor | None) -> Prepared:
         """Embedded inputs, and weights in the forward dtype, cast once for all calls."""
-        puzzle = None if self.puzzle_emb is None else self.puzzle_emb(data["puzzle_identifiers"])
         cast = [module.cast(self.dtype) for module in self.modules_in_use()]
-        return Prepared(self.embed(data["inputs"], puzzle), CastWeights(H=cast[0], L=cast[-1]))
+        return Prepared(self.embed(inputs, puzzle), CastWeights(H=cast[0], L=cast[-1]))
 
     def _call_L(self, z_H: Tensor, z_L: Tensor, prepared: Prepared) -> Tensor:
         return self.L_level(z_L, z_H + prepared.e, self.rotate, prepared.weights.L)

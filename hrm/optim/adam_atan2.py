@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrm.optim.conditional import apply_if, loss_of
+from hrm.optim.conditional import is_refused, loss_of, put_if, rate_if
 
 
 class AdamATan2(Optimizer):
@@ -17,7 +17,8 @@ class AdamATan2(Optimizer):
 
     Args:
         params: parameters, any float dtype, or groups of them; all are decayed alike.
-        lr: learning rate; changed between steps through `param_groups`.
+        lr: learning rate; changed between steps through `param_groups`. A tensor (0-dim, on the
+            parameters' device) can also change inside of a captured step.
         betas: decay of m and of v, each in [0, 1).
         weight_decay: decoupled, times lr.
     """
@@ -58,14 +59,13 @@ class AdamATan2(Optimizer):
                 self.state[p] = self.blank_state(p)
         states = [self.state[p] for p in params]
         torch._foreach_add_([state["step"] for state in states], 1)
-        changed = [*params]
-        changed += [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
-        apply_if(only_if, changed, lambda: self._move(params, states, group))
+        if not is_refused(only_if):
+            self._move(params, states, group, only_if)
 
     def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
-        """What is kept of a parameter, before its first step: t on the host, m and v beside it."""
+        """What is kept of a parameter, before its first step: t, m and v, all beside it."""
         return {
-            "step": torch.zeros((), dtype=torch.float32),
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
@@ -75,17 +75,28 @@ class AdamATan2(Optimizer):
         return []
 
     @staticmethod
-    def _move(params: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]) -> None:
+    def _move(
+        params: list[Tensor],
+        states: list[dict[str, Tensor]],
+        group: dict[str, Any],
+        only_if: Tensor | None,
+    ) -> None:
         grads = [p.grad for p in params if p.grad is not None]
         beta1, beta2 = group["betas"]
+        lr = rate_if(only_if, group["lr"])
         m = [state["exp_avg"] for state in states]
         v = [state["exp_avg_sq"] for state in states]
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_lerp_(m, grads, 1 - beta1)
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        put_if(only_if, m, torch._foreach_lerp(m, grads, 1 - beta1))
+        squares = torch._foreach_mul(v, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
+        put_if(only_if, v, squares)
+        del squares
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        t = torch.stack([state["step"] for state in states])
+        t = t if t.device.type == "mps" else t.double()
+        rates = (lr / (1 - beta1**t)).unbind()
+        corrections = (1 - beta2**t).sqrt().unbind()
         denominators = torch._foreach_sqrt(v)
-        for p, state, first, denominator in zip(params, states, m, denominators, strict=True):
-            t = state["step"].item()
-            denominator /= (1 - beta2**t) ** 0.5
-            p.add_(torch.atan2(first, denominator), alpha=-group["lr"] / (1 - beta1**t))
+        torch._foreach_div_(denominators, corrections)
+        for p, first, denominator, rate in zip(params, m, denominators, rates, strict=True):
+            p.addcmul_(torch.atan2(first, denominator), rate, value=-1)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Rate = float | Tensor  # a learning rate; a tensor where a captured step must see it change
+
 
 def loss_of(closure: Callable[[], Any] | None) -> Any:
     """What torch's optimizers do with a closure, which reevaluates the model."""
@@ -20,21 +22,22 @@ def is_on_host(only_if: Tensor) -> bool:
     return only_if.device.type == "cpu"
 
 
-def apply_if(only_if: Tensor | None, changed: Sequence[Tensor], update: Callable[[], None]) -> None:
-    """Call `update`, which changes tensors in place; where `only_if` is False they stay as before.
+def is_refused(only_if: Tensor | None) -> bool:
+    """Whether there is to be no update, where the host can know."""
+    return only_if is not None and is_on_host(only_if) and not only_if
 
-    Args:
-        only_if: bool scalar; on a device that the host would have to wait for, the update is made,
-            and taken back there. None: True.
-        changed: all that `update` changes.
-    """
-    if only_if is None:
-        update()
-    elif is_on_host(only_if):
-        if only_if:
-            update()
-    else:
-        before = [tensor.clone() for tensor in changed]
-        update()
-        for tensor, old in zip(changed, before, strict=True):
-            torch.where(only_if, tensor, old, out=tensor)
+
+def rate_if(only_if: Tensor | None, rate: Rate) -> Rate:
+    """The rate, or 0: whatever is finite stays as it is then."""
+    if only_if is None or is_on_host(only_if):
+        return rate
+    return torch.where(only_if, rate, 0.0)
+
+
+def put_if(only_if: Tensor | None, held: Sequence[Tensor], new: Sequence[Tensor]) -> None:
+    """Put new values where others are held; where there is to be no update, these stay."""
+    if only_if is None or is_on_host(only_if):
+        torch._foreach_copy_(list(held), list(new))
+        return
+    for old, taken in zip(held, new, strict=True):
+        torch.where(only_if, taken, old, out=old)

@@ -27,6 +27,7 @@ class EMA:
         self._model = model
         self._averages_buffers = buffers
         self.shadow = {name: t.detach().clone() for name, t in self._weights().items()}
+        self._rate = torch.zeros((), device=next(iter(self.shadow.values())).device)
 
     def _weights(self) -> dict[str, Tensor]:
         """What is averaged, as it is now."""
@@ -34,15 +35,24 @@ class EMA:
             return dict(self._model.state_dict())
         return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the model's weights of now."""
+        self.advance()
+        self.follow()
+
+    def advance(self) -> None:
+        """Count an update and set its rate, which is the host's part of it."""
         self.updates += 1
         decay = self.decay
         if self.warm_up:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        weights = list(self._weights().values())
-        torch._foreach_lerp_(list(self.shadow.values()), weights, 1 - decay)
+        self._rate.fill_(1 - decay)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move towards the model's weights of now, which is the device's part."""
+        for average, weight in zip(self.shadow.values(), self._weights().values(), strict=True):
+            average.lerp_(weight, self._rate)
 
     def state_dict(self) -> dict[str, Tensor]:
         """A whole model's weights: the averages, and what is not averaged as it is now."""

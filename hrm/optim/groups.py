@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+import torch
 import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
@@ -124,10 +125,19 @@ def build_optimizers(
 def set_learning_rates(
     optimizers: Sequence[GroupOptimizer], scheduled: Callable[[float], float]
 ) -> None:
-    """Give every group the rate that `scheduled` makes of its base rate."""
+    """Give every group the rate that `scheduled` makes of its base rate.
+
+    Beside parameters on a device it is a tensor, so that a captured step sees it change.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = scheduled(group["base_lr"])
+            rate, device = scheduled(group["base_lr"]), group["params"][0].device
+            if device.type == "cpu":
+                group["lr"] = rate
+            elif isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = torch.tensor(rate, device=device)
 
 
 def _matrices(model: nn.Module) -> list[CastedLinear]:

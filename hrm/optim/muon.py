@@ -8,14 +8,13 @@ Shapes: K matrices one below the other in a weight [K·M, N].
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrm.optim.conditional import apply_if, loss_of
+from hrm.optim.conditional import is_refused, loss_of, put_if, rate_if
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -86,13 +85,13 @@ class Muon(Optimizer):
         """
         loss = loss_of(closure)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
+            params = [p for p in group["params"] if p.grad is not None]
+            for p in params:
                 if not self.state[p]:
                     self.state[p] = self.blank_state(p)
-                momentum = self.state[p]["momentum_buffer"]
-                apply_if(only_if, [p, momentum], partial(self._move, p, p.grad, momentum, group))
+            if not is_refused(only_if):
+                for alike in _by_shape(params):
+                    self._move(alike, group, only_if)
         return loss
 
     def blank_state(self, parameter: Tensor) -> dict[str, Tensor]:
@@ -103,14 +102,26 @@ class Muon(Optimizer):
         """None but the parameters' own."""
         return []
 
-    @staticmethod
-    def _move(p: Tensor, grad: Tensor, momentum: Tensor, group: dict[str, Any]) -> None:
-        mu, lr = group["momentum"], group["lr"]
-        momentum.lerp_(grad, 1 - mu)
-        ahead = grad.lerp(momentum, mu)
-        K, N = group["pieces"], p.shape[1]
-        M = len(p) // K
-        p.mul_(1 - lr * group["weight_decay"])
-        p.add_(
-            orthogonalized(ahead.view(K, M, N)).reshape(p.shape), alpha=-lr * max(1, M / N) ** 0.5
-        )
+    def _move(self, params: list[Tensor], group: dict[str, Any], only_if: Tensor | None) -> None:
+        """Move weights of one shape, whose matrices are multiplied side by side."""
+        mu, lr = group["momentum"], rate_if(only_if, group["lr"])
+        grads = [p.grad for p in params if p.grad is not None]
+        momenta = [self.state[p]["momentum_buffer"] for p in params]
+        put_if(only_if, momenta, torch._foreach_lerp(momenta, grads, 1 - mu))
+        ahead = torch.stack(torch._foreach_lerp(grads, momenta, mu))
+        if only_if is not None:
+            ahead = torch.where(only_if, ahead, 0)
+        rows, N = params[0].shape
+        M = rows // group["pieces"]
+        directions = orthogonalized(ahead.view(-1, M, N)).reshape(ahead.shape)
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        step = lr * max(1, M / N) ** 0.5
+        for p, direction in zip(params, directions, strict=True):
+            p.sub_(direction * step)
+
+
+def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for p in params:
+        alike.setdefault(p.shape, []).append(p)
+    return list(alike.values())

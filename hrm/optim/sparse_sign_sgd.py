@@ -67,17 +67,19 @@ class SparseSignSGD(Optimizer):
             return loss
         identifiers = self._gather(torch.cat([ids for ids, _ in lookups]))
         grads = self._gather(torch.cat([grad for _, grad in lookups]))
-        known = identifiers >= 0
-        rows, inverse = identifiers[known].unique(return_inverse=True)
-        total = grads.new_zeros(len(rows), grads.shape[1], dtype=self._sum_dtype)
-        total.index_add_(0, inverse, grads[known].to(self._sum_dtype))
+        known, last = identifiers >= 0, identifiers.max()
+        # No shape depends on what is known: the rest stand for the last row, and add nothing.
+        rows = torch.where(known, identifiers, last.clamp(min=0)).long()
+        place = torch.searchsorted(rows.sort().values, rows)  # the same for equal rows
+        total = torch.zeros_like(grads, dtype=self._sum_dtype)
+        grads = torch.where(known.unsqueeze(-1), grads, 0)
+        total.index_add_(0, place, grads.to(self._sum_dtype))
         group = self.param_groups[0]
         weights, lr = self.embedding.weights, group["lr"]
-        rows = rows.long()
-        signs = total.sign().to(weights.dtype)
         old = weights[rows]
-        new = old * (1 - lr * group["weight_decay"]) - lr * signs
-        weights[rows] = new if only_if is None else torch.where(only_if, new, old)
+        new = old * (1 - lr * group["weight_decay"]) - lr * total[place].sign().to(weights.dtype)
+        is_changed = last >= 0 if only_if is None else (last >= 0) & only_if
+        weights[rows] = torch.where(is_changed, new, old)  # equal rows write equal values
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

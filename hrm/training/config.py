@@ -90,7 +90,12 @@ class PretrainConfig(OptimConfig, RunConfig):
     progress: bool = Field(True, description="show a progress bar")
 
     device: DeviceName = Field("auto", description="cuda, mps or cpu")
-    compile: Compile = Field("auto", description="true, false; auto: where there is a compiler")
+    compile: Compile = Field(
+        "auto", description="true, false; auto: where there is a compiler, and on CPUs time to gain"
+    )
+    cuda_graph: Compile = Field(
+        "auto", description="launch a step with one call; auto: on CUDA, unless there are ranks"
+    )
     deterministic: bool = Field(
         False, description="on CUDA, too, the same run gives the same bits; slower"
     )

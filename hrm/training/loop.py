@@ -26,6 +26,7 @@ from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
 from hrm.tasks import Evaluator, Task
 from hrm.training.config import PretrainConfig
+from hrm.training.graph import can_capture, stepper
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
     TIMINGS_FILE,
@@ -48,7 +49,7 @@ from hrm.training.sizing import for_device
 from hrm.training.snapshot import check, restore
 from hrm.training.splits import open_data, open_evaluators
 from hrm.training.stability import explain
-from hrm.training.state import TrainState, scheduled_lr, train_step
+from hrm.training.state import TrainState, scheduled_lr
 
 
 @dataclass
@@ -79,6 +80,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         UserError: the data set, the batch sizes or the run folder do not allow it.
         TrainingDiverged: losses or gradients stay non-finite.
     """
+    ranks.together(lambda: can_capture(config, ranks, device))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
     evaluators = ranks.together(lambda: open_evaluators(config, test_set))
     metadata, [most_used] = train_set.metadata, ranks.maximum(-free_memory(device))
@@ -113,6 +115,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
     """
     config, ranks, state, progress = job.config, job.ranks, job.state, job.progress
     keeps_evaluated = config.checkpoint_every_eval or bool(config.eval_save_outputs)
+    step = stepper(state, config, ranks, job.device)
     (signal,) = ranks.maximum(job.stop.signal)
     if signal:
         sys.exit(128 + signal)
@@ -122,7 +125,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         batches = job.train_set.batches_per_iteration(iteration)
         for _, host_batch, _ in job.train_set.iterate(iteration, state.batch):
             batch = to_device(host_batch, job.device)
-            state.sums.add(train_step(state, batch, config, ranks))
+            step(batch)
             state.batch += 1
             state.since_log += 1
             evaluated = None

@@ -1,4 +1,4 @@
-"""The dtype and the micro-batch that suit a device, where a configuration leaves them to it.
+"""What suits a device where a configuration leaves it open: dtype, micro-batch, compilation.
 
 On a CPU micro-batches are as large as its caches help with (`hrm.device`). On an accelerator they
 are as large as its memory allows: the largest divisor M of a rank's B rows for which
@@ -26,19 +26,22 @@ from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.device import has_fast_bfloat16, micro_batch_size
 from hrm.errors import UserError
+from hrm.models.flops import training_flops
 from hrm.models.losses import ACTLossHead
+from hrm.optim.schedule import total_steps
 from hrm.progress import say
 from hrm.training.config import PretrainConfig
 
 SHARE = 0.8  # of the free memory; the rest is for libraries, messages and fragmentation
 COPIES_IN_UPDATE = 6  # of the parameters: two moments, and four more while AdamATan2 moves them
+SHORT_RUN = 3e12  # FLOPs of a whole run: half a minute or so
 FEW, MORE = 32, 64  # rows of the passes on the meta device
 
 
 def for_device(
     config: PretrainConfig, device: torch.device, metadata: DatasetMetadata, ranks: int, free: int
 ) -> PretrainConfig:
-    """The configuration with the dtype and the micro-batch that suit the device, where `auto`.
+    """The configuration with the dtype, the micro-batch and the compilation that suit the device.
 
     Args:
         metadata: of the training data.
@@ -60,6 +63,8 @@ def for_device(
         )
     elif arch.forward_dtype == "bfloat16" and not fast:
         say("arch.forward_dtype=bfloat16 is very slow on this device; use float32 or auto")
+    if config.compile == "auto" and device.type == "cpu" and is_short(config, metadata):
+        config = config.model_copy(update={"compile": "false"})
     if config.micro_batch_size != "auto":
         return config
     rows = config.local_micro_batch_size(ranks)
@@ -69,6 +74,15 @@ def for_device(
         need = memory_need(config, metadata, linear_attention=device.type == "cuda")
         micro = largest_fitting(rows, need, free)
     return config.model_copy(update={"micro_batch_size": micro})
+
+
+def is_short(config: PretrainConfig, metadata: DatasetMetadata) -> bool:
+    """Whether a run on a CPU is over before compiled blocks have made up for their compilation."""
+    with torch.device("meta"):
+        arch = build_for(config, metadata).model.inner.config
+    groups, examples = metadata.total_groups, metadata.mean_puzzle_examples
+    steps = total_steps(config.epochs, groups, examples, config.global_batch_size)
+    return steps * config.global_batch_size * training_flops(arch) < SHORT_RUN
 
 
 @dataclass(frozen=True)

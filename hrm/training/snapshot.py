@@ -89,7 +89,8 @@ def take(state: TrainState, ranks: Ranks, staging: Staging, more: Mapping[str, A
     """
     ranks.meet()
     tensors = {f"carry/{name}": t for name, t in _joined_carry(state).items()}
-    tensors |= {f"metrics/{ranks.rank}/{name}": t for name, t in state.sums.totals().items()}
+    sums = state.sums.totals() if state.since_log else {}
+    tensors |= {f"metrics/{ranks.rank}/{name}": t for name, t in sums.items()}
     generators = _generators(_device(state))
     tensors |= {f"random/{ranks.rank}/{name}": t for name, t in generators.items()}
     if not ranks.is_first:

@@ -24,6 +24,7 @@ class Stability:
     """How many steps in a row were unsound, and what was wrong in the first of them."""
 
     names: list[str]  # what can be non-finite: loss parts, gradients
+    step: Tensor  # int64 scalar: the one that is judged next
     in_a_row: Tensor  # int64 scalar
     first_step: Tensor  # int64 scalar: of the present row, 0 before any
     first_wrong: Tensor  # [names] bool
@@ -35,15 +36,14 @@ class Stability:
         device = next(model.parameters()).device
         return Stability(
             names=names,
+            step=torch.zeros((), dtype=torch.int64, device=device),
             in_a_row=torch.zeros((), dtype=torch.int64, device=device),
             first_step=torch.zeros((), dtype=torch.int64, device=device),
             first_wrong=torch.zeros(len(names), dtype=torch.bool, device=device),
         )
 
-    def judge(
-        self, step: int, local: Sequence[Tensor], norms: Sequence[Tensor], ranks: Ranks
-    ) -> Tensor:
-        """Take in one step.
+    def judge(self, local: Sequence[Tensor], norms: Sequence[Tensor], ranks: Ranks) -> Tensor:
+        """Take in one step, the number `step`.
 
         Args:
             local: scalars of this rank, for the names that are no parameter's.
@@ -56,9 +56,9 @@ class Stability:
         wrong = torch.cat([here, ~torch.stack(list(norms)).isfinite()])
         sound = ~wrong.any()
         starts = ~sound & (self.in_a_row == 0)
-        self.first_step = torch.where(starts, step, self.first_step)
-        self.first_wrong = torch.where(starts, wrong, self.first_wrong)
-        self.in_a_row = torch.where(sound, 0, self.in_a_row + 1)
+        self.first_step.copy_(torch.where(starts, self.step, self.first_step))
+        self.first_wrong.copy_(torch.where(starts, wrong, self.first_wrong))
+        self.in_a_row.copy_(torch.where(sound, 0, self.in_a_row + 1))
         return sound
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,10 +71,8 @@ class Stability:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `tensors` gave."""
-        device = self.in_a_row.device
-        self.in_a_row = tensors["in_a_row"].to(device)
-        self.first_step = tensors["first_step"].to(device)
-        self.first_wrong = tensors["first_wrong"].to(device)
+        for name, held in self.tensors().items():
+            held.copy_(tensors[name])
 
     def first(self) -> str:
         """The first unsound step of the present row, in words."""

@@ -140,7 +140,27 @@ def train_step(
         Metrics of this rank, summed as `ACTLossHead.forward` does, and those of first steps; 0 for
         an unsound step.
     """
+    begin_step(state, config)
+    return compute_step(state, batch, config, ranks)
+
+
+def begin_step(state: TrainState, config: PretrainConfig) -> None:
+    """The host's part of a step: all that depends on how many there were."""
     state.step += 1
+    state.stability.step.fill_(state.step)
+    set_learning_rates(state.optimizers, lambda base: scheduled_lr(base, state, config))
+    if state.ema is not None:
+        state.ema.advance()
+
+
+def compute_step(
+    state: TrainState, batch: dict[str, Tensor], config: PretrainConfig, ranks: Ranks
+) -> dict[str, Tensor]:
+    """The device's part of a step, as `train_step`.
+
+    The host neither waits for it nor knows which step it is, and whatever lives longer than the
+    step stays where it is in memory: so a CUDA graph of one step is good for all.
+    """
     micro = config.local_micro_batch_size(ranks.size)
     local = config.global_batch_size // ranks.size
     metrics: dict[str, Tensor] = {}
@@ -158,7 +178,7 @@ def train_step(
             (loss / config.global_batch_size).backward()
         finite = sound_rows(carry)
         carry.halted = carry.halted | ~finite
-        state.carries[index] = carry
+        state.carries[index].take(carry)
         sound = sound & finite.all()
         sums |= first_step_sums(carry, each)
         metrics = {name: metrics.get(name, 0) + value for name, value in sums.items()}
@@ -167,17 +187,15 @@ def train_step(
     norms = torch._foreach_norm(grads)
     parts = [metrics[name] for name in state.model.loss_names]
     parts += [torch.where(sound, 0.0, torch.nan), _sum_of_gradients(state)]
-    sound = state.stability.judge(state.step, parts, norms, ranks)
+    sound = state.stability.judge(parts, norms, ranks)
     if config.grad_clip is not None:
         total = torch.linalg.vector_norm(torch.stack(norms))
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.grad_clip, total)
-    set_learning_rates(state.optimizers, lambda base: scheduled_lr(base, state, config))
-    ranks.meet()  # looking up which puzzle rows are in the batch waits for the device
     for optimizer in state.optimizers:
         optimizer.step(only_if=sound)
         optimizer.zero_grad()
     if state.ema is not None:
-        state.ema.update()
+        state.ema.follow()
 
     metrics = {name: torch.where(sound, value, 0) for name, value in metrics.items()}
     metrics["examples"] = sound * float(config.global_batch_size * ranks.is_first)

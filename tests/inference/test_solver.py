@@ -88,7 +88,7 @@ def by_hand(
     shape = (len(puzzles), ARCH["seq_len"] + 1, ARCH["hidden_size"])
     states = {n: start.expand(shape) for n, start in inner.initial_states(start_seed).items()}
     identifiers = torch.full((len(puzzles),), identifier, dtype=torch.int32)
-    prepared = inner.prepare({"inputs": inputs, "puzzle_identifiers": identifiers})
+    prepared = inner.prepare(inputs, inner.look_up(identifiers))
     taken = []
     for _ in range(steps):
         states, logits, q_halt, q_continue = inner.step(states, prepared)

@@ -12,13 +12,13 @@ from hrm.models.act import ACT
 def rows_per_pass(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by the number of sequences at every ACT step, in training and in evaluation."""
     seen: list[int] = []
-    original = ACT.step
+    original = ACT.compute
 
-    def step(self: ACT, carry: Any) -> Any:
+    def compute(self: ACT, carry: Any, puzzle: Any) -> Any:
         seen.append(len(carry.steps))
-        return original(self, carry)
+        return original(self, carry, puzzle)
 
-    monkeypatch.setattr(ACT, "step", step)
+    monkeypatch.setattr(ACT, "compute", compute)
     return seen
 
 

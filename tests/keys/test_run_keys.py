@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from hrm.errors import TrainingDiverged, UserError
 from hrm.models.losses import ACTLossHead
 from hrm.optim.groups import OptimConfig
 from hrm.ranks import Ranks
-from hrm.training.config import PretrainConfig
+from hrm.training import graph
+from hrm.training.config import PretrainConfig, load_pretrain_config
+from hrm.training.splits import open_split
+from hrm.training.state import TrainState
 from tests.tasks.arc.making import plain_result
 
 from .commands import command, done
@@ -363,11 +367,18 @@ def test_training_runs_on_the_named_device(data, tmp_path, monkeypatch, no_accel
 
 @acts("compile")
 @pytest.mark.parametrize(
-    "given, has_compiler, count", [("true", False, 2), ("auto", True, 2), ("auto", False, 0)]
+    "given, has_compiler, shortest, count",
+    [
+        ("true", False, 1e12, 2),
+        ("auto", True, 1, 2),
+        ("auto", True, 1e12, 0),
+        ("auto", False, 1, 0),
+    ],
 )
-def test_blocks_are_compiled(data, tmp_path, monkeypatch, given, has_compiler, count):
-    """One block in each module; every call of it is a compiled one."""
+def test_blocks_are_compiled(data, tmp_path, monkeypatch, given, has_compiler, shortest, count):
+    """One block in each module; every call of it is a compiled one; not where it does not pay."""
     monkeypatch.setattr("hrm.device._has_compiler", lambda device: has_compiler)
+    monkeypatch.setattr("hrm.training.sizing.SHORT_RUN", shortest)
     compiled = compiled_modules(monkeypatch)
     run(data, tmp_path / "run", f"compile={given}", "epochs=1")
     assert len(compiled) == count and all(calls > 8 for calls in compiled.values())
@@ -379,6 +390,47 @@ def test_nothing_is_compiled_where_it_is_switched_off(data, tmp_path, monkeypatc
     compiled = compiled_modules(monkeypatch)
     run(data, tmp_path / "run", "compile=false", "epochs=1")
     assert compiled == {}
+
+
+@acts("cuda_graph")
+@pytest.mark.parametrize(
+    "given, kind, size, captured",
+    [
+        ("auto", "cuda", 1, 3),
+        ("false", "cuda", 1, 0),
+        ("auto", "cuda", 2, 0),
+        ("auto", "cpu", 1, 0),
+    ],
+)
+def test_steps_are_captured_where_they_can_be(data, monkeypatch, given, kind, size, count):
+    """What is captured takes every batch; nothing here has a graph, so it is called instead."""
+    taken: list[Any] = []
+
+    def called(compute: Any, is_wanted: bool) -> Any:
+        return lambda batch: (taken.append(batch), compute(batch))
+
+    monkeypatch.setattr(graph, "CapturedStep", called)
+    config = load_pretrain_config([f"data_path={data}", *TINY, f"cuda_graph={given}"])
+    ranks, train_set = Ranks(0, size, 0), open_split(config, Ranks(0, 1, 0), "train")
+    state = TrainState.create(config, train_set.metadata, torch.device("cpu"), Ranks(0, 1, 0))
+    monkeypatch.setattr(graph, "compute_step", lambda *_: {"count": torch.ones(())})
+    step = graph.stepper(state, config, ranks, torch.device(kind))
+    for number in range(3):
+        step(train_set.batch(0, number)[1])
+    assert len(taken) == count and state.step == 3
+    assert state.sums.totals() == {"count": 3}
+
+
+@acts("cuda_graph")
+def test_a_graph_that_cannot_be_is_refused_before_anything_is_written(data, tmp_path):
+    keys = *TINY, f"data_path={data}", f"checkpoint_path={tmp_path / 'run'}", "cuda_graph=true"
+    code, out, err = command("train", *keys)
+    assert code == 2 and "cuda_graph=true: the device is cpu; use cuda_graph=auto" in err
+    assert len(err.splitlines()) == 1 and not (tmp_path / "run").exists()
+    config = load_pretrain_config([f"data_path={data}", *TINY, "cuda_graph=true"])
+    with pytest.raises(UserError, match="what ranks send each other is not captured"):
+        graph.can_capture(config, Ranks(0, 2, 0), torch.device("cuda"))
+    assert graph.can_capture(config, Ranks(0, 1, 0), torch.device("cuda"))
 
 
 @acts("deterministic")

@@ -177,28 +177,6 @@ def test_hosts_meet_before_they_read_what_devices_sum(calls):
     assert calls == ["read"]
 
 
-def test_hosts_meet_before_puzzle_rows_are_looked_up(data_4x4, monkeypatch):
-    """`unique` and masks in the puzzle table's optimizer wait for the device at every step."""
-    from hrm.optim.sparse_sign_sgd import SparseSignSGD
-    from hrm.training.config import load_pretrain_config
-    from hrm.training.splits import open_split
-    from hrm.training.state import TrainState, train_step
-    from tests.conftest import SMALL_MODEL
-
-    seen: list[str] = []
-    step = SparseSignSGD.step
-    monkeypatch.setattr(Ranks, "meet", lambda self: seen.append("meet"))
-    monkeypatch.setattr(
-        SparseSignSGD, "step", lambda self, **more: (seen.append("step"), step(self, **more))[1]
-    )
-    alone, cpu = Ranks(0, 1, 0), torch.device("cpu")
-    config = load_pretrain_config([f"data_path={data_4x4}", "global_batch_size=16", *SMALL_MODEL])
-    train_set = open_split(config, alone, "train")
-    state = TrainState.create(config, train_set.metadata, cpu, alone)
-    train_step(state, train_set.batch(0, 0)[1], config, alone)
-    assert seen == ["meet", "step"]
-
-
 class Watched:
     """A request to stop whose watcher notes the signal instead of ending the process."""
 

@@ -169,7 +169,7 @@ def published_step() -> float:
     """Seconds of a training step; median of 4 after 2."""
     from training import prepare  # beside this script
 
-    step, _, _ = prepare("published", "auto", torch.device("cpu"))
+    step, _, _ = prepare("published", torch.device("cpu"))
     seconds = []
     for _ in range(6):
         start = time.perf_counter()

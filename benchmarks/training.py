@@ -2,10 +2,13 @@
 
     python benchmarks/training.py [--cases published small …] [--rounds 7]
 
-Every case runs in a process of its own, which takes compiled and uncompiled steps, a large matrix
-product and a large copy in turn. MFU is model FLOP/s over the rate of the product, in the dtype of
-the activations. Model FLOPs are the products of the exact step, the second forward pass included.
-Peak memory is the resident memory of another process, which takes two compiled steps only.
+Every case runs in a process of its own, which takes steps as training does, steps without a CUDA
+graph, uncompiled steps, a large matrix product and a large copy in turn. MFU is model FLOP/s over
+the rate of the product, in the dtype of the activations. Model FLOPs are the products of the exact
+step, the second forward pass included. Peak memory is that of another process, which takes a few
+steps only; on a CPU it is resident memory. `launches` are the operations of an uncompiled step that
+a device would start a kernel for, `moved GB` what they read and write (`counting.py`): they need no
+device, and the host waits for none of them.
 `published` (HRM), `trm` and `trm-mlp` are the published models side by side, at the same batch.
 """
 
@@ -20,6 +23,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import torch
+from counting import META, counted
 from torch import Tensor
 
 from hrm.data.format import DatasetMetadata
@@ -28,11 +32,12 @@ from hrm.models.flops import training_flops
 from hrm.models.recurrence import RecurrentConfig
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
+from hrm.training.graph import WARM_UP_STEPS, stepper
 from hrm.training.sizing import for_device
-from hrm.training.state import TrainState, train_step
+from hrm.training.state import TrainState
 
 ALONE = Ranks(0, 1, 0)
-WARM_UP_STEPS = 3
+LONG_RUN = 10**6  # puzzles of an epoch, so that compiling pays
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}  # a GPU is not filled by less
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -42,6 +47,7 @@ CASES: dict[str, tuple[str, int, list[str]]] = {  # recipe, side of the grid, ov
     "published": ("cfg_pretrain", 9, ["global_batch_size=32"]),
     "published-384": ("cfg_pretrain", 9, ["global_batch_size=384"]),
     "trm": ("trm_sudoku", 9, ["global_batch_size=32"]),
+    "trm-384": ("trm_sudoku", 9, ["global_batch_size=384"]),
     "trm-mlp": ("trm_sudoku_mlp", 9, ["global_batch_size=32"]),
     "small": ("cfg_pretrain", 9, [*SMALL, "global_batch_size=64"]),
     "small-float32": (
@@ -61,19 +67,21 @@ COLUMNS = (
     "TFLOP/s",
     "product",
     "MFU",
+    "× launched",
     "× uncompiled",
+    "launches",
+    "moved GB",
     "peak MB",
     "copy GB/s",
 )
 
 
 def prepare(
-    case: str, compile_mode: str, device: torch.device
+    case: str, device: torch.device, *more: str
 ) -> tuple[Callable[[], Any], RecurrentConfig, PretrainConfig]:
-    """A function that takes one training step, and what it trains."""
+    """A function that takes one training step, and what it trains; `more` are further overrides."""
     recipe, side, overrides = CASES[case]
-    defaults = ["arch.forward_dtype=auto", f"compile={compile_mode}"]
-    config = load_pretrain_config([*defaults, *overrides], recipe)
+    config = load_pretrain_config(["arch.forward_dtype=auto", *overrides, *more], recipe)
     metadata = DatasetMetadata(
         vocab_size=side + 1,
         seq_len=side * side,
@@ -81,7 +89,7 @@ def prepare(
         pad_id=0,
         ignore_label_id=None,
         blank_identifier_id=-1,
-        total_groups=1000,
+        total_groups=LONG_RUN,
         mean_puzzle_examples=1.0,
         sets=("train",),
         grid_shape=(side, side),
@@ -95,7 +103,8 @@ def prepare(
         "labels": torch.randint(1, side + 1, shape, dtype=torch.int32, device=device),
         "puzzle_identifiers": torch.arange(shape[0], dtype=torch.int32, device=device),
     }
-    return lambda: train_step(state, batch, config, ALONE), state.model.model.inner.config, config
+    step = stepper(state, config, ALONE, device)
+    return lambda: step(batch), state.model.model.inner.config, config
 
 
 def rate_of_product(dtype: torch.dtype, device: torch.device) -> Callable[[], float]:
@@ -123,39 +132,49 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
     """Medians over rounds in which everything takes its turn."""
-    compiled, model, config = prepare(case, "auto", device)
-    uncompiled, _, _ = prepare(case, "false", device)
+    usual, model, config = prepare(case, device)
+    launched, _, _ = prepare(case, device, "cuda_graph=false")
+    uncompiled, _, _ = prepare(case, device, "cuda_graph=false", "compile=false")
     dtype = getattr(torch, model.forward_dtype)
     product, copy = rate_of_product(dtype, device), rate_of_copy(device)
-    for step in (compiled, uncompiled):
-        for _ in range(1 if config.global_batch_size > 100 else WARM_UP_STEPS):
+    warm_up = 1 if config.global_batch_size > 100 and device.type == "cpu" else WARM_UP_STEPS + 1
+    steps = [usual, launched, uncompiled] if device.type == "cuda" else [usual, uncompiled]
+    for step in steps:
+        for _ in range(warm_up):
             step()
     measured = [
-        (seconds(compiled, device), product(), seconds(uncompiled, device), product(), copy())
-        for _ in range(rounds)
+        (product(), copy(), *(seconds(step, device) for step in steps)) for _ in range(rounds)
     ]
-    step, rate, plain, rate_2, bandwidth = (
-        statistics.median(x) for x in zip(*measured, strict=True)
-    )
-    rate = (rate + rate_2) / 2
+    rate, bandwidth, step, *others = (statistics.median(x) for x in zip(*measured, strict=True))
     flops = config.global_batch_size * training_flops(model) / step
     return {
         "examples/s": config.global_batch_size / step,
         "TFLOP/s": flops / 1e12,
         "product": rate / 1e12,
         "MFU": flops / rate,
-        "× uncompiled": plain / step,
+        "× launched": others[0] / step if len(others) > 1 else 1.0,
+        "× uncompiled": others[-1] / step,
         "copy GB/s": bandwidth / 1e9,
+        **work_of(case, config),
     }
 
 
+def work_of(case: str, config: PretrainConfig) -> dict[str, float]:
+    """What an uncompiled step asks of a device."""
+    micro = f"micro_batch_size={config.micro_batch_size or 'null'}"
+    dtype = f"arch.forward_dtype={config.arch.forward_dtype}"
+    step, _, _ = prepare(case, META, "compile=false", micro, dtype)
+    work = counted(step)
+    return {"launches": work.launches, "moved GB": work.bytes / 1e9}
+
+
 def peak_memory(case: str, device: torch.device) -> float:
-    """MB that two compiled steps need, and all that is imported for them."""
-    step, _, _ = prepare(case, "auto", device)
-    for _ in range(2):
+    """MB that a few steps need, and all that is imported for them."""
+    step, _, _ = prepare(case, device)
+    for _ in range(2 if device.type == "cpu" else WARM_UP_STEPS + 2):
         step()
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
+        return torch.cuda.max_memory_reserved(device) / 1e6
     return getrusage(RUSAGE_SELF).ru_maxrss * BYTES_PER_RSS_UNIT / 1e6
 
 
@@ -183,7 +202,7 @@ def main() -> None:
         return
     print(" ".join(f"{name:>{max(14, len(name))}}" for name in COLUMNS), flush=True)
     for case in arguments.cases:
-        rounds = min(2, arguments.rounds) if case == "published-384" else arguments.rounds
+        rounds = min(2, arguments.rounds) if case.endswith("-384") else arguments.rounds
         shared = ("--cases", case, "--device", arguments.device)
         row = in_a_process_of_its_own("--only", "time", "--rounds", str(rounds), *shared)
         row["peak MB"] = in_a_process_of_its_own("--only", "memory", *shared)

@@ -49,10 +49,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 WeightsName = Literal["auto", "raw", "ema"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
-CompileMode = Literal["auto", "true", "false"]
-Compile = Annotated[  # as a configuration writes it
-    CompileMode, BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
-]
+_or_boolean = BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
+Switch = Annotated[Literal["auto", "true", "false"], _or_boolean]
+CompileMode = Annotated[Literal["auto", "true", "false", "step"], _or_boolean]
 Halting = Literal["max_steps", "learned"]
 Select = Literal["valid", "q_halt", "majority"]
 OutputKey = Literal[

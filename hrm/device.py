@@ -140,19 +140,16 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def to_host(tensor: Tensor) -> Tensor:
-    """Copy to host memory, for which the host waits; the one place where a rollout does."""
-    return tensor.cpu()
-
-
 def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -> bool:
     """Compile the core's blocks in place (names of weights stay); says whether it did.
 
     `auto` compiles where a compiler is found: on CUDA with Triton, on the CPU with a C++ compiler.
-    Blocks, and not the whole model, so that all blocks share one short compilation.
+    Blocks, and not the whole model, so that all blocks share one short compilation; evaluation has
+    several shapes. With `step` a training step's forward pass, with losses and metrics, is one
+    graph, and its backward pass another: fewer launches, for a compilation that grows with cycles.
 
     Raises:
-        UserError: `true`, but there is no working compiler.
+        UserError: `true` or `step`, but there is no working compiler.
     """
     if mode == "false" or (mode == "auto" and not _has_compiler(device)):
         return False
@@ -161,13 +158,15 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     except Exception as error:
         [what, *_] = f"{type(error).__name__}: {error}".splitlines()
         reason = f"compile={mode}: no working compiler ({what})"
-        if mode == "true":
+        if mode != "auto":
             raise UserError(f"{reason}; use compile=false") from None
         warnings.warn(f"{reason}; going on without", stacklevel=2)
         return False
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     for block in model.model.inner.blocks():
         block.compile(dynamic=False)
+    if mode == "step":
+        model.compute = torch.compile(model.compute, dynamic=False)  # type: ignore[method-assign]
     return True
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hrm.config import Halting
-from hrm.device import to_host
 from hrm.models.act import Carry, add_noise
 from hrm.models.losses import ACTLossHead
 
@@ -29,6 +28,11 @@ def halved(size: int, busy: int) -> int:
     while busy <= size // 2 and size // 2 >= FEWEST_SLOTS:
         size //= 2
     return size
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Copy to host memory, for which the host waits; nothing else in a step makes it wait."""
+    return tensor.cpu()
 
 
 @dataclass(frozen=True)

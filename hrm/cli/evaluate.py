@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from hrm.cli.options import SchemaCommand
 from hrm.config import (
-    Compile,
     CompileMode,
     Config,
     DeviceName,
@@ -23,6 +22,7 @@ from hrm.config import (
     PositiveInt,
     Seed,
     Select,
+    Switch,
     WeightsName,
     flag,
     refuse_idle_noise,
@@ -94,7 +94,7 @@ class EvaluateConfig(Config):
         None, description="for files such as ARC's submission; if not given, the checkpoint"
     )
     device: DeviceName = Field("auto", description="where to compute")
-    compile: Compile = Field("auto", description="auto: where it saves time")
+    compile: Switch = Field("auto", description="auto: where it saves time")
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":

@@ -11,13 +11,14 @@ from hrm.checkpoint.config import RunConfig
 from hrm.config import (
     RECIPE,
     RECIPES,
-    Compile,
+    CompileMode,
     DeviceName,
     FileName,
     Fraction,
     Halting,
     OutputKey,
     PositiveInt,
+    Switch,
     compose,
     defaults_of,
     validate,
@@ -90,10 +91,11 @@ class PretrainConfig(OptimConfig, RunConfig):
     progress: bool = Field(True, description="show a progress bar")
 
     device: DeviceName = Field("auto", description="cuda, mps or cpu")
-    compile: Compile = Field(
-        "auto", description="true, false; auto: where there is a compiler, and on CPUs time to gain"
+    compile: CompileMode = Field(
+        "auto",
+        description="true: blocks; step: all of a step; auto: blocks, where it can and saves time",
     )
-    cuda_graph: Compile = Field(
+    cuda_graph: Switch = Field(
         "auto", description="launch a step with one call; auto: on CUDA, unless there are ranks"
     )
     deterministic: bool = Field(

@@ -394,7 +394,7 @@ def test_nothing_is_compiled_where_it_is_switched_off(data, tmp_path, monkeypatc
 
 @acts("cuda_graph")
 @pytest.mark.parametrize(
-    "given, kind, size, captured",
+    "given, kind, size, count",
     [
         ("auto", "cuda", 1, 3),
         ("false", "cuda", 1, 0),

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 import hrm
 from hrm.device import compile_model
@@ -190,10 +191,14 @@ def test_order_of_the_batch_and_padding_rows(mlp_t, plain_floats):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling
-@pytest.mark.parametrize("mlp_t", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_compiled_blocks_compute_the_same(mlp_t, plain_floats):
+@pytest.mark.parametrize(
+    ("mlp_t", "mode"),
+    [(True, "auto"), (False, "step"), pytest.param(False, "auto", marks=pytest.mark.slow)],
+)
+def test_compiled_models_compute_the_same(mlp_t, mode, plain_floats):
     eager, compiled = shaken(mlp_t, L_cycles=1), shaken(mlp_t, L_cycles=1)
-    assert compile_model(compiled, "auto", torch.device("cpu")), "no compiler to try"
+    assert compile_model(compiled, mode, torch.device("cpu")), "no compiler to try"
+    before = counters["stats"]["unique_graphs"]
     compiled.load_state_dict(eager.state_dict())
     batch = make_batch(4)
     ran = []
@@ -201,6 +206,8 @@ def test_compiled_blocks_compute_the_same(mlp_t, plain_floats):
         carry, loss, *_ = model(carry=model.initial_carry(batch), batch=batch)
         loss.backward()
         ran.append((carry, loss))
+    graphs = counters["stats"]["unique_graphs"] - before
+    assert (graphs == 1) == (mode == "step") and graphs >= 1
     states = [carry.states["z_H"] for carry, _ in ran]
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ran[1][1], ran[0][1], rtol=1e-5, atol=1e-5)

@@ -14,7 +14,7 @@ from hrm.checkpoint import saved_steps
 from hrm.cli import train as command
 from hrm.errors import UserError, run_command
 from hrm.ranks import Ranks
-from hrm.training import loop
+from hrm.training import graph, loop
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
 from hrm.training.saving import commit_of
@@ -38,7 +38,8 @@ def run(keys):
 
 def signal_when(monkeypatch, name: str, number: int, call: int = 1) -> None:
     """Send this process a signal in the `call`th call of a function of the loop."""
-    original, calls = getattr(loop, name), []
+    module = graph if name == "begin_step" else loop
+    original, calls = getattr(module, name), []
 
     def signalled(*arguments):
         calls.append(arguments)
@@ -46,12 +47,12 @@ def signal_when(monkeypatch, name: str, number: int, call: int = 1) -> None:
             signal.raise_signal(number)
         return original(*arguments)
 
-    monkeypatch.setattr(loop, name, signalled)
+    monkeypatch.setattr(module, name, signalled)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_saves_and_ends(keys, tmp_path, monkeypatch, number):
-    signal_when(monkeypatch, "train_step", number, call=2)
+    signal_when(monkeypatch, "begin_step", number, call=2)
     with pytest.raises(SystemExit) as end:
         run(keys)
     assert end.value.code == 128 + number
@@ -61,7 +62,7 @@ def test_a_signal_saves_and_ends(keys, tmp_path, monkeypatch, number):
 def test_a_hangup_that_nohup_ignores_changes_nothing(keys, tmp_path, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        signal_when(monkeypatch, "train_step", signal.SIGHUP, call=2)
+        signal_when(monkeypatch, "begin_step", signal.SIGHUP, call=2)
         run(keys)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -71,7 +72,7 @@ def test_a_hangup_that_nohup_ignores_changes_nothing(keys, tmp_path, monkeypatch
 @pytest.mark.parametrize("function", ["prepare", "open_job"])
 def test_a_signal_before_the_first_step(keys, tmp_path, monkeypatch, function):
     signal_when(monkeypatch, function, signal.SIGTERM)
-    signal_when(monkeypatch, "train_step", signal.SIGKILL)
+    signal_when(monkeypatch, "begin_step", signal.SIGKILL)
     with pytest.raises(SystemExit) as end:
         run(keys)
     assert end.value.code == 143

@@ -6,12 +6,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, NoReturn
 
 from hrm.signals import Interrupted, end_at_once, end_with_torchrun, handled_by, interrupt
 from hrm.streams import lasting, lead_nowhere, open_streams
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LONGEST_MESSAGE = 1500
 
@@ -53,7 +54,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def first_mistake(error: ValidationError) -> tuple[str, str]:
+def first_mistake(error: "ValidationError") -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "(top level)"

@@ -42,11 +42,13 @@ from hrm.data.missing import missing_split
 from hrm.data.origin import Origin
 from hrm.errors import UserError
 from hrm.files import sync, write_texts
+from hrm.models.layers import MLP_WIDTH_MULTIPLE, RELATION_KINDS
 from hrm.models.losses import ACTLossHead
-from hrm.models.recurrence import ForwardDtype
+from hrm.models.recurrence import ForwardDtype, RecurrentArch
 from hrm.models.registry import build_model
 from hrm.models.sparse_embedding import PUZZLE_TABLE
 
+SMALL_MODEL = 2**26  # numbers: what may be built before it is compared with its weights
 LARGEST_TABLES = 4 * 2**30  # bytes of what a model computes for a sequence length, such as angles
 
 
@@ -219,13 +221,15 @@ def _origin(record: Mapping[str, Any]) -> Origin:
 def _check_sizes(
     config: RunConfig, metadata: DatasetMetadata, state: Mapping[str, Tensor], file: Path
 ) -> None:
-    """Compare the model with its weights before it takes any memory.
+    """Compare the model with its weights before it takes any memory, unless that is little.
 
     Raises:
         UserError: they do not fit, or the model would be too large.
     """
     if config.arch.num_layers > len(state):
         raise UserError(f"{file}: holds {len(state)} tensors, too few for the layers of arch")
+    if _most_numbers(config.arch, metadata) <= SMALL_MODEL:
+        return  # the meta device needs PyTorch's compiler, whose import takes seconds
     try:
         with torch.device("meta"):
             model = build_for(config, metadata)
@@ -235,6 +239,15 @@ def _check_sizes(
     tables = sum(t.numel() * t.element_size() for t in model.buffers())
     if tables - sum(t.numel() * t.element_size() for t in state.values()) > LARGEST_TABLES:
         raise UserError(f"{file}: seq_len={metadata.seq_len} takes {tables:,} bytes of tables")
+
+
+def _most_numbers(arch: RecurrentArch, metadata: DatasetMetadata) -> float:
+    """At least as many as the model's parameters and tables hold."""
+    D, S = arch.hidden_size, arch.prefix_len + metadata.seq_len
+    block = 4 * D**2 + 3 * (D + S) * (arch.expansion * (D + S) + MLP_WIDTH_MULTIPLE)
+    embedded = (2 * metadata.vocab_size + S) * D
+    rows = metadata.num_puzzle_identifiers * arch.puzzle_emb_ndim
+    return arch.num_layers * (block + RELATION_KINDS * S**2) + embedded + rows
 
 
 def _foreign_metadata(data_path: Path) -> DatasetMetadata:

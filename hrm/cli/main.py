@@ -9,8 +9,8 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 import hrm
+from hrm.cli.described import SETTINGS, Described, as_user_error
 from hrm.cli.encoding import accept_any_text
-from hrm.cli.options import SETTINGS, Described, as_user_error
 from hrm.errors import UserError, run_command, write_output
 
 COMMANDS = {

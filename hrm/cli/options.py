@@ -4,7 +4,6 @@ A key is given as a word (`batch_size=8`) or, unless it is an input, as a flag (
 A word that does not begin with a known key and `=` is an input, and so is every word after `--`.
 """
 
-import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -17,27 +16,13 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic.fields import FieldInfo
 
+from hrm.cli.described import SETTINGS, Described, as_user_error
 from hrm.config import Schema, flag, validate, with_home
 from hrm.errors import UserError
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?==)")
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 METAVARS = {Path: "PATH", int: "N", float: "X", str: "NAME"}
 LITERAL = "hrm.literal"  # words after --
-
-
-class Described(click.Command):
-    """A command whose help is its text as written, which begins with an example, and its flags."""
-
-    usage = ""
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(inspect.cleandoc(self.help or "") + "\n\n")
-        self.format_usage(ctx, formatter)
-        self.format_options(ctx, formatter)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [self.usage]
 
 
 class SchemaCommand(Described, Generic[Schema]):
@@ -155,13 +140,6 @@ class SchemaCommand(Described, Generic[Schema]):
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(self.keys)}"
             raise UserError(f"{word}: unknown key; {hint}")
         return found[0]
-
-
-def as_user_error(error: click.ClickException) -> UserError:
-    """What click says of a command line, as our one line."""
-    ctx = error.ctx if isinstance(error, click.UsageError) else None
-    hint = f"; {ctx.command_path} --help shows all" if ctx is not None else ""
-    return UserError(f"{error.format_message().rstrip('.')}{hint}")
 
 
 class Text(click.ParamType):

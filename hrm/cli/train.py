@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import click
 from pydantic.fields import FieldInfo
 
+from hrm.cli.described import SETTINGS, Described
 from hrm.cli.launch import next_command
-from hrm.cli.options import SETTINGS, Described, Text, is_literal
+from hrm.cli.options import Text, is_literal
 from hrm.config import RECIPE, RECIPES
 from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once

@@ -342,6 +342,8 @@ try:
     main()
 finally:
     assert "torch" not in sys.modules, "torch was imported"
+    is_quick = sys.argv[1:] in (["--help"], ["--version"])
+    assert not (is_quick and "pydantic" in sys.modules), "pydantic was imported"
 """
 QUICK = [
     ["--version"],

@@ -15,7 +15,7 @@ Testing reads every example once, in order; the last batch of each set is padded
 Shapes: B rows of this rank, G = global_batch_size rows of all ranks, S = seq_len.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -40,7 +40,8 @@ class PuzzleDatasetConfig(BaseModel):
 
     `puzzle_emb_dropout` counts only in training, and only where the data set's blank identifier is
     negative ("no identity"): each row's identifier becomes the blank with this probability.
-    `unseen_identifier` counts only in testing: all puzzles have it instead of their own.
+    `unseen_identifier` counts only in testing: all puzzles have it instead of their own. So does
+    `limit`: so many examples of the split, a sample that `seed` decides; None: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class PuzzleDatasetConfig(BaseModel):
     num_replicas: Annotated[int, Field(gt=0)]
     puzzle_emb_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     unseen_identifier: int | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
 
 
 class _Plan(Protocol):
@@ -67,21 +69,21 @@ class _Plan(Protocol):
 
 
 class _TestPlan:
-    """All examples once, in order."""
+    """The given examples once, in order."""
 
-    def __init__(self, arrays: PuzzleArrays, config: PuzzleDatasetConfig):
-        self._arrays = arrays
+    def __init__(self, arrays: PuzzleArrays, examples: Sequence[int], config: PuzzleDatasetConfig):
+        self._arrays, self._examples = arrays, examples
         self._batch_size = config.global_batch_size
         self._unseen_identifier = config.unseen_identifier
 
     def batches(self, iteration: int) -> int:
-        return -(-len(self._arrays.inputs) // self._batch_size)
+        return -(-len(self._examples) // self._batch_size)
 
     def rows(self, iteration: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         starts = self._arrays.puzzle_indices
         start = index * self._batch_size
-        stop = min(start + self._batch_size, len(self._arrays.inputs))
-        examples = np.arange(start, stop, dtype=starts.dtype)
+        chosen = self._examples[start : start + self._batch_size]
+        examples = np.asarray(chosen, dtype=starts.dtype)
         if self._unseen_identifier is not None:
             return examples, np.full(len(examples), self._unseen_identifier, np.int32)
         puzzles = np.searchsorted(starts, examples, side="right") - 1
@@ -224,8 +226,9 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
         self.split = split
         self.metadata, self._sets = read_split(config.dataset_path / split)
         self._local_batch_size = config.global_batch_size // config.num_replicas
+        examples = _sample([len(a.inputs) for a in self._sets.values()], config)
         self._plans: dict[str, _Plan] = {
-            name: _TestPlan(arrays, config)
+            name: _TestPlan(arrays, examples[number], config)
             if config.test_set_mode
             else _TrainPlan(arrays, config, number, self.metadata.blank_identifier_id)
             for number, (name, arrays) in enumerate(self._sets.items())
@@ -247,8 +250,9 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
 
     @property
     def examples(self) -> int:
-        """How many the split holds, over all sets."""
-        return sum(len(arrays.inputs) for arrays in self._sets.values())
+        """How many the split holds, over all sets; with `limit` at most so many."""
+        held = sum(len(arrays.inputs) for arrays in self._sets.values())
+        return min(held, self.config.limit or held)
 
     def batches_per_iteration(self, iteration: int = 0) -> int:
         """How many batches an iteration yields, over all sets.
@@ -314,6 +318,19 @@ class PuzzleDataset(IterableDataset[NamedBatch]):
             name: torch.from_numpy(_pad(values, self._local_batch_size, padding))
             for name, (values, padding) in batch.items()
         }
+
+
+def _sample(sizes: Sequence[int], config: PuzzleDatasetConfig) -> list[Sequence[int]]:
+    """Which examples of each set are taken, in order."""
+    ends = np.cumsum(sizes)
+    if config.limit is None or config.limit >= ends[-1]:
+        return [range(size) for size in sizes]
+    drawn = np.random.default_rng(config.seed).choice(ends[-1], config.limit, replace=False)
+    drawn.sort()
+    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    return [
+        (part - (end - size)).tolist() for part, end, size in zip(parts, ends, sizes, strict=True)
+    ]
 
 
 def _pad(rows: np.ndarray, length: int, value: int) -> np.ndarray:

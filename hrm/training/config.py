@@ -55,6 +55,10 @@ class PretrainConfig(OptimConfig, RunConfig):
     eval_halting: Halting = Field(
         "max_steps", description="or learned: each puzzle stops when the model says so"
     )
+    eval_limit: PositiveInt | None = Field(
+        None,
+        description="puzzles per evaluation, a fixed sample; the last one takes all; null: all",
+    )
     eval_save_outputs: tuple[OutputKey, ...] = Field(
         (), description="e.g. [inputs,labels,predictions,logits,q_halt_logits,steps]"
     )

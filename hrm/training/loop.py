@@ -47,7 +47,7 @@ from hrm.training.run_folder import (
 from hrm.training.saving import Checkpoints, code_version
 from hrm.training.sizing import for_device
 from hrm.training.snapshot import check, restore
-from hrm.training.splits import open_data, open_evaluators
+from hrm.training.splits import open_data, open_evaluators, open_split
 from hrm.training.stability import explain
 from hrm.training.state import TrainState, scheduled_lr
 
@@ -61,6 +61,7 @@ class Job:
     device: torch.device
     train_set: PuzzleDataset
     test_set: PuzzleDataset | None
+    test_sample: PuzzleDataset | None  # for all evaluations but the last
     evaluators: list[Evaluator]  # of the test set's task
     steps: int  # of the whole run
     state: TrainState
@@ -151,8 +152,10 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
                 save(job)
 
         save(job, keep=keeps_evaluated)
-        if job.test_set is not None:
-            evaluated = evaluated or evaluate_state(job, job.test_set)
+        is_last = iteration == config.iterations - 1
+        test_set = job.test_set if is_last else job.test_sample
+        if test_set is not None:
+            evaluated = evaluated or evaluate_state(job, test_set)
             update_best(state, evaluated)
             if config.early_stop and state.evaluations_since_best >= config.early_stop:
                 progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
@@ -195,7 +198,9 @@ def open_job(
     if start is not None:
         ranks.agree(lambda: check_position(start, sizes))
         load(state, start, config, ranks)
-    steps = sum(sizes)
+    steps, test_sample = sum(sizes), test_set
+    if test_set is not None and config.eval_limit is not None:
+        test_sample = open_split(config, ranks, "test", config.eval_limit)
     progress = TrainingProgress(
         state.step, steps, config.global_batch_size, config.progress, ranks.is_first
     )
@@ -236,6 +241,7 @@ def open_job(
         device=device,
         train_set=train_set,
         test_set=test_set,
+        test_sample=test_sample,
         evaluators=evaluators,
         steps=steps,
         state=state,

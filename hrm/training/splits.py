@@ -20,8 +20,10 @@ def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, Puzz
     return train_set, test_set
 
 
-def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDataset:
-    """This rank's share of a split."""
+def open_split(
+    config: PretrainConfig, ranks: Ranks, split: str, limit: int | None = None
+) -> PuzzleDataset:
+    """This rank's share of a split; of the test split a sample of `limit` examples, if given."""
     test = split == "test"
     return PuzzleDataset(
         PuzzleDatasetConfig(
@@ -33,6 +35,7 @@ def open_split(config: PretrainConfig, ranks: Ranks, split: str) -> PuzzleDatase
             rank=ranks.rank,
             num_replicas=ranks.size,
             puzzle_emb_dropout=0.0 if test else config.puzzle_emb_dropout,
+            limit=limit,
         ),
         split=split,
     )
@@ -42,11 +45,17 @@ def open_evaluators(config: PretrainConfig, test_set: PuzzleDataset | None) -> l
     """Those of the test split's task.
 
     Raises:
-        UserError: the data set lacks what they need, or votes are to add up and there are none.
+        UserError: the data set lacks what they need, or votes are to add up and there are none,
+            or are to be taken of a sample.
     """
     found = [] if test_set is None else evaluators_of(test_set, config.aggregated_voting)
     if config.aggregated_voting and not found:
         raise UserError(
             "aggregated_voting=true: nothing is voted on in this data set; leave it out"
+        )
+    if config.eval_limit is not None and found:
+        raise UserError(
+            f"eval_limit={config.eval_limit}: all versions of a task vote here, so that a sample "
+            "says little; leave it out"
         )
     return found

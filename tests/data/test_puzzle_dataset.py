@@ -209,6 +209,48 @@ def test_testing_reads_every_example_once_and_pads(sets, batch, ranks):
         assert seen[name] == list(range(sum(map(sum, groups))))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    limit=st.integers(1, 30),
+    ranks=st.integers(1, 3),
+)
+def test_a_limit_takes_a_sample_of_all_sets(sizes, limit, ranks):
+    with TemporaryDirectory() as folder:
+        sets = {f"set{n}": [[1] for _ in range(size)] for n, size in enumerate(sizes)}
+        path = write_dataset(Path(folder), sets)
+
+        def taken(**changes) -> list[tuple[str, int]]:
+            found = []
+            for rank in range(ranks):
+                more = {"rank": rank, "num_replicas": ranks, **changes}
+                dataset = open_dataset(path, 2 * ranks, test=True, limit=limit, **more)
+                assert dataset.examples == min(limit, sum(sizes))
+                for name, batch, _ in dataset:
+                    found += [(name, number) for number in examples_of(batch)]
+            return sorted(found)
+
+        every = [(f"set{n}", number) for n, size in enumerate(sizes) for number in range(size)]
+        sample = taken()
+        assert len(sample) == len(set(sample)) == min(limit, sum(sizes))
+        assert set(sample) <= set(every) and sample == taken()
+        if limit >= sum(sizes):
+            assert sample == every
+
+
+def test_samples_differ_with_the_seed(tmp_path):
+    path = write_dataset(tmp_path, {"all": [[1] for _ in range(50)]})
+    samples = [
+        tuple(
+            n
+            for _, batch, _ in open_dataset(path, 5, test=True, limit=5, seed=seed)
+            for n in examples_of(batch)
+        )
+        for seed in range(3)
+    ]
+    assert len(set(samples)) == 3
+
+
 def test_batches_are_int32_and_ignored_labels_become_minus_100(tmp_path):
     dataset = open_dataset(write_dataset(tmp_path / "data", {"a": [[1], [1], [1], [1]]}))
     name, batch, size = next(iter(dataset))

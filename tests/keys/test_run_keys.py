@@ -24,7 +24,7 @@ from tests.tasks.arc.making import plain_result
 from .commands import command, done
 from .registry import Registry
 from .spies import compiled_modules, rows_per_pass
-from .training import BATCH, PUZZLES, TABLE, TINY, run
+from .training import BATCH, PUZZLES, TABLE, TEST_PUZZLES, TINY, run
 
 acts = Registry()
 STILL = ("lr=0", "puzzle_emb_lr=0")
@@ -157,6 +157,19 @@ def test_evaluations_come_at_their_interval(data, tmp_path, plain):
     made = run(data, tmp_path / "run", "epochs=4", "eval_interval=2")
     assert [line["step"] for line in made.lines if "eval/count" in line] == [4, 8]
     assert [line["step"] for line in plain.lines if "eval/count" in line] == [4]
+
+
+@acts("eval_limit")
+def test_a_sample_is_evaluated_until_the_last_time(data, tmp_path):
+    made = run(data, tmp_path / "run", "eval_interval=1", "eval_limit=5")
+    assert made.logged("eval/count") == [5, TEST_PUZZLES]
+
+
+@acts("eval_limit")
+def test_a_sample_of_votes_is_refused(voted, tmp_path):
+    with pytest.raises(UserError, match="eval_limit=5: all versions of a task vote here"):
+        run(voted.path, tmp_path / "run", "eval_limit=5")
+    assert not (tmp_path / "run").exists()
 
 
 @acts("early_stop")

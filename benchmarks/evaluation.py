@@ -2,8 +2,9 @@
 
     python benchmarks/evaluation.py CHECKPOINT [--data-path …] [--puzzles 2000] [--batch-size 64]
 
-Both are evaluated once without being timed, then in turns. A puzzle that takes a fourth of the
-steps should take a fourth of the time: the last line says how much of that is reached.
+Both are evaluated once without being timed, then in turns, with a large matrix product. MFU is the
+FLOP/s of the products of all ACT steps over the rate of that one. A puzzle that takes a fourth of
+the steps should take a fourth of the time: the last line says how much of that is reached.
 """
 
 import argparse
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from training import rate_of_product
 
 from hrm.checkpoint import load_checkpoint
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.puzzle_dataset import NamedBatch
-from hrm.device import CompileMode, DeviceName, compile_model, pick_device
+from hrm.device import DeviceName, compile_model, pick_device
 from hrm.errors import run_command
 from hrm.evaluation import evaluate
+from hrm.models.flops import act_step_flops
 from hrm.models.losses import ACTLossHead
 from hrm.ranks import Ranks
 from hrm.rollout import Halting
@@ -90,7 +93,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
-    parser.add_argument("--compile", choices=get_args(CompileMode), default="false")
+    parser.add_argument("--compile", choices=("auto", "true", "false"), default="false")
     arguments = parser.parse_args()
 
     checkpoint = load_checkpoint(arguments.checkpoint, data_path=arguments.data_path)
@@ -107,9 +110,12 @@ def main() -> None:
     if probability is None:
         probability = checkpoint.config.eval_halt_probability
     measured: dict[Halting, Measured] = {"max_steps": Measured(), "learned": Measured()}
+    product = rate_of_product(getattr(torch, checkpoint.config.arch.forward_dtype), device)
+    rates = []
     for _ in range(1 + arguments.rounds):
         for halting, record in measured.items():
             record.run(model, dataset, device, halting, probability)
+            rates.append(product())
 
     arch = checkpoint.config.arch
     print(
@@ -117,11 +123,16 @@ def main() -> None:
         f"{'compiled' if compiled else 'not compiled'}, {device.type}, "
         f"{torch.get_num_threads()} threads, median of {arguments.rounds} rounds"
     )
-    print(f"{'halting':>10} {'mean ACT steps':>15} {'exact accuracy':>15} {'puzzles/s':>10}")
+    columns = "mean ACT steps", "exact accuracy", "puzzles/s", "TFLOP/s", "MFU"
+    print(f"{'halting':>10}" + "".join(f"{column:>16}" for column in columns))
+    flops = act_step_flops(model.model.inner.config)
     for halting, record in measured.items():
         steps, exact = record.metrics["steps"], record.metrics["exact_accuracy"]
         speed = record.puzzles_per_second(puzzles)
-        print(f"{halting:>10} {steps:15.2f} {exact:15.1%} {speed:10.1f}")
+        rate = speed * steps * flops
+        of_product = rate / statistics.median(rates)
+        line = f"{halting:>10}{steps:16.2f}{exact:16.1%}{speed:16.1f}"
+        print(f"{line}{rate / 1e12:16.3f}{of_product:16.2f}")
 
     full, learned = measured["max_steps"], measured["learned"]
     gain = learned.puzzles_per_second(puzzles) / full.puzzles_per_second(puzzles)

@@ -97,7 +97,7 @@ def solve(config: SolveConfig) -> int:
     Raises:
         UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
-    from hrm.device import keep_memory
+    from hrm.device import keep_memory, sharing_cores
     from hrm.inference import Solver
     from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line
     from hrm.progress import Progress
@@ -110,6 +110,9 @@ def solve(config: SolveConfig) -> int:
         print(f"note: {task.without_name}; {way_out}", file=sys.stderr)
     task.refuse_contradictions([p.inputs for p in found], [p.place for p in found])
     poll = voting(config, solver, found)
+    side_by_side = len(found) * max(votes_of(config, found, task), config.rollouts)
+    arch = solver.model.model.inner.config
+    numbers = side_by_side * arch.state_numbers(arch.seq_len)
     size = CHUNK if poll is None else max(1, CHUNK // votes_of(config, found, task))
     drawn = config.gif or config.png
     if drawn and len(found) > 1:
@@ -125,7 +128,7 @@ def solve(config: SolveConfig) -> int:
             counted = Progress("puzzles solved", len(found), start)
         else:
             counted = Progress("versions solved", sum(len(one.identifiers) for one in polls))
-        with counted as progress:
+        with counted as progress, sharing_cores(solver.device, numbers):
             trace = config.trace or bool(drawn)
             solutions = solve_chunk(config, solver, chunk, polls, trace, start, progress)
         summary.add(chunk, solutions, time.perf_counter() - began)

@@ -110,5 +110,12 @@ def test_puzzles_of_other_data_count_as_unseen(opened):
     assert (own != 3).any() and (other == 3).all() and len(own) == len(other)
 
 
+@acts("limit")
+def test_a_test_split_is_read_in_part(opened):
+    whole, part = (opened("test", test_set_mode=True, limit=limit) for limit in (None, 3))
+    assert sum(size for _, _, size in part) == part.examples == 3
+    assert sum(size for _, _, size in whole) == whole.examples > 3
+
+
 def test_every_key_has_a_test():
     acts.check(PuzzleDatasetConfig.model_fields.keys())

@@ -93,6 +93,15 @@ def test_negative_identifiers_touch_nothing():
     torch.testing.assert_close(table.weights[5], expected)
 
 
+@pytest.mark.parametrize("only_if", [None, torch.tensor(True)])
+def test_a_batch_without_any_identity_changes_nothing(only_if):
+    table = make_table()
+    before = table.weights.clone()
+    look_up(table, [-1, -1], [[1.0, 1.0, 1.0]] * 2)
+    SparseSignSGD(table, lr=0.5, weight_decay=0.5).step(only_if=only_if)
+    assert torch.equal(table.weights, before)
+
+
 def test_negative_identifiers_give_zero_rows_without_gradient_to_row_0():
     table = make_table()
     rows = table(torch.tensor([-1, 0]))

@@ -132,13 +132,13 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 def measure(case: str, rounds: int, device: torch.device) -> dict[str, float]:
     """Medians over rounds in which everything takes its turn."""
-    usual, model, config = prepare(case, device)
-    launched, _, _ = prepare(case, device, "cuda_graph=false")
-    uncompiled, _, _ = prepare(case, device, "cuda_graph=false", "compile=false")
+    launched = [("cuda_graph=false",)] if device.type == "cuda" else []
+    ways = [(), *launched, ("cuda_graph=false", "compile=false")]
+    steps, models, configs = zip(*(prepare(case, device, *way) for way in ways), strict=True)
+    model, config = models[0], configs[0]
     dtype = getattr(torch, model.forward_dtype)
     product, copy = rate_of_product(dtype, device), rate_of_copy(device)
     warm_up = 1 if config.global_batch_size > 100 and device.type == "cpu" else WARM_UP_STEPS + 1
-    steps = [usual, launched, uncompiled] if device.type == "cuda" else [usual, uncompiled]
     for step in steps:
         for _ in range(warm_up):
             step()

@@ -22,7 +22,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 # limit of 8 those beyond it would run uncompiled.
 MOST_SHAPES = 64
 CPU_STATE = 2**21  # numbers in the state of a micro-batch
-FEW_NUMBERS = 2**15  # in the states of three 9x9 Sudokus
 LARGEST_KEPT = 32 << 20  # bytes
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # environment variable
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # the only values with which cuBLAS is deterministic
@@ -117,25 +116,6 @@ def micro_batch_size(rows: int, numbers: int) -> int:
         return rows
     divisors = [n for n in range(1, rows + 1) if rows % n == 0]
     return min(divisors, key=lambda n: max(n / fitting, fitting / n))
-
-
-@contextmanager
-def sharing_cores(device: torch.device, numbers: int) -> Iterator[None]:
-    """While inside, one thread of the CPU where there is little to do.
-
-    A second one would gain next to nothing, and where another program has a core the two wait for
-    each other: a puzzle that takes 0.05 s took 2.5 s so.
-
-    Args:
-        numbers: in the states of all that thinks side by side.
-    """
-    threads = torch.get_num_threads()
-    if device.type == "cpu" and numbers <= FEW_NUMBERS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def keep_memory() -> None:

@@ -26,6 +26,7 @@ from hrm.progress import Progress
 from hrm.ranks import Ranks
 from hrm.rollout import RolloutStep, halved, rollout
 from hrm.tasks import Evaluator, Task, task_of
+from hrm.threads import ThreadWatch
 
 
 @dataclass
@@ -114,6 +115,7 @@ def evaluate(
     limit = max_steps or model.model.config.halt_max_steps
     before = 0  # puzzles of other sets
     shown = Progress("puzzles evaluated", dataset.examples, enabled=progress)
+    threads = ThreadWatch(device, "puzzles")
     was_training = model.training
     model.eval()
     try:
@@ -124,10 +126,12 @@ def evaluate(
             steps = rollout(model, share, halting, halt_probability, max_steps)
             if plan is not None:
                 steps = _answers_that_count(model, task, share, plan, how)
+            threads.start()
             for step in steps:
                 is_whole = halting == "learned" or plan is not None
-                done = step.halting.sum() if is_whole else step.running.sum() / limit
-                shown.update(float(done) * ranks.size)
+                ended, taken = float(step.halting.sum()), float(step.running.sum())
+                threads.done(taken if plan is None else max(ended, 1))
+                shown.update((ended if is_whole else taken / limit) * ranks.size)
                 if step.halting.any():
                     answer = step.select(step.halting)
                     per_set[set_name].update(answer)
@@ -143,6 +147,7 @@ def evaluate(
         return None
     finally:
         shown.close()
+        threads.close()
         model.train(was_training)
 
     overall = MetricSums()

@@ -18,7 +18,6 @@ from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.device import (
     CPU_STATE,
-    FEW_NUMBERS,
     MOST_SHAPES,
     compile_model,
     deterministic,
@@ -26,18 +25,15 @@ from hrm.device import (
     has_fast_bfloat16,
     micro_batch_size,
     pick_device,
-    sharing_cores,
     to_device,
 )
 from hrm.errors import UserError
-from hrm.inference import Solver
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train
 from hrm.training.sizing import SHARE, MemoryNeed, for_device, largest_fitting, memory_need
 from hrm.training.state import TrainState, train_step
-from tests.conftest import ROOT, saved_run
-from tests.keys.commands import command
+from tests.conftest import ROOT
 from tests.keys.spies import compiled_modules
 from tests.test_rollout import build
 
@@ -327,39 +323,3 @@ def test_kept_memory_is_not_faulted_in_again():
         for keeps in (False, True)
     ]
     assert faults[1] < faults[0] / 4
-
-
-@pytest.mark.parametrize(
-    ("device", "numbers", "threads"),
-    [("cpu", FEW_NUMBERS, 1), ("cpu", FEW_NUMBERS + 1, 2), ("meta", 1, 2)],
-)
-def test_little_work_takes_one_thread(device, numbers, threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with sharing_cores(torch.device(device), numbers):
-            assert torch.get_num_threads() == threads
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_one_puzzle_takes_one_thread_and_many_take_all(data_4x4, tmp_path, monkeypatch):
-    saved = saved_run(data_4x4, tmp_path / "run")
-    seen: list[int] = []
-    solve = Solver.solve
-
-    def watched(self, *arguments, **more):
-        seen.append(torch.get_num_threads())
-        return solve(self, *arguments, **more)
-
-    monkeypatch.setattr(Solver, "solve", watched)
-    monkeypatch.setattr("hrm.device.FEW_NUMBERS", 2000)  # a puzzle has 1,536
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for puzzles in (["1..............."], ["1...............", "2..............."]):
-            command("solve", saved, *puzzles)
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1, 2]

@@ -97,10 +97,11 @@ def solve(config: SolveConfig) -> int:
     Raises:
         UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
-    from hrm.device import keep_memory, sharing_cores
+    from hrm.device import keep_memory
     from hrm.inference import Solver
     from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line
     from hrm.progress import Progress
+    from hrm.threads import sharing_cores
 
     keep_memory()
     solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)

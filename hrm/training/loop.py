@@ -25,6 +25,7 @@ from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE
 from hrm.tasks import Evaluator, Task
+from hrm.threads import ThreadWatch
 from hrm.training.config import PretrainConfig
 from hrm.training.graph import can_capture, stepper
 from hrm.training.interrupt import StopRequest
@@ -69,6 +70,7 @@ class Job:
     progress: TrainingProgress
     checkpoints: Checkpoints
     stop: StopRequest
+    threads: ThreadWatch
 
 
 def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
@@ -126,7 +128,9 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         batches = job.train_set.batches_per_iteration(iteration)
         for _, host_batch, _ in job.train_set.iterate(iteration, state.batch):
             batch = to_device(host_batch, job.device)
+            job.threads.start()
             step(batch)
+            job.threads.done()
             state.batch += 1
             state.since_log += 1
             evaluated = None
@@ -205,6 +209,8 @@ def open_job(
         state.step, steps, config.global_batch_size, config.progress, ranks.is_first
     )
     cleanup.callback(progress.close)
+    threads = ThreadWatch(device, "steps", progress.say)
+    cleanup.callback(threads.close)
     if test_set is None:
         progress.say(f"{config.data_path}: no test split; evaluation is skipped")
     if start is not None and config.aggregated_voting:
@@ -249,6 +255,7 @@ def open_job(
         progress=progress,
         checkpoints=checkpoints,
         stop=stop,
+        threads=threads,
     )
 
 

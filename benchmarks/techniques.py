@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrm.device import has_fast_bfloat16, keep_memory
-from hrm.models.layers import Block, CastedLinear, RotaryEmbedding, scaled_attention
+from hrm.models.attention import scaled_attention
+from hrm.models.layers import Block, CastedLinear, RotaryEmbedding
 from hrm.optim import AdamATan2, Muon
 
 Work = Callable[[], object]

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -25,6 +26,7 @@ CPU_STATE = 2**21  # numbers in the state of a micro-batch
 LARGEST_KEPT = 32 << 20  # bytes
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # environment variable
 FIXED_WORKSPACES = (":4096:8", ":16:8")  # the only values with which cuBLAS is deterministic
+COMPILED_CODE = "TORCHINDUCTOR_CACHE_DIR"  # environment variable
 CUDNN_ATTENTION = "HRM_CUDNN_ATTENTION"  # environment variable
 
 
@@ -153,6 +155,7 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     """
     if mode == "false" or (mode == "auto" and not _has_compiler(device)):
         return False
+    _keep_compiled_code()
     try:
         torch.compile(torch.neg)(torch.zeros(8, device=device))
     except Exception as error:
@@ -168,6 +171,21 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     if mode == "step":
         model.compute = torch.compile(model.compute, dynamic=False)  # type: ignore[method-assign]
     return True
+
+
+def _keep_compiled_code() -> None:
+    """Where the next run finds it: torch's own place is lost when the machine starts again.
+
+    `TORCHINDUCTOR_CACHE_DIR` names another place.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    folder = caches / "hrm" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault(COMPILED_CODE, str(folder))
 
 
 def is_compiled(model: ACTLossHead) -> bool:

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrm.models.attention import scaled_attention
+
 NORM_EPS = 1e-5
 ROPE_THETA = 10000.0
 QK_NORM_SCALE = 4.0
 RELATION_KINDS = 8
 RELATION_BIAS_STD = 0.1
 MLP_WIDTH_MULTIPLE = 256
-# Longest sequence for which two plain products beat the fused kernel on a CPU in bfloat16.
-CPU_PLAIN_ATTENTION_MAX_LEN = 256
 
 
 def truncated_normal(*shape: int, std: float) -> Tensor:
@@ -47,23 +47,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x)
-
-
-def scaled_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None
-) -> Tensor:
-    """softmax(q kᵀ · scale + bias) v over all positions.
-
-    q, k, v and result: [B, N, S, H]; bias: [N, S, S] float32.
-    """
-    low_precision_cpu = q.device.type == "cpu" and q.dtype != torch.float32
-    if low_precision_cpu and q.shape[-2] <= CPU_PLAIN_ATTENTION_MAX_LEN:
-        scores = torch.matmul(q * scale, k.transpose(-2, -1)).float()
-        if bias is not None:
-            scores = scores + bias
-        return torch.matmul(torch.softmax(scores, dim=-1).to(v.dtype), v)
-    mask = None if bias is None else bias.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 class RotaryEmbedding(nn.Module):

@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hrm
 from hrm.device import compile_model
-from hrm.models import layers
-from hrm.models.layers import RMSNorm, RotaryEmbedding, scaled_attention
+from hrm.models import attention
+from hrm.models.attention import scaled_attention
+from hrm.models.layers import RMSNorm, RotaryEmbedding
 from hrm.models.losses import log_stablemax, softmax_cross_entropy, stablemax_cross_entropy
 
 ARCH = {
@@ -53,7 +54,7 @@ def plain_attention(q, k, v, scale):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
 @pytest.mark.parametrize("longest", [0, 10**6], ids=["fused", "plain where allowed"])
 def test_both_ways_of_attention(dtype, tolerance, longest, monkeypatch):
-    monkeypatch.setattr(layers, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
+    monkeypatch.setattr(attention, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
     q, k, v = (torch.randn(2, 3, 11, 8).to(dtype) for _ in range(3))
     for scale in (1 / math.sqrt(8), 1.7):
         y = scaled_attention(q, k, v, scale)
@@ -67,12 +68,57 @@ def test_both_ways_of_attention_have_the_same_gradients(monkeypatch):
     data = torch.randn(3, 2, 3, 11, 8).bfloat16()
     weights = torch.randn(2, 3, 11, 8)
     for longest in (0, 10**6):
-        monkeypatch.setattr(layers, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
+        monkeypatch.setattr(attention, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
         leaves = data.clone().requires_grad_()
         (scaled_attention(*leaves, 0.4).float() * weights).sum().backward()
         gradients.append(leaves.grad.float())
     error = (gradients[0] - gradients[1]).abs().max()
     assert error < 0.02 * gradients[0].abs().max()
+
+
+@pytest.fixture
+def every_length_is_long(monkeypatch):
+    monkeypatch.setattr(attention, "CPU_PLAIN_ATTENTION_MAX_LEN", 0)
+    monkeypatch.setattr(attention, "KEPT_SCORES_MAX_LEN", 0)
+    monkeypatch.setattr(attention, "CPU_CHUNK", 2 * 3 * 11 * 4)  # 4 of 11 positions at a time
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_gradients_of_long_attention_are_those_of_kept_scores(
+    dtype, tolerance, every_length_is_long, monkeypatch
+):
+    q, k, v, weights = (torch.randn(2, 3, 11, 8).to(dtype) for _ in range(4))
+    bias = torch.randn(3, 11, 11)
+    found = []
+    for longest in (0, 11):
+        monkeypatch.setattr(attention, "KEPT_SCORES_MAX_LEN", longest)
+        leaves = [x.clone().requires_grad_() for x in (q, k, v, bias)]
+        y = scaled_attention(*leaves[:3], 0.4, leaves[3])
+        (y * weights).sum().backward()
+        found.append([y, *(leaf.grad for leaf in leaves)])
+    for long, kept in zip(*found, strict=True):
+        assert long.dtype == kept.dtype
+        torch.testing.assert_close(long, kept, rtol=tolerance, atol=tolerance)
+
+
+def test_gradients_of_long_attention_are_finite_differences(every_length_is_long):
+    q, k, v = (torch.randn(2, 3, 11, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(3, 11, 11, dtype=torch.float64, requires_grad=True)
+
+    def attend(*leaves: torch.Tensor) -> torch.Tensor:
+        return scaled_attention(*leaves[:3], 0.4, leaves[3])
+
+    assert torch.autograd.gradcheck(attend, (q, k, v, bias))
+
+
+def test_long_attention_keeps_no_scores_of_all_rows():
+    rows, heads, positions = 2, 2, 600
+    q, k, v = (torch.randn(rows, heads, positions, 4, requires_grad=True) for _ in range(3))
+    bias = torch.randn(heads, positions, positions, requires_grad=True)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, id):
+        scaled_attention(q, k, v, 0.4, bias)
+    assert kept and max(kept) == heads * positions**2
 
 
 # -- positions and norm --------------------------------------------------------------------------

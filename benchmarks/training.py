@@ -80,7 +80,15 @@ def prepare(
     case: str, device: torch.device, *more: str
 ) -> tuple[Callable[[], Any], RecurrentConfig, PretrainConfig]:
     """A function that takes one training step, and what it trains; `more` are further overrides."""
-    recipe, side, overrides = CASES[case]
+    state, batch, config = begin(*CASES[case], device, *more)
+    step = stepper(state, config, ALONE, device)
+    return lambda: step(batch), state.model.model.inner.config, config
+
+
+def begin(
+    recipe: str, side: int, overrides: list[str], device: torch.device, *more: str
+) -> tuple[TrainState, dict[str, Tensor], PretrainConfig]:
+    """A run before its first step, a batch of made-up puzzles, and how the run is configured."""
     config = load_pretrain_config(["arch.forward_dtype=auto", *overrides, *more], recipe)
     metadata = DatasetMetadata(
         vocab_size=side + 1,
@@ -103,8 +111,7 @@ def prepare(
         "labels": torch.randint(1, side + 1, shape, dtype=torch.int32, device=device),
         "puzzle_identifiers": torch.arange(shape[0], dtype=torch.int32, device=device),
     }
-    step = stepper(state, config, ALONE, device)
-    return lambda: step(batch), state.model.model.inner.config, config
+    return state, batch, config
 
 
 def rate_of_product(dtype: torch.dtype, device: torch.device) -> Callable[[], float]:

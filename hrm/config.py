@@ -53,6 +53,7 @@ _or_boolean = BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) el
 Switch = Annotated[Literal["auto", "true", "false"], _or_boolean]
 CompileMode = Annotated[Literal["auto", "true", "false", "step"], _or_boolean]
 Halting = Literal["max_steps", "learned"]
+EvalHalting = Literal["max_steps", "learned", "learned_until_end"]
 Select = Literal["valid", "q_halt", "majority"]
 OutputKey = Literal[
     "inputs",

@@ -13,9 +13,9 @@ from hrm.config import (
     RECIPES,
     CompileMode,
     DeviceName,
+    EvalHalting,
     FileName,
     Fraction,
-    Halting,
     OutputKey,
     PositiveInt,
     Switch,
@@ -52,8 +52,10 @@ class PretrainConfig(OptimConfig, RunConfig):
         10, description="steps in a row with a loss or gradient that is not finite"
     )
 
-    eval_halting: Halting = Field(
-        "max_steps", description="or learned: each puzzle stops when the model says so"
+    eval_halting: EvalHalting = Field(
+        "max_steps",
+        description="or learned: each puzzle stops when the model says so; "
+        "learned_until_end: the last evaluation takes all steps",
     )
     eval_limit: PositiveInt | None = Field(
         None,

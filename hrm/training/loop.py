@@ -159,7 +159,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
         is_last = iteration == config.iterations - 1
         test_set = job.test_set if is_last else job.test_sample
         if test_set is not None:
-            evaluated = evaluated or evaluate_state(job, test_set)
+            evaluated = evaluated or evaluate_state(job, test_set, is_last)
             update_best(state, evaluated)
             if config.early_stop and state.evaluations_since_best >= config.early_stop:
                 progress.say(f"no better for {config.early_stop} evaluations; the run ends here")
@@ -298,12 +298,13 @@ def log(job: Job, metrics: dict[str, float]) -> None:
         logger.log(metrics, job.state.step)
 
 
-def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
+def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str, float]:
     """Evaluate the running average where there is one, else the weights; log it; return that.
 
     A request to stop is answered here too: the checkpoint of this step was written before.
     """
     config, state = job.config, job.state
+    all_steps = config.eval_halting == "max_steps" or (is_last and config.eval_halting != "learned")
 
     def must_stop() -> bool:
         job.stop.got_on()
@@ -316,7 +317,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset) -> dict[str, float]:
             test_set,
             job.device,
             job.ranks,
-            config.eval_halting,
+            "max_steps" if all_steps else "learned",
             config.eval_save_outputs,
             must_stop,
             halt_probability=config.eval_halt_probability,

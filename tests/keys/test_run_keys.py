@@ -205,6 +205,12 @@ def test_evaluation_halts_as_configured(data, tmp_path, eager, halting, steps):
     assert made.logged("eval/steps") == [steps]
 
 
+@acts("eval_halting")
+def test_the_last_evaluation_may_take_all_steps(data, tmp_path, eager):
+    keys = ("eval_halting=learned_until_end", "epochs=2", "eval_interval=1")
+    assert run(data, tmp_path / "run", *keys, *HALTS_AT_ONCE).logged("eval/steps") == [1, 4]
+
+
 @acts("eval_halt_probability")
 @pytest.mark.parametrize("probability, steps", [(0.99, 1), (0.999, 4)])
 def test_evaluation_asks_for_that_probability(data, tmp_path, eager, probability, steps):

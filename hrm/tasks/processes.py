@@ -2,11 +2,11 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hrm.errors import UserError
 
@@ -21,7 +21,7 @@ def in_order(
     jobs: Iterable[Job],
     workers: int,
     heard: Callable[[Message], None],
-) -> Iterator[list[Message]]:
+) -> Generator[list[Message]]:
     """The messages of each job, in the order of the jobs. To be closed when no more are wanted.
 
     Args:
@@ -47,7 +47,7 @@ def in_order(
 
 def _shared_out(
     jobs: Iterable[Job], pipes: list[Connection], heard: Callable[[Message], None]
-) -> Iterator[list[Message]]:
+) -> Generator[list[Message]]:
     """Whoever has nothing to do gets the next job."""
     numbered = enumerate(jobs)
     messages: dict[int, list[Message]] = {}  # of each job that was begun
@@ -63,8 +63,8 @@ def _shared_out(
     for pipe in pipes:
         begin(pipe)
     while busy:
-        for pipe in wait(list(busy)):
-            assert isinstance(pipe, Connection)
+        for ready in wait(list(busy)):
+            pipe = cast(Connection, ready)
             message = _received(pipe)
             if message is END:
                 del busy[pipe]
@@ -78,7 +78,7 @@ def _shared_out(
 
 
 @contextmanager
-def _processes(work: Work[Any, Any], workers: int) -> Iterator[list[Connection]]:
+def _processes(work: Work[Any, Any], workers: int) -> Generator[list[Connection]]:
     """Pipes to so many processes, which are ended when this is left.
 
     They begin with Ctrl-C blocked, which a terminal sends to all of them: this process hears of it.

@@ -137,17 +137,14 @@ class BuildOptions(Config):
             raise ValueError("--difficulty needs --generate 3x3; other puzzles are not rated so")
         if self.difficulty is not None and self.givens not in (None, MINIMAL):
             raise ValueError("--difficulty makes minimal puzzles; drop --givens")
-        if "workers" in given and not self.minimal:
+        minimal = self.givens == MINIMAL or self.difficulty is not None
+        if "workers" in given and not minimal:
             raise ValueError("--workers needs --givens minimal or --difficulty; drop it")
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
             raise ValueError(
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
             )
         return self
-
-    @property
-    def minimal(self) -> bool:
-        return self.givens == MINIMAL or self.difficulty is not None
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ def build(options: BuildOptions) -> BuildSummary:
 def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
     if options.generate is not None:
         wanted = options.generate, options.num_train, options.num_test
-        if options.minimal:
+        if options.difficulty is not None or options.givens == MINIMAL:
             train, test = generate_minimal_split(
                 *wanted, options.seed, options.difficulty, options.workers
             )

@@ -21,6 +21,7 @@ from hrm.errors import UserError
 from hrm.tasks.sudoku import generator, search
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES
 from hrm.tasks.sudoku.generator import Puzzle, solved_grid
+from hrm.tasks.sudoku.minimal import Band
 from hrm.tasks.sudoku.rules import BoxShape
 
 MOST_ADDED = 3  # givens in a step
@@ -28,8 +29,6 @@ MOVES = 3  # from one puzzle of a family to the next one
 PATIENCE = 500  # steps that lead no nearer, before the walk goes on in another grid
 BUDGET = 200_000  # guesses to make a puzzle minimal; seconds
 REPORT_SECONDS = 0.25
-
-Band = tuple[int, int]  # fewest and most guesses
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +31,7 @@ RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
 MOST_OF_A_FAMILY = 16
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
+Band = tuple[int, int]  # fewest and most guesses
 Difficulty = tuple[tuple[int, int, int], ...]  # weight, fewest and most guesses
 
 # Of 1,000 puzzles of Sudoku-Extreme so many need so many guesses.
@@ -119,7 +120,7 @@ def _fill_bands(
     rng = random.Random(f"{seed} {difficulty}")
     weights = [weight for weight, *_ in difficulty]
     missing = {
-        (own, fewest, most): count
+        (own, (fewest, most)): count
         for own, total in enumerate(wanted)
         for (_, fewest, most), count in zip(difficulty, shares(total, weights), strict=True)
     }
@@ -131,29 +132,43 @@ def _fill_bands(
         progress.update(len(report.puzzles), f"{tried:,} tried")
 
     for turn in itertools.count():
-        families: list[tuple[int, Family]] = []
-        for (own, *band), count in missing.items():
+        families: list[tuple[tuple[int, Band], Family]] = []
+        for (own, band), count in missing.items():
             parts = math.ceil(count / MOST_OF_A_FAMILY)
             for number, part in enumerate(shares(count, [1] * parts)):
-                stream = f"{seed} {own} {band} {turn} {number}"
-                families.append((own, make.Family(RATED_BOX, tuple(band), part, stream)))
+                stream = f"{seed} {band} {own} {turn} {number}"
+                families.append(((own, band), make.Family(RATED_BOX, band, part, stream)))
         if not families:
             break
         rng.shuffle(families)
         jobs = [family for _, family in families]
         with closing(in_order(make.make, jobs, min(workers, len(jobs)), heard)) as reports:
-            for (own, family), puzzles in zip(families, map(_joined, reports), strict=True):
-                for puzzle, puzzle_class in zip(puzzles, classes(puzzles, RATED_BOX), strict=True):
-                    keys = puzzle_class, puzzle[1]
-                    elsewhere = any(split_of.get(key, own) != own for key in keys)
-                    if elsewhere or puzzle[0] in splits[own]:
-                        progress.update(-1)
-                        continue
-                    split_of |= dict.fromkeys(keys, own)
-                    splits[own].update([puzzle])
-                    missing[(own, *family.band)] -= 1
+            for ((own, band), _), puzzles in zip(families, map(_joined, reports), strict=True):
+                new = _new_ones(puzzles, own, splits[own], split_of)
+                splits[own].update(new)
+                missing[own, band] -= len(new)
+                progress.update(len(new) - len(puzzles))
     train, test = (_shuffled(split, rng) for split in splits)
     return train, test
+
+
+def _new_ones(
+    puzzles: list[Puzzle], own: int, split: Split, split_of: dict[int | bytes, int]
+) -> list[Puzzle]:
+    """Those that are not in their own split yet and share neither class nor answer with the other.
+
+    Args:
+        own: number of the split.
+        split_of: of each class and each answer; those of the new puzzles are added.
+    """
+    new = []
+    for puzzle, puzzle_class in zip(puzzles, classes(puzzles, RATED_BOX), strict=True):
+        question, answer = puzzle
+        keys = puzzle_class, answer
+        if question not in split and all(split_of.get(key, own) == own for key in keys):
+            split_of.update(dict.fromkeys(keys, own))
+            new.append(puzzle)
+    return new
 
 
 def _joined(reports: list["Report"]) -> list[Puzzle]:
@@ -172,7 +187,7 @@ def _ready_to_make() -> ModuleType:
     Raises:
         UserError: numba is missing or cannot work here.
     """
-    line = "compiling the search for puzzles, which takes half a minute and is needed once …"
+    line = "getting the search for puzzles ready; the first time this takes half a minute …"
     notice = threading.Timer(SHORT_SECONDS, say, [line, sys.stderr])
     notice.daemon = True
     notice.start()

@@ -17,7 +17,6 @@ from numba import njit
 
 from hrm.tasks.sudoku.rules import BoxShape, units_of_cells
 
-
 REMEMBERED = 512  # solutions that differed
 WORD = 60  # cells in an integer that is a set of cells
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hrm.errors import UserError
 from hrm.tasks.sudoku import families, minimal
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
-from hrm.tasks.sudoku.generator import Puzzles
+from hrm.tasks.sudoku.generator import Puzzles, classes
 from hrm.tasks.sudoku.minimal import (
     EXTREME,
     MOST_OF_A_FAMILY,
@@ -138,6 +138,17 @@ def test_what_the_other_split_has_is_made_again(monkeypatch: pytest.MonkeyPatch)
     )
     assert len(train) == len(test) == 6 and next(calls) > 3
     assert not (train_answers[:, None] == test_answers).all(-1).any()
+
+
+def test_what_the_other_split_has_is_left_out() -> None:
+    """By answer alone, by class alone, and what is there already."""
+    questions, answers = generated(BOX, None)[0]
+    puzzles = [(questions[row].tobytes(), answers[row].tobytes()) for row in range(4)]
+    [puzzle_class] = classes(puzzles[1:2], BOX)
+    split_of: dict[int | bytes, int] = {puzzles[0][1]: 0, puzzle_class: 0}
+    assert minimal._new_ones(puzzles, 1, dict(puzzles[2:3]), split_of) == puzzles[3:]
+    assert split_of[puzzles[3][1]] == split_of[classes(puzzles[3:], BOX)[0]] == 1
+    assert minimal._new_ones(puzzles[:2], 0, {}, split_of) == puzzles[:2]
 
 
 def test_too_few_different_puzzles_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hrm.tasks import processes
+from hrm.tasks.sudoku.difficulty import count_guesses
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS
+from tests.tasks.sudoku.test_search import assert_minimal
 
 from .commands import KEYS, command, done
 from .registry import Registry
@@ -131,6 +134,54 @@ def test_puzzles_have_as_many_givens_as_asked(tmp_path, given, counts):
     folder = generated(tmp_path / "data", "--givens", given)
     for split in ("train", "test"):
         assert set((array(folder, split=split) > 0).sum(1).tolist()) <= counts
+
+
+@acts("givens")
+def test_puzzles_are_minimal_where_asked(tmp_path):
+    folder = generated(tmp_path / "data", "--givens", "minimal", "--workers", 1)
+    for question, answer in zip(array(folder), array(folder, "labels"), strict=True):
+        assert_minimal(question, answer, (2, 2))
+
+
+@acts("difficulty")
+def test_puzzles_are_as_difficult_as_asked(tmp_path):
+    few = ("--generate", "3x3", "--num-train", 3, "--num-test", 1, "--workers", 1)
+    folder = built(tmp_path / "data", *few, "--difficulty", "1-3")
+    for split in ("train", "test"):
+        guesses, _ = count_guesses(array(folder, split=split), (3, 3))
+        assert ((guesses >= 1) & (guesses <= 3)).all()
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        (("--generate", "3x3", "--difficulty", "5-2"), "0-1000"),
+        (("--generate", "3x3", "--difficulty", "abc"), "like-extreme"),
+        (("--generate", "2x2", "--difficulty", "1-3"), "--generate 3x3"),
+        (("--difficulty", "1-3"), "needs --generate"),
+        (("--generate", "3x3", "--difficulty", "1-3", "--givens", "30"), "drop --givens"),
+        (("--generate", "2x2", "--workers", 2), "--givens minimal"),
+        (("--generate", "2x2", "--givens", "few"), "minimal"),
+    ],
+)
+def test_a_difficulty_that_makes_no_sense_is_refused(tmp_path, flags, word):
+    code, _, err = command("build sudoku", "--output-dir", tmp_path / "data", *flags)
+    assert code == 2 and word in err and len(err.splitlines()) == 1
+
+
+@acts("workers")
+def test_as_many_processes_work_as_asked(tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    def in_order(work, jobs, workers, heard):
+        asked.append(workers)
+        return processes.in_order(work, jobs, 1, heard)
+
+    monkeypatch.setattr("hrm.tasks.sudoku.minimal.in_order", in_order)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    for workers in (("--workers", 1), ("--workers", 2), (), ("--workers", 99)):
+        generated(tmp_path / str(len(asked)), "--givens", "minimal", *workers)
+    assert asked == [1, 2, 3, 3]  # no more than have something to do
 
 
 @acts("num_train", "num_test")

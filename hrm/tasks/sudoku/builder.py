@@ -27,6 +27,12 @@ from hrm.tasks.building import (
 from hrm.tasks.sudoku.csv_file import CsvPuzzles, parse_csv
 from hrm.tasks.sudoku.generator import Puzzles, generate_split
 from hrm.tasks.sudoku.leakage import find_leakage
+from hrm.tasks.sudoku.minimal import (
+    MINIMAL,
+    Difficulty,
+    generate_minimal_split,
+    parse_difficulty,
+)
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import augment
 
@@ -35,7 +41,7 @@ CSV_OPTIONS = (
     *("box", "subsample_size", "min_difficulty"),
     *("allow_leakage", "drop_equivalent"),
 )
-GENERATOR_OPTIONS = ("givens", "num_train", "num_test")
+GENERATOR_OPTIONS = ("givens", "difficulty", "num_train", "num_test", "workers")
 WRITE_CHUNK_ROWS = 4096
 NO_IDENTITY = -1
 ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of padding 0
@@ -43,6 +49,7 @@ ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of pa
 
 HELP = """
 hrm build sudoku --generate 2x2 --num-aug 100 --output-dir data/sudoku-4x4
+hrm build sudoku --generate 3x3 --difficulty like-extreme --output-dir data/hard
 hrm build sudoku --source-dir csv --num-aug 1000 --output-dir data/mine
 hrm build sudoku --subsample-size 1000 --num-aug 1000 --output-dir data/extreme
 
@@ -51,20 +58,23 @@ source,question,answer,rating, or of such files that are downloaded.
 """
 
 
-def parse_givens(text: str) -> tuple[int, int]:
-    """'4-7' -> (4, 7), '5' -> (5, 5).
+def parse_givens(text: str) -> tuple[int, int] | Literal["minimal"]:
+    """'4-7' -> (4, 7), '5' -> (5, 5), 'minimal' as it is.
 
     Raises:
         UserError: not of that form.
     """
+    if text == MINIMAL:
+        return MINIMAL
     fewest, dash, most = text.partition("-")
     if not fewest.isdecimal() or (dash and not most.isdecimal()):
-        raise UserError("must be a number or MIN-MAX, e.g. 4-7")
+        raise UserError("must be a number, MIN-MAX or minimal, e.g. 4-7")
     return int(fewest), int(most if dash else fewest)
 
 
 Box = Annotated[BoxShape, parsed(parse_box_shape)]
-Givens = Annotated[tuple[int, int], parsed(parse_givens)]
+Givens = Annotated[tuple[int, int] | Literal["minimal"], parsed(parse_givens)]
+WantedDifficulty = Annotated[Difficulty, parsed(parse_difficulty)]
 
 
 class BuildOptions(Config):
@@ -84,11 +94,19 @@ class BuildOptions(Config):
 
     givens: Givens | None = Field(
         None,
-        description="generated: number of given cells",
+        description="generated: number of given cells; minimal: none can be taken away",
+        json_schema_extra={"metavar": "MIN-MAX"},
+    )
+    difficulty: WantedDifficulty | None = Field(
+        None,
+        description="generated 9x9: guesses of a plain search, or like-extreme; minimal puzzles",
         json_schema_extra={"metavar": "MIN-MAX"},
     )
     num_train: PositiveInt = Field(1000, description="generated: training puzzles")
     num_test: Count = Field(500, description="generated: test puzzles")
+    workers: PositiveInt | None = Field(
+        None, description="generated, minimal: processes; by default as many as cores"
+    )
 
     box: Box | None = Field(
         None,
@@ -115,6 +133,13 @@ class BuildOptions(Config):
     def _check(self) -> "BuildOptions":
         given = given_options(self)
         check_sources(given, CSV_OPTIONS, GENERATOR_OPTIONS)
+        if self.difficulty is not None and self.generate != (3, 3):
+            raise ValueError("--difficulty needs --generate 3x3; other puzzles are not rated so")
+        if self.difficulty is not None and self.givens not in (None, MINIMAL):
+            raise ValueError("--difficulty makes minimal puzzles; drop --givens")
+        minimal = self.givens == MINIMAL or self.difficulty is not None
+        if "workers" in given and not minimal:
+            raise ValueError("--workers needs --givens minimal or --difficulty; drop it")
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
             raise ValueError(
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
@@ -144,9 +169,13 @@ def build(options: BuildOptions) -> BuildSummary:
 
 def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
     if options.generate is not None:
-        train, test = generate_split(
-            options.generate, options.num_train, options.num_test, options.givens, options.seed
-        )
+        wanted = options.generate, options.num_train, options.num_test
+        if options.difficulty is not None or options.givens == MINIMAL:
+            train, test = generate_minimal_split(
+                *wanted, options.seed, options.difficulty, options.workers
+            )
+        else:
+            train, test = generate_split(*wanted, options.givens, options.seed)
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
     csv_paths = csv_files(options.source_repo, options.source_dir, "3x3")

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +24,7 @@ _NODES_PER_SIDE = 200
 
 Unit = tuple[int, int, int]
 Split = dict[bytes, bytes]  # answer by question
+Puzzle = tuple[bytes, bytes]  # question and answer
 Puzzles = tuple[np.ndarray, np.ndarray]  # questions and answers, [N, cells] uint8 each
 
 
@@ -78,51 +80,85 @@ def generate_split(
     """
     fewest, most = _checked_givens(box_shape, givens)
     rng = random.Random(f"{seed} {box_shape} {fewest}-{most}")
+    what = f"--generate {box_shape[0]}x{box_shape[1]} --givens {fewest}-{most}"
+
+    def batches() -> Iterator[list[Puzzle]]:
+        while True:
+            batch = []
+            for _ in range(BATCH):
+                batch.append(_one_puzzle(box_shape, fewest, most, rng))
+                progress.update()
+            yield batch
+
     with Progress("puzzles generated", num_train + num_test) as progress:
-        splits = _fill_splits(box_shape, (num_train, num_test), (fewest, most), rng, progress)
-    train, test = (_as_arrays(split, box_shape) for split in splits)
-    return train, test
+        return fill_splits(batches(), (num_train, num_test), box_shape, rng, progress, what)
 
 
-def _fill_splits(
-    box_shape: BoxShape,
+def fill_splits(
+    batches: Iterable[list[Puzzle]],
     wanted: tuple[int, int],
-    givens: tuple[int, int],
+    box_shape: BoxShape,
     rng: random.Random,
     progress: Progress,
-) -> tuple[Split, Split]:
-    """Answers by question, for training and test."""
-    fewest, most = givens
+    what: str,
+) -> tuple[Puzzles, Puzzles]:
+    """Training and test puzzles out of batches, as `generate_split` describes them.
+
+    Args:
+        batches: without end.
+        wanted: numbers of training and test puzzles.
+        rng: chooses the split of a class.
+        progress: is set to the number of puzzles that are taken.
+        what: was asked for; of the message where there are not enough different puzzles.
+
+    Raises:
+        UserError: there are not enough different puzzles.
+    """
     splits: tuple[Split, Split] = ({}, {})
     split_of_class: dict[int, int] = {}
     repeats = 0
-    while any(len(split) < want for split, want in zip(splits, wanted, strict=True)):
-        batch = []
-        for _ in range(BATCH):
-            batch.append(_one_puzzle(box_shape, fewest, most, rng))
-            progress.update()
-        hashes = canonical_hash(np.array([question for question, _ in batch], np.uint8), box_shape)
-        for (question, answer), puzzle_class in zip(batch, hashes.tolist(), strict=True):
+    for batch in batches:
+        for (question, answer), puzzle_class in zip(batch, classes(batch, box_shape), strict=True):
             missing = [want - len(split) for split, want in zip(splits, wanted, strict=True)]
             if sum(missing) == 0:
                 break
             if puzzle_class not in split_of_class:
                 split_of_class[puzzle_class] = _choose_split(missing, splits, rng)
             own = split_of_class[puzzle_class]
-            if missing[own] == 0 or bytes(question) in splits[own]:
+            if missing[own] == 0 or question in splits[own]:
                 repeats += 1
             else:
-                splits[own][bytes(question)] = bytes(answer)
+                splits[own][question] = answer
                 repeats = 0
         progress.set(sum(map(len, splits)))
+        progress.update(0)
+        if all(len(split) == want for split, want in zip(splits, wanted, strict=True)):
+            break
         if repeats > MAX_REPEATS_IN_A_ROW:
             raise UserError(
-                f"--generate {box_shape[0]}x{box_shape[1]} --givens {fewest}-{most}: too few "
-                f"different puzzles for {wanted[0]} training and {wanted[1]} test puzzles (found "
-                f"{len(splits[0])} and {len(splits[1])}); lower --num-train or --num-test, or "
-                "widen --givens"
+                f"{what}: too few different puzzles for {wanted[0]} training and {wanted[1]} test "
+                f"puzzles (found {len(splits[0])} and {len(splits[1])}); lower --num-train or "
+                "--num-test, or widen --givens"
             )
-    return splits
+    train, test = (as_arrays(split.items(), box_shape) for split in splits)
+    return train, test
+
+
+def classes(puzzles: Sequence[Puzzle], box_shape: BoxShape) -> list[int]:
+    """A number for each puzzle, the same for all that are equal up to symmetry."""
+    return canonical_hash(as_arrays(puzzles, box_shape)[0], box_shape).tolist()
+
+
+def as_arrays(puzzles: Iterable[Puzzle], box_shape: BoxShape) -> Puzzles:
+    """Questions and answers, [N, cells] uint8 each."""
+    pairs = list(puzzles)
+    questions, answers = (
+        np.frombuffer(b"".join(pair[side] for pair in pairs), np.uint8).reshape(
+            -1, math.prod(box_shape) ** 2
+        )
+        for side in range(2)
+    )
+    return questions, answers
 
 
 def generate_puzzles(
@@ -158,43 +194,43 @@ def _choose_split(missing: list[int], splits: tuple[Split, Split], rng: random.R
     return int(rng.randrange(sum(missing)) >= missing[0])
 
 
-def _as_arrays(split: Split, box_shape: BoxShape) -> Puzzles:
-    cells = math.prod(box_shape) ** 2
-    questions, answers = (
-        np.frombuffer(b"".join(grids), np.uint8).reshape(-1, cells)
-        for grids in (split.keys(), split.values())
-    )
-    return questions, answers
-
-
-def _one_puzzle(
-    box_shape: BoxShape, fewest: int, most: int, rng: random.Random
-) -> tuple[list[int], list[int]]:
+def _one_puzzle(box_shape: BoxShape, fewest: int, most: int, rng: random.Random) -> Puzzle:
     geometry = _geometry(box_shape)
-    box, side = f"{box_shape[0]}x{box_shape[1]}", geometry.side
-    answer = None
+    box = f"{box_shape[0]}x{box_shape[1]}"
     deadline = time.monotonic() + PATIENCE_SECONDS
-    try:
-        for _ in range(MAX_FAILURES_IN_A_ROW):
-            answer = _solved_grid(geometry, rng, deadline)
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        answer = solved_grid(box_shape, rng)
+        try:
             question = _take_away(geometry, answer, rng.randint(fewest, most), rng, deadline)
-            if sum(map(bool, question)) <= most:
-                return question, answer
-    except _OutOfTime:
-        if answer is None:
+        except _OutOfTime:
             raise UserError(
-                f"--generate {box}: out of reach; no filled grid of {side}x{side} cells "
-                f"was found in {PATIENCE_SECONDS} s; choose smaller boxes, such as 4x4, or "
-                "give your puzzles with --source-dir"
+                f"--generate {box} --givens {fewest}-{most}: out of reach; no such puzzle with one "
+                f"solution was found in {PATIENCE_SECONDS} s; ask for more givens or smaller boxes"
             ) from None
-        raise UserError(
-            f"--generate {box} --givens {fewest}-{most}: out of reach; no such puzzle with one "
-            f"solution was found in {PATIENCE_SECONDS} s; ask for more givens or smaller boxes"
-        ) from None
+        if sum(map(bool, question)) <= most:
+            return bytes(question), bytes(answer)
     raise UserError(
         f"--givens {fewest}-{most}: found no such puzzle of {box} boxes with one solution in "
         f"{MAX_FAILURES_IN_A_ROW} attempts; ask for more givens"
     )
+
+
+def solved_grid(box_shape: BoxShape, rng: random.Random) -> list[int]:
+    """The digits of a random solved grid.
+
+    Raises:
+        UserError: none was found in time.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        return _solved_grid(_geometry(box_shape), rng, deadline)
+    except _OutOfTime:
+        side = math.prod(box_shape)
+        raise UserError(
+            f"--generate {box_shape[0]}x{box_shape[1]}: out of reach; no filled grid of "
+            f"{side}x{side} cells was found in {PATIENCE_SECONDS} s; choose smaller boxes, such as "
+            "4x4, or give your puzzles with --source-dir"
+        ) from None
 
 
 def _solved_grid(geometry: _Geometry, rng: random.Random, deadline: float) -> list[int]:

@@ -1,0 +1,213 @@
+"""Data sets of minimal puzzles, of any difficulty or of wanted ones, made by several processes.
+
+What is made follows from the seed and from what is asked for; the number of processes and their
+pace change nothing.
+"""
+
+import itertools
+import math
+import os
+import random
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+from hrm.errors import UserError
+from hrm.progress import SHORT_SECONDS, Progress, say
+from hrm.tasks.processes import in_order
+from hrm.tasks.sudoku.difficulty import MOST_GUESSES
+from hrm.tasks.sudoku.generator import Puzzle, Puzzles, Split, as_arrays, classes, fill_splits
+from hrm.tasks.sudoku.rules import BoxShape
+
+if TYPE_CHECKING:
+    from hrm.tasks.sudoku.families import Family, Report
+
+MINIMAL: Literal["minimal"] = "minimal"
+LIKE_EXTREME = "like-extreme"
+RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
+MOST_OF_A_FAMILY = 16
+UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
+
+Band = tuple[int, int]  # fewest and most guesses
+Difficulty = tuple[tuple[int, int, int], ...]  # weight, fewest and most guesses
+
+# Of 1,000 puzzles of Sudoku-Extreme so many need so many guesses.
+EXTREME: Difficulty = (
+    *((105, 0, 0), (75, 1, 1), (64, 2, 3), (88, 4, 7), (85, 8, 15), (105, 16, 31)),
+    *((164, 32, 63), (193, 64, 127), (88, 128, 255), (29, 256, 511), (4, 512, MOST_GUESSES)),
+)
+
+
+def parse_difficulty(text: str) -> Difficulty:
+    """'32-127', '0' or 'like-extreme'.
+
+    Raises:
+        UserError: not of that form, or more guesses than are counted.
+    """
+    if text == LIKE_EXTREME:
+        return EXTREME
+    fewest, dash, most = text.partition("-")
+    if not fewest.isdecimal() or (dash and not most.isdecimal()):
+        raise UserError(f"must be a number of guesses, MIN-MAX or {LIKE_EXTREME}, e.g. 32-127")
+    band = int(fewest), int(most if dash else fewest)
+    if not band[0] <= band[1] <= MOST_GUESSES:
+        raise UserError(f"must be MIN-MAX within 0-{MOST_GUESSES}, the most that are counted")
+    return ((1, *band),)
+
+
+def shares(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` shared out by weight; what is left over goes to the largest remainders."""
+    whole = [total * weight // sum(weights) for weight in weights]
+    remainders = [total * weight % sum(weights) for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda band: -remainders[band])
+    for band in by_remainder[: total - sum(whole)]:
+        whole[band] += 1
+    return whole
+
+
+def generate_minimal_split(
+    box_shape: BoxShape,
+    num_train: int,
+    num_test: int,
+    seed: int = 0,
+    difficulty: Difficulty | None = None,
+    workers: int | None = None,
+) -> tuple[Puzzles, Puzzles]:
+    """Training and test puzzles that are minimal: no given can be taken away.
+
+    Questions within a split are distinct, and no test puzzle is equivalent to a training puzzle.
+    With a difficulty, for boxes of 3x3, each split has its exact share of each band, and no answer
+    of a test puzzle is the answer of a training puzzle.
+
+    Args:
+        workers: processes; as many as there are cores by default.
+
+    Raises:
+        UserError: numba is missing, or there are not enough different puzzles, or none can be
+            found, or a process was killed.
+    """
+    assert difficulty is None or box_shape == RATED_BOX
+    wanted = num_train, num_test
+    workers = workers or os.cpu_count() or 1
+    make = _ready_to_make()
+    with Progress("puzzles generated", sum(wanted)) as progress:
+        if difficulty is not None:
+            return _fill_bands(make, wanted, seed, difficulty, workers, progress)
+        streams = (f"{seed} {box_shape} {number}" for number in itertools.count())
+        families = (make.Family(box_shape, None, UNRELATED, stream) for stream in streams)
+        most = math.ceil(sum(wanted) / UNRELATED)
+        reports = in_order(make.make, families, min(workers, most), lambda _: progress.update(0))
+        with closing(reports):
+            rng = random.Random(f"{seed} {box_shape} {MINIMAL}")
+            what = f"--generate {box_shape[0]}x{box_shape[1]} --givens {MINIMAL}"
+            return fill_splits(map(_joined, reports), wanted, box_shape, rng, progress, what)
+
+
+def _fill_bands(
+    make: ModuleType,
+    wanted: tuple[int, int],
+    seed: int,
+    difficulty: Difficulty,
+    workers: int,
+    progress: Progress,
+) -> tuple[Puzzles, Puzzles]:
+    """Rounds of families, until each split has its share of each band; one round, as a rule."""
+    splits: tuple[Split, Split] = ({}, {})
+    split_of: dict[int | bytes, int] = {}  # of each class and each answer
+    rng = random.Random(f"{seed} {difficulty}")
+    weights = [weight for weight, *_ in difficulty]
+    missing = {
+        (own, (fewest, most)): count
+        for own, total in enumerate(wanted)
+        for (_, fewest, most), count in zip(difficulty, shares(total, weights), strict=True)
+    }
+    tried = 0
+
+    def heard(report: "Report") -> None:
+        nonlocal tried
+        tried += report.tried
+        progress.update(len(report.puzzles), f"{tried:,} tried")
+
+    for turn in itertools.count():
+        families: list[tuple[tuple[int, Band], Family]] = []
+        for (own, band), count in missing.items():
+            parts = math.ceil(count / MOST_OF_A_FAMILY)
+            for number, part in enumerate(shares(count, [1] * parts)):
+                stream = f"{seed} {band} {own} {turn} {number}"
+                families.append(((own, band), make.Family(RATED_BOX, band, part, stream)))
+        if not families:
+            break
+        rng.shuffle(families)
+        jobs = [family for _, family in families]
+        with closing(in_order(make.make, jobs, min(workers, len(jobs)), heard)) as reports:
+            for ((own, band), _), puzzles in zip(families, map(_joined, reports), strict=True):
+                new = _new_ones(puzzles, own, splits[own], split_of)
+                splits[own].update(new)
+                missing[own, band] -= len(new)
+                progress.update(len(new) - len(puzzles))
+    train, test = (_shuffled(split, rng) for split in splits)
+    return train, test
+
+
+def _new_ones(
+    puzzles: list[Puzzle], own: int, split: Split, split_of: dict[int | bytes, int]
+) -> list[Puzzle]:
+    """Those that are not in their own split yet and share neither class nor answer with the other.
+
+    Args:
+        own: number of the split.
+        split_of: of each class and each answer; those of the new puzzles are added.
+    """
+    new = []
+    for puzzle, puzzle_class in zip(puzzles, classes(puzzles, RATED_BOX), strict=True):
+        question, answer = puzzle
+        keys = puzzle_class, answer
+        if question not in split and all(split_of.get(key, own) == own for key in keys):
+            split_of.update(dict.fromkeys(keys, own))
+            new.append(puzzle)
+    return new
+
+
+def _joined(reports: list["Report"]) -> list[Puzzle]:
+    return [puzzle for report in reports for puzzle in report.puzzles]
+
+
+def _shuffled(split: Split, rng: random.Random) -> Puzzles:
+    puzzles = list(split.items())
+    rng.shuffle(puzzles)
+    return as_arrays(puzzles, RATED_BOX)
+
+
+def _ready_to_make() -> ModuleType:
+    """The module that makes puzzles, compiled: here once, so that no process does it again.
+
+    Raises:
+        UserError: numba is missing or cannot work here.
+    """
+    line = "getting the search for puzzles ready; the first time this takes half a minute …"
+    notice = threading.Timer(SHORT_SECONDS, say, [line, sys.stderr])
+    notice.daemon = True
+    notice.start()
+    try:
+        from hrm.tasks.sudoku import families
+
+        list(families.make(families.Family((2, 2), (0, 0), 1, "")))
+        return families
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise UserError(
+            f"--givens {MINIMAL} needs numba; install it by: pip install 'hrm[generate]'"
+        ) from None
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        raise UserError(
+            "numba finds no folder that it could keep compiled code in; name one by "
+            "NUMBA_CACHE_DIR=FOLDER"
+        ) from None
+    finally:
+        notice.cancel()

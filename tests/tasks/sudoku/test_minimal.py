@@ -1,0 +1,236 @@
+"""Minimal puzzles: one solution, no given to spare, the wanted difficulty, the same for a seed."""
+
+import csv
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrm.errors import UserError
+from hrm.tasks.sudoku import families, minimal
+from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
+from hrm.tasks.sudoku.generator import Puzzles, classes
+from hrm.tasks.sudoku.minimal import (
+    EXTREME,
+    MOST_OF_A_FAMILY,
+    Difficulty,
+    generate_minimal_split,
+    parse_difficulty,
+    shares,
+)
+from hrm.tasks.sudoku.rules import BoxShape
+from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
+from tests.conftest import ROOT
+from tests.tasks.sudoku.test_search import assert_minimal
+
+BOX = (3, 3)
+MIXED: Difficulty = ((3, 0, 0), (1, 4, 9))
+NUMBERS = 2 * MOST_OF_A_FAMILY, 10
+
+
+@lru_cache
+def generated(
+    box_shape: BoxShape = BOX,
+    difficulty: Difficulty | None = MIXED,
+    seed: int = 0,
+    workers: int = 1,
+) -> tuple[Puzzles, Puzzles]:
+    return generate_minimal_split(box_shape, *NUMBERS, seed, difficulty, workers)
+
+
+def assert_same(one: tuple[Puzzles, Puzzles], other: tuple[Puzzles, Puzzles]) -> None:
+    for first, second in zip(one, other, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("box_shape", [(2, 2), (2, 3), (3, 3)])
+def test_puzzles_are_minimal_and_distinct(box_shape: BoxShape) -> None:
+    for (questions, answers), wanted in zip(generated(box_shape, None), NUMBERS, strict=True):
+        assert len(questions) == len(np.unique(questions, axis=0)) == wanted
+        for question, answer in zip(questions[:3], answers, strict=False):
+            assert_minimal(question, answer, box_shape)
+
+
+def test_a_large_minimal_puzzle_is_made() -> None:
+    (questions, answers), _ = generate_minimal_split((3, 4), 1, 0, workers=1)
+    assert questions.shape == (1, 144) and count_guesses(questions, (3, 4))[0][0] >= 0
+    assert ((questions == 0) | (questions == answers)).all()
+
+
+def test_each_split_has_its_share_of_each_band() -> None:
+    for (questions, answers), wanted in zip(generated(), NUMBERS, strict=True):
+        assert len(np.unique(questions, axis=0)) == wanted
+        guesses, solutions = count_guesses(questions, BOX)
+        assert np.array_equal(solutions, answers)
+        in_bands = [((low <= guesses) & (guesses <= high)).sum() for _, low, high in MIXED]
+        assert in_bands == shares(wanted, [3, 1])
+        for question, answer in zip(questions[:3], answers, strict=False):
+            assert_minimal(question, answer, BOX)
+
+
+def test_bands_are_mixed_in_a_split() -> None:
+    guesses, _ = count_guesses(generated()[0][0], BOX)
+    assert 1 < np.count_nonzero(np.diff(guesses > 0))
+
+
+def test_a_band_of_hard_puzzles_is_reached() -> None:
+    wanted = parse_difficulty("32-1000")
+    (questions, answers), _ = generate_minimal_split(BOX, 2, 0, 1, wanted, workers=1)
+    guesses, _ = count_guesses(questions, BOX)
+    assert ((guesses >= 32) & (guesses <= MOST_GUESSES)).all()
+    assert_minimal(questions[0], answers[0], BOX)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_processes_changes_nothing(workers: int) -> None:
+    assert_same(generated(), generated(workers=workers))
+
+
+@pytest.mark.parametrize(("box_shape", "difficulty"), [((2, 2), None), (BOX, MIXED)])
+def test_equal_seeds_give_equal_puzzles(box_shape: BoxShape, difficulty: Difficulty | None) -> None:
+    first = generated(box_shape, difficulty)
+    generated.cache_clear()
+    assert_same(first, generated(box_shape, difficulty))
+    (questions, _), (others, _) = first[0], generated(box_shape, difficulty, seed=1)[0]
+    assert not np.array_equal(questions, others)
+
+
+def test_a_family_follows_from_its_description_alone() -> None:
+    family, other = (families.Family(BOX, (0, 3), 3, stream) for stream in "ab")
+
+    def puzzles(made: families.Family) -> list[tuple[bytes, bytes]]:
+        return [puzzle for report in families.make(made) for puzzle in report.puzzles]
+
+    first = puzzles(family)
+    assert not set(first) & set(puzzles(other)) and first == puzzles(family)
+    assert len(set(first)) == 3
+
+
+def test_splits_share_no_puzzle_and_no_answer() -> None:
+    (train, train_answers), (test, test_answers) = generated()
+    assert not np.isin(canonical_hash(train, BOX), canonical_hash(test, BOX)).any()
+    assert not (train_answers[:, None] == test_answers).all(-1).any()
+    assert len(np.unique(train_answers, axis=0)) < len(train)
+
+
+def test_what_the_other_split_has_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where training and test families come out alike in the first round."""
+    make, calls = families.make, itertools.count()
+
+    def alike(family: families.Family) -> Iterator[families.Report]:
+        in_first_round = next(calls) in (1, 2)  # 0 gets the search ready
+        return make(replace(family, stream="same") if in_first_round else family)
+
+    monkeypatch.setattr(families, "make", alike)
+    (train, train_answers), (test, test_answers) = generate_minimal_split(
+        BOX, 6, 6, 0, ((1, 0, 0),), workers=1
+    )
+    assert len(train) == len(test) == 6 and next(calls) > 3
+    assert not (train_answers[:, None] == test_answers).all(-1).any()
+
+
+def test_what_the_other_split_has_is_left_out() -> None:
+    """By answer alone, by class alone, and what is there already."""
+    questions, answers = generated(BOX, None)[0]
+    puzzles = [(questions[row].tobytes(), answers[row].tobytes()) for row in range(4)]
+    [puzzle_class] = classes(puzzles[1:2], BOX)
+    split_of: dict[int | bytes, int] = {puzzles[0][1]: 0, puzzle_class: 0}
+    assert minimal._new_ones(puzzles, 1, dict(puzzles[2:3]), split_of) == puzzles[3:]
+    assert split_of[puzzles[3][1]] == split_of[classes(puzzles[3:], BOX)[0]] == 1
+    assert minimal._new_ones(puzzles[:2], 0, {}, split_of) == puzzles[:2]
+
+
+def test_too_few_different_puzzles_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hrm.tasks.sudoku.generator.MAX_REPEATS_IN_A_ROW", 0)
+    with pytest.raises(UserError, match="--givens minimal: too few different puzzles") as caught:
+        generate_minimal_split((2, 2), 10**5, 0, workers=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_out_of_reach_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hrm.tasks.sudoku.generator.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(families, "BUDGET", 1)
+    with pytest.raises(UserError, match="--generate 3x4 --givens minimal: out of reach"):
+        generate_minimal_split((3, 4), 1, 0, workers=1)
+
+
+@given(total=st.integers(0, 10**5), weights=st.lists(st.integers(1, 500), min_size=1, max_size=12))
+def test_shares_are_exact_to_less_than_one_puzzle(total: int, weights: list[int]) -> None:
+    found = shares(total, weights)
+    assert sum(found) == total
+    for share, weight in zip(found, weights, strict=True):
+        assert abs(share - total * weight / sum(weights)) < 1
+
+
+def test_the_largest_remainders_get_what_is_left() -> None:
+    assert shares(10, [1, 1, 1]) == [4, 3, 3] and shares(5, [10, 29, 11]) == [1, 3, 1]
+
+
+def test_like_extreme_is_the_distribution_of_sudoku_extreme() -> None:
+    weights = [105, 75, 64, 88, 85, 105, 164, 193, 88, 29, 4]
+    assert shares(1000, [weight for weight, *_ in EXTREME]) == weights
+    ends = [band for _, *band in EXTREME]
+    assert ends[0] == [0, 0] and ends[-1] == [512, MOST_GUESSES]
+    assert all(low == before + 1 for (_, before), (low, _) in zip(ends, ends[1:], strict=False))
+    assert parse_difficulty("like-extreme") == EXTREME and parse_difficulty("7") == ((1, 7, 7),)
+
+
+@pytest.mark.parametrize("text", ["abc", "5-2", "-3", "3-", "0-1001", "like", ""])
+def test_what_is_no_difficulty_is_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_difficulty(text)
+
+
+@pytest.mark.parametrize("missing", ["numba", "cache"])
+def test_what_numba_lacks_is_said_in_one_line(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("families", "search"):
+        monkeypatch.delitem(sys.modules, f"hrm.tasks.sudoku.{module}")
+        monkeypatch.delattr(f"hrm.tasks.sudoku.{module}")
+    if missing == "numba":
+        monkeypatch.setitem(sys.modules, "numba", None)
+    else:
+        monkeypatch.setattr("numba.core.caching.FunctionCache._impl_class", _NoPlace)
+    words = {"numba": r"pip install 'hrm\[generate\]'", "cache": "NUMBA_CACHE_DIR"}
+    with pytest.raises(UserError, match=words[missing]) as caught:
+        generate_minimal_split((2, 2), 1, 0)
+    assert "\n" not in str(caught.value)
+
+
+class _NoPlace:
+    def __init__(self, function: object):
+        raise RuntimeError(f"cannot cache function {function}: no locator available")
+
+
+def test_numba_is_imported_only_where_it_is_needed() -> None:
+    code = "import sys, hrm.tasks.sudoku.builder; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_long_compiling_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(minimal, "SHORT_SECONDS", 0)
+    generate_minimal_split((2, 2), 1, 0, workers=1)
+    assert "the first time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sudoku-hard-blend/test.csv", "sudoku-extreme-1k/train.csv"])
+def test_no_puzzle_is_one_of_the_public_ones(name: str) -> None:
+    path = ROOT.parent / "shared" / "data" / name
+    if not path.exists():
+        pytest.skip(f"{name} is no part of the project")
+    with path.open() as file:
+        rows = [row["question"].replace(".", "0") for row in csv.DictReader(file)]
+    public = np.array([list(map(int, row)) for row in rows], np.uint8)
+    public_hashes = canonical_hash(public, BOX)
+    for questions, _ in generated():
+        for question, own in zip(questions, canonical_hash(questions, BOX), strict=True):
+            for row in np.flatnonzero(public_hashes == own):
+                assert not are_equivalent(question, public[row], BOX)

@@ -22,7 +22,8 @@ puzzle_emb_dropout ema ema_decay ema_warm_up ema_buffers grad_clip max_skipped_s
 eval_halting eval_limit eval_halt_probability eval_save_outputs early_stop checkpoint_interval
 checkpoint_every_eval keep_checkpoints resume
 project_name run_name checkpoint_path overwrite logger log_interval progress device compile
-cuda_graph deterministic rank_timeout stagger optimizer muon_lr muon_weight_decay muon_momentum"""
+cuda_graph deterministic rank_timeout stagger hint_rate hint_most optimizer muon_lr
+muon_weight_decay muon_momentum"""
 ARCH_KEYS = """hidden_size num_heads L_layers expansion H_cycles L_cycles halt_max_steps
 halt_exploration_prob pos_encodings puzzle_emb_ndim forward_dtype backprop q_continue qk_norm
 attention_bias name loss"""

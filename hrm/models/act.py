@@ -153,8 +153,9 @@ def _uniform(x: Tensor) -> Tensor:
     return (x >> 8).float() / (1 << 24)
 
 
-def uniform_hash(seed: int, tick: Tensor, row: Tensor, stream: int) -> Tensor:
-    """Counter-based uniform numbers in [0, 1): float32 [B], a pure function of the arguments.
+def uniform_hash(seed: int, tick: Tensor, row: Tensor, stream: Tensor | int) -> Tensor:
+    """Counter-based uniform numbers in [0, 1): float32, a pure function of the arguments, which
+    are broadcast; [B] where `tick` and `row` are.
 
     Mixes 32-bit words held in int64, so that the result is the same on every device.
     """

@@ -48,6 +48,10 @@ class PretrainConfig(OptimConfig, RunConfig):
     stagger: bool = Field(
         False, description="row r begins at step r mod arch.halt_max_steps: a batch of all ages"
     )
+    hint_rate: Fraction = Field(
+        0.0, description="share of the puzzles that are trained with some of their answer shown"
+    )
+    hint_most: Fraction = Field(0.8, description="of the answer's cells, between none and so many")
     max_skipped_steps: PositiveInt = Field(
         10, description="steps in a row with a loss or gradient that is not finite"
     )

@@ -22,6 +22,7 @@ from hrm.optim.schedule import learning_rate, total_steps
 from hrm.ranks import Ranks
 from hrm.tasks import Task, task_of
 from hrm.training.config import PretrainConfig
+from hrm.training.hints import with_hints
 from hrm.training.stability import Stability, sound_rows
 
 FIRST_STEP_METRICS = ("count", "accuracy", "exact_accuracy")
@@ -171,6 +172,9 @@ def compute_step(
             first_row = ranks.rank * local + start
             make = state.model.staggered_carry if config.stagger else state.model.initial_carry
             state.carries.append(make(rows, first_row))
+        if config.hint_rate:
+            hints = config.hint_rate, config.hint_most, config.seed
+            rows = with_hints(rows, state.carries[index], *hints)
         with _reduced_later(state.parallel) if start + micro < local else nullcontext():
             carry, loss, sums, each, _ = state.parallel(
                 carry=state.carries[index], batch=rows, return_keys=FIRST_STEP_METRICS

@@ -132,6 +132,30 @@ def test_a_step_has_as_many_passes_as_micro_batches(data, tmp_path, monkeypatch,
     assert seen[: BATCH // rows] == [rows] * (BATCH // rows)
 
 
+def shown_at_first(made):
+    """Of each puzzle's answer, what stands in the question that it is trained with."""
+    held = made.kept(1, "carry/current_data/")
+    return (held["inputs"] == held["labels"]).float().mean(1)
+
+
+@acts("hint_rate")
+def test_as_many_puzzles_as_configured_show_some_of_their_answer(data, tmp_path, plain):
+    every = shown_at_first(run(data, tmp_path / "every", "hint_rate=1", "hint_most=1", "epochs=1"))
+    half = shown_at_first(run(data, tmp_path / "half", "hint_rate=0.5", "epochs=1"))
+    bare = shown_at_first(plain)
+    assert (every > bare).float().mean() > 0.8
+    assert 0.1 < (half > bare).float().mean() < 0.9
+
+
+@acts("hint_most")
+def test_no_more_of_an_answer_is_shown_than_configured(data, tmp_path, plain):
+    keys = ("hint_rate=1", "epochs=1")
+    none = shown_at_first(run(data, tmp_path / "none", "hint_most=0", *keys))
+    most = shown_at_first(run(data, tmp_path / "most", "hint_most=1", *keys))
+    assert torch.equal(none, shown_at_first(plain))
+    assert most.max() > 0.8
+
+
 # ---- how long, and what ends a run ----
 
 

@@ -28,6 +28,7 @@ KINDS = {
         "arch.puzzle_emb_ndim=32",
         "optimizer=muon",
         "stagger=true",
+        "hint_rate=0.5",
         "ema=true",
         "grad_clip=1.0",
         "micro_batch_size=8",

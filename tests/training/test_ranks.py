@@ -88,7 +88,7 @@ def test_same_result(single, data_4x4, tmp_path, call_script, run_script, ranks,
 
 
 def test_two_ranks_equal_one_with_muon_and_a_staggered_carry(data_4x4, tmp_path, run_script):
-    more = ("optimizer=muon", "stagger=true", "epochs=2", "eval_interval=2")
+    more = ("optimizer=muon", "stagger=true", "hint_rate=0.5", "epochs=2", "eval_interval=2")
     alone = run_alone(data_4x4, tmp_path / "alone", *more)
     words = arguments(data_4x4, f"checkpoint_path={tmp_path / 'two'}", "micro_batch_size=4", *more)
     result = run_script("pretrain.py", *words, ranks=2)

@@ -41,6 +41,7 @@ SWITCHES = {
     "ema and clipping": ("ema=true", "grad_clip=0.5"),
     "muon and stagger": ("optimizer=muon", "stagger=true", "micro_batch_size=8", "epochs=3"),
     "bfloat16": ("arch.forward_dtype=bfloat16", "epochs=3"),
+    "hints": ("hint_rate=0.6", "micro_batch_size=8", "epochs=3"),
     "no puzzle embedding": ("arch.puzzle_emb_ndim=0", "arch.q_continue=false"),
 }
 

@@ -5,9 +5,10 @@
 The real server runs as a process of its own. Clients keep one connection each and send one puzzle
 of the checkpoint's test split after another to `/api/solve`, as fast as they are answered.
 
-1. with dynamic batching and without (one puzzle thinks at a time): latencies, puzzles/s
-2. ten times as many clients at once as puzzles may wait: answers by status, memory before and after
-3. clients that vanish in the middle of an answer: what is left of them in the server
+1. a `Batcher` alone, without a server, asked by as many at once: what the server can reach at most
+2. with dynamic batching and without (one puzzle thinks at a time): latencies, puzzles/s
+3. ten times as many clients at once as puzzles may wait: answers by status, memory before and after
+4. clients that vanish in the middle of an answer: what is left of them in the server
 """
 
 import argparse
@@ -28,11 +29,11 @@ from hrm.checkpoint import find_checkpoint
 from hrm.data.format import read_metadata
 from hrm.data.split import Split
 from hrm.errors import run_command
-from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
+from hrm.inference import Solver
+from hrm.inference.batcher import MAX_BATCH, MAX_WAITING, Batcher, Question, Step
 from hrm.tasks import task_of
 from hrm.training.config import load_train_config
 
-ROOT = Path(__file__).parents[1]
 SERVER = """
 import sys
 from pathlib import Path
@@ -57,13 +58,16 @@ def main() -> None:
         f"{arguments.clients} clients, {arguments.seconds:.0f} s, {len(puzzles)} puzzles of {run}"
     )
     print(f"{'':>20}{'answers':>9}{'errors':>8}{'puzzles/s':>11}{'p50':>8}{'p95':>8}{'p99':>8}  ms")
+    alone = _alone(run, puzzles, arguments.clients, arguments.seconds)
+    print(f"{'batcher alone':>20}{alone.line(arguments.seconds)}", flush=True)
     for label, max_batch in (("dynamic batching", MAX_BATCH), ("one at a time", 1)):
         with _server(run, max_batch) as (_, port):
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(arguments.clients, 3.0))  # loads the model
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(arguments.clients, arguments.seconds))
-            print(f"{label:>20}{load.line(arguments.seconds)}", flush=True)
+            share = f"{load.statuses[200] / alone.statuses[200]:>6.0%} of the batcher's"
+            print(f"{label:>20}{load.line(arguments.seconds)}{share}", flush=True)
 
     with _server(run, MAX_BATCH) as (process, port):
         asyncio.run(_Load(port, run.name, puzzles).run(arguments.clients, 3.0))
@@ -94,7 +98,7 @@ def _puzzles(run: Path) -> list[str]:
 @contextmanager
 def _server(run: Path, max_batch: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
     command = [sys.executable, "-c", SERVER, str(run), str(max_batch)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0]
@@ -123,23 +127,60 @@ class _Resources:
         return f"{self.megabytes:.0f} MB, {self.files} open files, {self.threads} threads"
 
 
-class _Load:
-    """Clients, each with one connection, until the time is over."""
+class _Answers:
+    """What clients were answered, and when."""
 
-    def __init__(self, port: int, checkpoint: str, puzzles: list[str]):
-        self._port, self._checkpoint, self._puzzles = port, checkpoint, puzzles
+    def __init__(self) -> None:
         self.statuses: Counter[int | str] = Counter()
         self.latencies: list[float] = []  # of answers with status 200, in seconds
-
-    async def run(self, clients: int, seconds: float) -> None:
-        end = time.perf_counter() + seconds
-        await asyncio.gather(*(self._client(end) for _ in range(clients)))
 
     def line(self, seconds: float) -> str:
         good = self.statuses[200]
         bad = sum(self.statuses.values()) - good
         p50, p95, p99 = 1000 * np.percentile(self.latencies, [50, 95, 99])
         return f"{good:>9}{bad:>8}{good / seconds:>11.1f}{p50:>8.0f}{p95:>8.0f}{p99:>8.0f}"
+
+
+def _alone(run: Path, puzzles: list[str], clients: int, seconds: float) -> _Answers:
+    """A batcher in this process; whoever is answered asks the next puzzle at once."""
+    solver, answers = Solver.from_checkpoint(run), _Answers()
+    questions = [
+        Question(tokens, solver.unseen_identifier, solver.max_steps)
+        for tokens in solver.task.read_all(puzzles)
+    ]
+    batcher = Batcher(solver)
+
+    def ask() -> None:
+        start = time.perf_counter()
+
+        def deliver(_: int, step: Step | Exception) -> None:
+            now = time.perf_counter()
+            if isinstance(step, Step) and begin <= now < begin + seconds:
+                answers.statuses[200] += 1
+                answers.latencies.append(now - start)
+            if now < begin + seconds:
+                ask()
+
+        batcher.submit([random.choice(questions)], deliver)
+
+    begin = time.perf_counter() + 3.0  # as long as the server's model is warmed
+    for _ in range(clients):
+        ask()
+    time.sleep(seconds + 3.0)
+    batcher.close()
+    return answers
+
+
+class _Load(_Answers):
+    """Clients, each with one connection, until the time is over."""
+
+    def __init__(self, port: int, checkpoint: str, puzzles: list[str]):
+        super().__init__()
+        self._port, self._checkpoint, self._puzzles = port, checkpoint, puzzles
+
+    async def run(self, clients: int, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(self._client(end) for _ in range(clients)))
 
     async def _client(self, end: float) -> None:
         try:

@@ -16,7 +16,7 @@ from hrm.web.hosting import MOST_MODELS, Models
 
 from ..conftest import saved_run
 from ..inference.test_solver import make_solver
-from .serving import serve
+from .serving import in_this_process, serve
 
 PUZZLE = "1" + "." * 15
 MAZE = "S ##" + "#  #" + "## #" + "## G"
@@ -57,7 +57,10 @@ def test_a_model_is_loaded_once_whoever_asks_at_once(runs, data_4x4):
         return make_solver()
 
     async def main() -> None:
-        models, known = Models(load), Catalogue(runs, data_4x4.parent).checkpoints()
+        models, known = (
+            Models(in_this_process(load)),
+            Catalogue(runs, data_4x4.parent).checkpoints(),
+        )
         asked = list(known.items()) * 20
         batchers = await asyncio.gather(*(models.get(*one) for one in asked))
         assert len(set(map(id, batchers))) == len(loaded) == len(known)
@@ -79,7 +82,7 @@ def test_loaded_models_are_given_while_another_one_loads(runs, data_4x4):
                 asyncio.run_coroutine_threadsafe(loading.wait(), loop).result(60)
             return make_solver()
 
-        models = Models(load)
+        models = Models(in_this_process(load))
         held = await models.get(first, facts)
         slow = asyncio.create_task(models.get(second, others))
         await asyncio.sleep(0)
@@ -101,7 +104,7 @@ def test_an_error_while_loading_leaves_room(runs, data_4x4):
                 raise error
             return make_solver()
 
-        models = Models(load)
+        models = Models(in_this_process(load))
         with pytest.raises(MemoryError):
             await models.get(name, facts)
         assert models.names == []
@@ -211,7 +214,7 @@ def test_a_checkpoint_is_checked_on_its_own_kind_of_puzzles(other_kinds):
 def test_all_models_busy_is_a_refusal(runs, data_4x4, monkeypatch):
     async def main() -> None:
         facts = next(iter(Catalogue(runs, data_4x4.parent).checkpoints().values()))
-        models = Models(lambda path: make_solver())
+        models = Models(in_this_process(lambda path: make_solver()))
         for number in range(MOST_MODELS):
             await models.get(str(number), facts)
         monkeypatch.setattr("hrm.web.hosting._is_idle", lambda batcher: False)

@@ -89,7 +89,7 @@ class RemoteBatcher:
         except BaseException:
             self._process.close()
             raise
-        self._most = max_batch + max_waiting
+        self._places = max_batch + max_waiting  # that no open question may need
         self.running = self.waiting = 0  # attempts at puzzles that think, and that wait for a place
         self._open: dict[int, RemoteTicket] = {}
         self._numbers = count()
@@ -142,9 +142,10 @@ class RemoteBatcher:
         with self._lock:
             if self._closed:
                 raise Closed
-            held = (ticket, *self._open.values())
-            if sum(sum(one.widths.values()) for one in held) > self._most:
+            needed = sum(widths.values())
+            if needed > self._places:
                 raise QueueFull
+            self._places -= needed
             self._open[number] = ticket
             self._asked.put((number, questions))
         return ticket
@@ -159,7 +160,8 @@ class RemoteBatcher:
 
     def _let_go(self, number: int) -> None:
         with self._lock:
-            if self._open.pop(number, None) is not None:
+            if (ticket := self._open.pop(number, None)) is not None:
+                self._places += sum(ticket.widths.values())
                 self._asked.put((number, None))
 
     def _end(self, error: Exception) -> bool:
@@ -198,7 +200,7 @@ class RemoteBatcher:
                 if ticket is None:
                     continue
                 if isinstance(item, Exception) or item.last:
-                    del ticket.widths[question]
+                    self._places += ticket.widths.pop(question)
                     if not ticket.widths:
                         del self._open[number]
             ticket.deliver(question, item)

@@ -20,7 +20,7 @@ from hrm.errors import UserError
 from hrm.inference.batcher import Question, Step
 from hrm.inference.output import DIGITS, rounded
 from hrm.inference.solver import Traits
-from hrm.tasks import Poll, Polls, PuzzleError, Task, task_of
+from hrm.tasks import Poll, Polls, PuzzleError, Task
 from hrm.web import schemas
 from hrm.web.catalogue import Cache, Catalogue, Facts
 from hrm.web.guard import Refused
@@ -54,7 +54,7 @@ class Thinking:
     async def think(self, asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
         """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
         facts = await self._facts_of(asked)
-        task = task_of(facts.metadata)
+        task = facts.task
         inputs = _read_puzzle(asked.puzzle, task)
         if asked.votes > 1 and asked.identity is not None and task.votes_by_name:
             return await self._vote(asked, asked.identity, facts, inputs, request)
@@ -81,7 +81,7 @@ class Thinking:
         """`think` where the versions of a puzzle vote that the model knows by name."""
         if asked.restarts or asked.rollouts > 1:
             raise Refused(422, "votes go without restarts and rollouts here; ask for one of them")
-        task = task_of(facts.metadata)
+        task = facts.task
         names, known = await asyncio.to_thread(self._names, identity.data, facts, task)
         if identity.identifier >= len(names):
             raise Refused(422, f"identifier={identity.identifier}: the model does not know it")
@@ -118,8 +118,8 @@ class Thinking:
 
     async def solve(self, asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
         facts = await self._facts_of(asked)
-        task = task_of(facts.metadata)
-        inputs = await asyncio.to_thread(_read_puzzles, asked.puzzles, task)
+        task = facts.task
+        inputs = await _read_puzzles(asked.puzzles, task)
         plan = _plan(task, asked, len(inputs))
         batcher, steps = await self._model_for(asked, facts)
         unseen = batcher.traits.metadata.unseen_identifier
@@ -168,6 +168,8 @@ class Thinking:
         return asyncio.get_running_loop().time() + self._seconds
 
     async def _facts_of(self, asked: schemas.Thinking) -> Facts:
+        if (known := self._catalogue.known_checkpoint(asked.checkpoint)) is not None:
+            return known
         return await asyncio.to_thread(self._catalogue.checkpoint, asked.checkpoint)
 
     async def _model_for(self, asked: schemas.Thinking, facts: Facts) -> tuple[Model, int]:
@@ -193,8 +195,13 @@ def _plan(task: Task, asked: schemas.Trying, puzzles: int = 1) -> Plan:
     return plan
 
 
-def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
-    return [_read_puzzle(text, task) for text in texts]
+async def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
+    """Puzzle by puzzle, between which others have their turn."""
+    inputs = []
+    for text in texts:
+        inputs.append(_read_puzzle(text, task))
+        await asyncio.sleep(0)
+    return inputs
 
 
 def _read_puzzle(text: str, task: Task) -> np.ndarray:

@@ -18,7 +18,7 @@ from hrm.inference.solver import Solver
 from hrm.training.config import load_pretrain_config
 from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
-from hrm.web.hosting import Models
+from hrm.web.hosting import Model, Models
 from hrm.web.thinking import THINK_SECONDS
 
 from ..conftest import SMALL_MODEL
@@ -69,14 +69,16 @@ def serve(
     data: Path,
     load: Callable[[Path], Solver] = LOAD,
     think_seconds: float = THINK_SECONDS,
+    host: Callable[[Path], Model] | None = None,
     **limits: int,
 ) -> Iterator[str]:
     """Run the server in a thread; yields its address, without a slash at the end.
 
     Args:
+        host: loads models; None: by `load`, into this process.
         limits: of each `Batcher`.
     """
-    models = Models(in_this_process(load, **limits))
+    models = Models(host or in_this_process(load, **limits))
     app = create_app(Catalogue(checkpoints, data), models, think_seconds=think_seconds)
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)

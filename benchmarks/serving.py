@@ -14,6 +14,7 @@ of the checkpoint's test split after another to `/api/solve`, as fast as they ar
 import argparse
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hrm.checkpoint import find_checkpoint
 from hrm.data.format import read_metadata
@@ -31,9 +33,11 @@ from hrm.data.split import Split
 from hrm.errors import run_command
 from hrm.inference import Solver
 from hrm.inference.batcher import MAX_BATCH, MAX_WAITING, Batcher, Question, Step
+from hrm.inference.process import threads_beside_a_server
 from hrm.tasks import task_of
 from hrm.training.config import load_train_config
 
+ROOT = Path(__file__).parents[1]
 SERVER = """
 import sys
 from pathlib import Path
@@ -98,7 +102,7 @@ def _puzzles(run: Path) -> list[str]:
 @contextmanager
 def _server(run: Path, max_batch: int) -> Iterator[tuple[subprocess.Popen[str], int]]:
     command = [sys.executable, "-c", SERVER, str(run), str(max_batch)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0]
@@ -142,7 +146,9 @@ class _Answers:
 
 
 def _alone(run: Path, puzzles: list[str], clients: int, seconds: float) -> _Answers:
-    """A batcher in this process; whoever is answered asks the next puzzle at once."""
+    """A batcher in this process, with as many threads; who is answered asks again at once."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_beside_a_server())
     solver, answers = Solver.from_checkpoint(run), _Answers()
     questions = [
         Question(tokens, solver.unseen_identifier, solver.max_steps)

@@ -113,19 +113,25 @@ def _server(run: Path, max_batch: int) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 class _Resources:
-    """What a process holds."""
+    """What the server and the processes of its models hold."""
 
     def __init__(self, megabytes: float, files: int, threads: int):
         self.megabytes, self.files, self.threads = megabytes, files, threads
 
     @classmethod
     def of(cls, process: subprocess.Popen[str]) -> "_Resources":
-        folder = Path(f"/proc/{process.pid}")
+        server = Path(f"/proc/{process.pid}")
+        lists = [path.read_text().split() for path in server.glob("task/*/children")]
+        held = [cls._of(folder) for folder in (server, *(Path("/proc", p) for p in sum(lists, [])))]
+        return cls(*map(sum, zip(*held, strict=True)))
+
+    @staticmethod
+    def _of(folder: Path) -> tuple[float, int, int]:
         status = dict(
             line.split(":", 1) for line in (folder / "status").read_text().splitlines() if line
         )
         files = sum(1 for _ in (folder / "fd").iterdir())
-        return cls(int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"]))
+        return int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"])
 
     def __str__(self) -> str:
         return f"{self.megabytes:.0f} MB, {self.files} open files, {self.threads} threads"

@@ -32,7 +32,7 @@ class ModelProcess:
         self.pipe, other = Pipe()
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(other.fileno())],
+                [sys.executable, "-P", "-c", PROGRAM, str(other.fileno())],
                 env={"OMP_NUM_THREADS": str(threads_beside_a_server()), **os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what it prints is no result

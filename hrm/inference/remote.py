@@ -215,7 +215,7 @@ def host(pipe: Connection) -> None:
             solver = Solver.from_checkpoint(path, device, weights)
             pipe.send(solver.traits)
         except UserError as error:
-            pipe.send(error)
+            pipe.send(UserError(str(error)))
         except Exception:
             pipe.send(ModelFailed(traceback.format_exc()))
         else:

@@ -1,6 +1,7 @@
 """Which models are loaded, and kinds of puzzles beyond the Sudoku of the other tests."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from hrm.data.format import DatasetMetadata, PuzzleArrays, array_path, write_metadata
 from hrm.inference import Solver
+from hrm.inference.batcher import Batcher
 from hrm.web.catalogue import Catalogue
 from hrm.web.guard import Refused
 from hrm.web.hosting import MOST_MODELS, Models
@@ -92,6 +94,30 @@ def test_loaded_models_are_given_while_another_one_loads(runs, data_4x4):
         await models.close()
 
     asyncio.run(main())
+
+
+def test_who_leaves_while_a_model_loads_leaves_none_behind(runs, data_4x4):
+    loaded, begin = [], threading.Event()
+
+    def load(path: Path) -> Batcher:
+        assert begin.wait(60)
+        loaded.append(Batcher(make_solver()))
+        return loaded[-1]
+
+    async def main() -> None:
+        [name, facts] = next(iter(Catalogue(runs, data_4x4.parent).checkpoints().items()))
+        models = Models(load)
+        asking = asyncio.create_task(models.get(name, facts))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        begin.set()
+        while not loaded or not loaded[0].closed:
+            await asyncio.sleep(0.01)
+        assert models.names == []
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_an_error_while_loading_leaves_room(runs, data_4x4):

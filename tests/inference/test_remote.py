@@ -27,9 +27,10 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from hrm.inference.remote import RemoteBatcher
-from tests.inference.test_remote import question, ENDLESS
+from tests.inference.test_remote import ENDLESS, PUZZLES, Question
 batcher = RemoteBatcher(Path(sys.argv[1]), "cpu")
-batcher.submit([question(steps=ENDLESS)], lambda *step: print(batcher.pid, flush=True))
+batcher.submit([Question(PUZZLES[0], 0, ENDLESS, "max_steps")], print)
+print(batcher.pid, flush=True)
 time.sleep(600)
 """
 
@@ -146,6 +147,7 @@ def test_closing_tells_those_who_wait_and_leaves_nothing(run):
 
 
 def test_it_ends_when_its_parent_is_killed(run):
+    """In the middle of a puzzle of which nothing is to be told yet."""
     command = [sys.executable, "-c", PARENT, str(run)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())  # type: ignore[union-attr]

@@ -19,6 +19,7 @@ from .serving import serve
 
 PUZZLE = "1" + "." * 15
 ASKED = {"checkpoint": "tests/patient", "halting": "max_steps", "steps": 256}
+LASTING = ASKED | {"puzzle": PUZZLE, "votes": 64, "restarts": 16}  # 20,480 steps
 SHORT = {"checkpoint": "tests/patient", "puzzles": [PUZZLE], "steps": 2}
 FAILED = {"error": "the model failed at this puzzle"}
 
@@ -69,23 +70,21 @@ def test_it_answers_step_by_step_and_at_once(hosted):
 
 
 def test_who_leaves_frees_the_place(hosted):
-    body = ASKED | {"puzzle": PUZZLE, "restarts": 16}
     for _ in range(2):
-        with hosted.client.stream("POST", "/api/think", json=body) as stream:
+        with hosted.client.stream("POST", "/api/think", json=LASTING) as stream:
             next(stream.iter_lines())
-            assert hosted.health()["running"] == 1
+            eventually(lambda: hosted.health()["running"] == 1)
     eventually(lambda: hosted.health()["running"] == 0)
 
 
 def test_a_process_that_is_killed_is_told_and_replaced(hosted, caplog):
-    body = ASKED | {"puzzle": PUZZLE, "restarts": 16}
     told: list[httpx.Response] = []
     waiting = Thread(
         target=lambda: told.append(
             hosted.client.post("/api/solve", json=ASKED | {"puzzles": [PUZZLE] * 100})
         )
     )
-    with hosted.client.stream("POST", "/api/think", json=body) as stream:
+    with hosted.client.stream("POST", "/api/think", json=LASTING) as stream:
         lines = stream.iter_lines()
         next(lines)
         waiting.start()

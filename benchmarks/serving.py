@@ -5,14 +5,16 @@
 The real server runs as a process of its own. Clients keep one connection each and send one puzzle
 of the checkpoint's test split after another to `/api/solve`, as fast as they are answered.
 
-1. with dynamic batching and without (one puzzle thinks at a time): latencies, puzzles/s
-2. ten times as many clients at once as puzzles may wait: answers by status, memory before and after
-3. clients that vanish in the middle of an answer: what is left of them in the server
+1. a `Batcher` alone, without a server, asked by as many at once: what the server can reach at most
+2. with dynamic batching and without (one puzzle thinks at a time): latencies, puzzles/s
+3. ten times as many clients at once as puzzles may wait: answers by status, memory before and after
+4. clients that vanish in the middle of an answer: what is left of them in the server
 """
 
 import argparse
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -23,12 +25,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hrm.checkpoint import find_checkpoint
 from hrm.data.format import read_metadata
 from hrm.data.split import Split
 from hrm.errors import run_command
-from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
+from hrm.inference import Solver
+from hrm.inference.batcher import MAX_BATCH, MAX_WAITING, Batcher, Question, Step
+from hrm.inference.process import threads_beside_a_server
 from hrm.tasks import task_of
 from hrm.training.config import load_train_config
 
@@ -57,13 +62,16 @@ def main() -> None:
         f"{arguments.clients} clients, {arguments.seconds:.0f} s, {len(puzzles)} puzzles of {run}"
     )
     print(f"{'':>20}{'answers':>9}{'errors':>8}{'puzzles/s':>11}{'p50':>8}{'p95':>8}{'p99':>8}  ms")
+    alone = _alone(run, puzzles, arguments.clients, arguments.seconds)
+    print(f"{'batcher alone':>20}{alone.line(arguments.seconds)}", flush=True)
     for label, max_batch in (("dynamic batching", MAX_BATCH), ("one at a time", 1)):
         with _server(run, max_batch) as (_, port):
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(arguments.clients, 3.0))  # loads the model
             load = _Load(port, run.name, puzzles)
             asyncio.run(load.run(arguments.clients, arguments.seconds))
-            print(f"{label:>20}{load.line(arguments.seconds)}", flush=True)
+            share = f"{load.statuses[200] / alone.statuses[200]:>6.0%} of the batcher's"
+            print(f"{label:>20}{load.line(arguments.seconds)}{share}", flush=True)
 
     with _server(run, MAX_BATCH) as (process, port):
         asyncio.run(_Load(port, run.name, puzzles).run(arguments.clients, 3.0))
@@ -105,41 +113,86 @@ def _server(run: Path, max_batch: int) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 class _Resources:
-    """What a process holds."""
+    """What the server and the processes of its models hold."""
 
     def __init__(self, megabytes: float, files: int, threads: int):
         self.megabytes, self.files, self.threads = megabytes, files, threads
 
     @classmethod
     def of(cls, process: subprocess.Popen[str]) -> "_Resources":
-        folder = Path(f"/proc/{process.pid}")
+        server = Path(f"/proc/{process.pid}")
+        lists = [path.read_text().split() for path in server.glob("task/*/children")]
+        held = [cls._of(folder) for folder in (server, *(Path("/proc", p) for p in sum(lists, [])))]
+        return cls(*map(sum, zip(*held, strict=True)))
+
+    @staticmethod
+    def _of(folder: Path) -> tuple[float, int, int]:
         status = dict(
             line.split(":", 1) for line in (folder / "status").read_text().splitlines() if line
         )
         files = sum(1 for _ in (folder / "fd").iterdir())
-        return cls(int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"]))
+        return int(status["VmRSS"].split()[0]) / 1024, files, int(status["Threads"])
 
     def __str__(self) -> str:
         return f"{self.megabytes:.0f} MB, {self.files} open files, {self.threads} threads"
 
 
-class _Load:
-    """Clients, each with one connection, until the time is over."""
+class _Answers:
+    """What clients were answered, and when."""
 
-    def __init__(self, port: int, checkpoint: str, puzzles: list[str]):
-        self._port, self._checkpoint, self._puzzles = port, checkpoint, puzzles
+    def __init__(self) -> None:
         self.statuses: Counter[int | str] = Counter()
         self.latencies: list[float] = []  # of answers with status 200, in seconds
-
-    async def run(self, clients: int, seconds: float) -> None:
-        end = time.perf_counter() + seconds
-        await asyncio.gather(*(self._client(end) for _ in range(clients)))
 
     def line(self, seconds: float) -> str:
         good = self.statuses[200]
         bad = sum(self.statuses.values()) - good
         p50, p95, p99 = 1000 * np.percentile(self.latencies, [50, 95, 99])
         return f"{good:>9}{bad:>8}{good / seconds:>11.1f}{p50:>8.0f}{p95:>8.0f}{p99:>8.0f}"
+
+
+def _alone(run: Path, puzzles: list[str], clients: int, seconds: float) -> _Answers:
+    """A batcher in this process, with as many threads; who is answered asks again at once."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_beside_a_server())
+    solver, answers = Solver.from_checkpoint(run), _Answers()
+    questions = [
+        Question(tokens, solver.unseen_identifier, solver.max_steps)
+        for tokens in solver.task.read_all(puzzles)
+    ]
+    batcher = Batcher(solver)
+
+    def ask() -> None:
+        start = time.perf_counter()
+
+        def deliver(_: int, step: Step | Exception) -> None:
+            now = time.perf_counter()
+            if isinstance(step, Step) and begin <= now < begin + seconds:
+                answers.statuses[200] += 1
+                answers.latencies.append(now - start)
+            if now < begin + seconds:
+                ask()
+
+        batcher.submit([random.choice(questions)], deliver)
+
+    begin = time.perf_counter() + 3.0  # as long as the server's model is warmed
+    for _ in range(clients):
+        ask()
+    time.sleep(seconds + 3.0)
+    batcher.close()
+    return answers
+
+
+class _Load(_Answers):
+    """Clients, each with one connection, until the time is over."""
+
+    def __init__(self, port: int, checkpoint: str, puzzles: list[str]):
+        super().__init__()
+        self._port, self._checkpoint, self._puzzles = port, checkpoint, puzzles
+
+    async def run(self, clients: int, seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(self._client(end) for _ in range(clients)))
 
     async def _client(self, end: float) -> None:
         try:

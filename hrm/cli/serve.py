@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hrm.cli.options import SchemaCommand
 from hrm.config import Config, DeviceName, WeightsName
+from hrm.inference.process import ModelProcess
 
 HELP = """
 hrm serve checkpoints/quickstart/first
@@ -32,9 +33,10 @@ class ServeConfig(Config):
 def run(read: Callable[[], ServeConfig]) -> None:
     """Open the web page until Ctrl-C."""
     config = read()
-    from hrm.web import serve
+    with ModelProcess() as process:  # imports torch while this process does
+        from hrm.web import serve
 
-    serve(**dict(config))
+        serve(**dict(config), process=process)
 
 
 command = SchemaCommand(

@@ -125,6 +125,12 @@ class DatasetMetadata(BaseModel):
         """Identifier of a puzzle that training did not know: the shared one, else the blank."""
         return 0 if self.num_puzzle_identifiers == 1 else self.blank_identifier_id
 
+    def identifier_of(self, identifier: int | None) -> int:
+        """A data set's identifier where a model has a row for it, else that of unseen puzzles."""
+        if identifier is None or identifier >= self.num_puzzle_identifiers:
+            return self.unseen_identifier
+        return identifier
+
 
 CheckRows = Callable[[str, np.ndarray, np.ndarray], None]  # array's name, rows, their numbers
 

@@ -135,12 +135,19 @@ class Batcher:
     Args:
         max_batch: attempts that think side by side; 1 means one after the other.
         max_waiting: attempts that may wait for a place beside them.
+        report: called from the batcher's thread before each step, and when what became of it has
+            been delivered.
     """
 
     def __init__(
-        self, solver: Solver, max_batch: int = MAX_BATCH, max_waiting: int = MAX_WAITING
+        self,
+        solver: Solver,
+        max_batch: int = MAX_BATCH,
+        max_waiting: int = MAX_WAITING,
+        report: Callable[[], None] = lambda: None,
     ) -> None:
-        self.solver = solver
+        self.solver, self.traits = solver, solver.traits
+        self._report = report
         self._max_batch, self._max_waiting = max_batch, max_waiting
         self._waiting: list[_Row] = []
         self._running: dict[int, _Row] = {}
@@ -164,6 +171,11 @@ class Batcher:
         """Whether no puzzle thinks or waits."""
         with self._changed:
             return not (self._running or self._waiting)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more questions are taken."""
+        return self._closed
 
     def submit(self, questions: Sequence[Question], deliver: Deliver) -> Ticket:
         """Take questions, all or none.
@@ -215,6 +227,7 @@ class Batcher:
                     left = [*self._running.values(), *self._waiting]
                     self._running, self._waiting = {}, []
                     break
+            self._report()
             try:
                 self._step(slots, gone, joining)
             except Exception as error:
@@ -223,8 +236,9 @@ class Batcher:
                     self._running = {}
                     self._waiting = [row for row in self._waiting if row.puzzle not in failed]
                 slots.clear()
-                _report_failure(failed, error)
-        _report_failure({row.puzzle for row in left}, Closed())
+                _tell_failure(failed, error)
+            self._report()
+        _tell_failure({row.puzzle for row in left}, Closed())
 
     @torch.inference_mode()
     def _step(self, slots: Slots, gone: list[int], joining: dict[int, _Row]) -> None:
@@ -338,6 +352,6 @@ class Batcher:
         return {name: tensor.to(self.solver.device) for name, tensor in named.items()}
 
 
-def _report_failure(puzzles: Iterable[_Puzzle], error: Exception) -> None:
+def _tell_failure(puzzles: Iterable[_Puzzle], error: Exception) -> None:
     for puzzle in puzzles:
         puzzle.ticket.deliver(puzzle.number, error)

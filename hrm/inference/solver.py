@@ -59,6 +59,15 @@ class Solution:
     choices: tuple[Choice, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What those who ask a model need to know of it, without its weights."""
+
+    metadata: DatasetMetadata
+    origin: Origin  # what names the data set that it was trained on
+    max_steps: int  # ACT steps at most in training
+
+
 class Solver:
     """A model in evaluation mode on its device, and what it knows about the puzzles.
 
@@ -116,9 +125,7 @@ class Solver:
 
     def identifier_of(self, identifier: int | None) -> int:
         """A data set's identifier where the model has a row for it, else that of unseen ones."""
-        if identifier is None or identifier >= self.metadata.num_puzzle_identifiers:
-            return self.unseen_identifier
-        return identifier
+        return self.metadata.identifier_of(identifier)
 
     def names(self, data_path: Path | None = None) -> list[str]:
         """Of the identifiers that the model knows.
@@ -153,6 +160,10 @@ class Solver:
     def max_steps(self) -> int:
         """ACT steps at most in training."""
         return self.model.model.config.halt_max_steps
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(self.metadata, self.origin, self.max_steps)
 
     def solve(
         self,

@@ -278,18 +278,25 @@ class Task:
 
     def contradictory(self, inputs: np.ndarray) -> np.ndarray:
         """Which puzzles contradict themselves, [N, T] integers -> [N] bool."""
-        found = np.zeros(len(inputs), bool)
-        givens = self.grid.givens(inputs)
-        for unit in self.units:
-            cells = np.sort(np.where(givens, inputs, -1)[:, unit.cells], axis=1)
-            found |= ((cells[:, 1:] == cells[:, :-1]) & (cells[:, 1:] >= 0)).any(axis=1)
-        return found
+        blanks = np.full((len(inputs), 1), -1)
+        given = np.hstack([np.where(self.grid.givens(inputs), inputs, -1), blanks])
+        cells = np.sort(given[:, self._cells_of_units], axis=-1)
+        return ((cells[..., 1:] == cells[..., :-1]) & (cells[..., 1:] >= 0)).any(axis=(1, 2))
+
+    @cached_property
+    def _cells_of_units(self) -> np.ndarray:
+        """[U, cells of the largest unit] integers; -1 behind the cells of smaller ones."""
+        longest = max((len(unit.cells) for unit in self.units), default=1)
+        rows = [unit.cells + (-1,) * (longest - len(unit.cells)) for unit in self.units]
+        return np.array(rows, np.int64).reshape(len(rows), longest)
 
     def contradiction(self, inputs: np.ndarray) -> Contradiction | None:
         """The first fault of a puzzle, [T] integers, None where it has none.
 
         Here: a given that stands twice in a unit.
         """
+        if not self.contradictory(inputs[None])[0]:
+            return None
         givens = self.grid.givens(inputs)
         for unit in self.units:
             own = np.array([cell for cell in unit.cells if givens[cell]], np.int64)

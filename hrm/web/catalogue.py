@@ -9,8 +9,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
@@ -25,6 +26,7 @@ from hrm.data.format import (
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.records import METRICS_FILE, parse_record
+from hrm.tasks import Task, task_of
 from hrm.web.guard import Refused
 
 SCAN_SECONDS = 1.0
@@ -54,6 +56,42 @@ class Cache(Generic[Value]):
             return self._values[key]
 
 
+class Scan(Generic[Value]):
+    """What a look at the folders finds; one look at a time, for any thread."""
+
+    def __init__(self, look: Callable[[], Value]) -> None:
+        self._look, self._lock = look, Lock()
+        self._found: Value | None = None
+        self._ended, self._took = -math.inf, 0.0  # of the last look, in seconds
+
+    def get(self) -> Value:
+        """What was found at most `SCAN_SECONDS` ago; waits for a look where it is older."""
+        with self._lock:
+            if self._found is None or self._age > SCAN_SECONDS:
+                started = time.monotonic()
+                self._found = self._look()
+                self._ended = time.monotonic()
+                self._took = self._ended - started
+            return self._found
+
+    def last(self) -> Value | None:
+        """What the last look has found, without waiting; None where that is long ago.
+
+        Another look begins beside where it is as old as `SCAN_SECONDS`, so that those who ask
+        all the time never wait.
+        """
+        age = self._age
+        if age > 2 * (SCAN_SECONDS + self._took):
+            return None
+        if age > SCAN_SECONDS and not self._lock.locked():
+            Thread(target=self.get, name="scan", daemon=True).start()
+        return self._found
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._ended
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a checkpoint says of itself, without its weights."""
@@ -62,6 +100,11 @@ class Facts:
     step: int | None
     config: RunConfig
     metadata: DatasetMetadata
+
+    @cached_property
+    def task(self) -> Task:
+        """Of its puzzles."""
+        return task_of(self.metadata)
 
 
 @dataclass(frozen=True)
@@ -85,7 +128,8 @@ class Catalogue:
             data_root,
             default,
         )
-        self._scans: Cache[dict[str, Any]] = Cache(3)
+        self._checkpoints = Scan(self._scan_checkpoints)
+        self._datasets, self._runs = Scan(self._scan_datasets), Scan(self._scan_runs)
         self._facts: Cache[Facts | None] = Cache(FACTS_CACHE)
         self._sizes: Cache[SplitSize | None] = Cache(FACTS_CACHE)
         self._splits: Cache[Split] = Cache(SPLIT_CACHE)
@@ -106,7 +150,7 @@ class Catalogue:
 
     def checkpoints(self) -> dict[str, Facts]:
         """Readable checkpoints by id, the newest of each run."""
-        return self._scans.get(("checkpoints", _tick()), self._scan_checkpoints)
+        return self._checkpoints.get()
 
     def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
@@ -126,9 +170,13 @@ class Catalogue:
         """Raises `Refused` where there is no such checkpoint."""
         return _found("checkpoint", name, self.checkpoints())
 
+    def known_checkpoint(self, name: str) -> Facts | None:
+        """A checkpoint that the last scan has found, without waiting for another one."""
+        return (self._checkpoints.last() or {}).get(name)
+
     def datasets(self) -> dict[str, dict[str, Path]]:
         """Folders of splits by data set and split."""
-        return self._scans.get(("datasets", _tick()), self._scan_datasets)
+        return self._datasets.get()
 
     def _scan_datasets(self) -> dict[str, dict[str, Path]]:
         found: dict[str, dict[str, Path]] = {}
@@ -192,7 +240,7 @@ class Catalogue:
 
     def runs(self) -> dict[str, Path]:
         """Files of metrics by run."""
-        return self._scans.get(("runs", _tick()), self._scan_runs)
+        return self._runs.get()
 
     def _scan_runs(self) -> dict[str, Path]:
         files = {name: folder / METRICS_FILE for name, folder in _folders(self._checkpoints_root)}
@@ -244,11 +292,6 @@ class Catalogue:
             return Facts(path, int(step) if step.isdecimal() else None, config, metadata)
 
         return self._facts.get((path, changed), read)
-
-
-def _tick() -> int:
-    """A number that changes every `SCAN_SECONDS`."""
-    return int(time.monotonic() / SCAN_SECONDS)
 
 
 def _found(what: str, name: str, known: dict[str, Value]) -> Value:

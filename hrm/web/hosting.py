@@ -1,4 +1,4 @@
-"""Models that are loaded now, each with its batcher."""
+"""Models that are loaded now, each with its batcher, mostly in a process of its own."""
 
 import asyncio
 import logging
@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hrm.errors import UserError
-from hrm.inference.batcher import Batcher, Closed, Question, QueueFull, Step
-from hrm.inference.solver import Solver
+from hrm.inference.batcher import Closed, Deliver, Question, QueueFull, Step, Ticket
+from hrm.inference.solver import Traits
 from hrm.web.catalogue import Facts
 from hrm.web.guard import Refused
 
@@ -19,58 +20,87 @@ MOST_MODELS = 3
 log = logging.getLogger(__name__)
 
 
+class Model(Protocol):
+    """What the server needs of a `Batcher` or `RemoteBatcher`."""
+
+    @property
+    def traits(self) -> Traits: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def idle(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    def submit(self, questions: Sequence[Question], deliver: Deliver) -> Ticket: ...
+    def close(self) -> None: ...
+
+
 @dataclass
 class _Loaded:
     path: Path  # of the checkpoint that was read
-    batcher: Batcher
+    batcher: Model
 
 
 class Models:
     """Loads checkpoints when they are asked for and keeps the last used ones.
 
     Args:
-        load: reads a checkpoint.
-        limits: of each `Batcher`.
+        load: reads a checkpoint, which takes a while.
     """
 
-    def __init__(self, load: Callable[[Path], Solver], **limits: int) -> None:
-        self._load, self._limits = load, limits
+    def __init__(self, load: Callable[[Path], Model]) -> None:
+        self._load = load
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
         self._loading = asyncio.Lock()
 
-    def add(self, name: str, path: Path, solver: Solver) -> None:
+    def add(self, name: str, path: Path, batcher: Model) -> None:
         """Host a checkpoint that has been read already."""
-        self._loaded[name] = _Loaded(path, Batcher(solver, **self._limits))
+        self._loaded[name] = _Loaded(path, batcher)
 
-    async def get(self, name: str, facts: Facts) -> Batcher:
+    async def get(self, name: str, facts: Facts) -> Model:
         """The batcher of a checkpoint; a newer step than the loaded one replaces it.
+
+        One whose process has ended is loaded again.
 
         Raises:
             Refused: the checkpoint is damaged, or all loaded models are busy.
         """
         held = self._loaded.get(name)
-        if held is not None and held.path == facts.path:
+        if held is not None and held.path == facts.path and not held.batcher.closed:
             self._loaded.move_to_end(name)
             return held.batcher
         async with self._loading:
             held = self._loaded.get(name)
-            if held is None or (held.path != facts.path and _is_idle(held.batcher)):
-                if held is not None:
-                    await self._close(name)
+            if held is not None and (
+                held.batcher.closed or (held.path != facts.path and _is_idle(held.batcher))
+            ):
+                await self._close(name)
+                held = None
+            if held is None:
                 await self._make_room()
                 try:
-                    solver = await asyncio.to_thread(self._load, facts.path)
+                    self.add(name, facts.path, await self._loading_of(facts.path))
                 except UserError:
                     message = f"checkpoint {name!r} cannot be loaded; choose another one"
                     raise Refused(422, message) from None
-                self.add(name, facts.path, solver)
                 held = self._loaded[name]
             self._loaded.move_to_end(name)
             return held.batcher
 
+    async def _loading_of(self, path: Path) -> Model:
+        """A model that is loaded in a thread; whoever is cancelled leaves none behind."""
+        loading = asyncio.ensure_future(asyncio.to_thread(self._load, path))
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_close_unused)
+            raise
+
     @property
     def names(self) -> list[str]:
-        return list(self._loaded)
+        return [name for name, held in self._loaded.items() if not held.batcher.closed]
 
     @property
     def running(self) -> int:
@@ -83,8 +113,8 @@ class Models:
         return sum(held.batcher.waiting for held in self._loaded.values())
 
     async def close(self) -> None:
-        """End all threads."""
-        await asyncio.gather(*map(self._close, self.names))
+        """End all threads and processes."""
+        await asyncio.gather(*map(self._close, list(self._loaded)))
 
     async def _make_room(self) -> None:
         while len(self._loaded) >= MOST_MODELS:
@@ -97,13 +127,16 @@ class Models:
         await asyncio.to_thread(self._loaded.pop(name).batcher.close)
 
 
-def _is_idle(batcher: Batcher) -> bool:
+def _is_idle(batcher: Model) -> bool:
     return batcher.idle
 
 
-async def think(
-    batcher: Batcher, questions: Sequence[Question]
-) -> AsyncGenerator[tuple[int, Step]]:
+def _close_unused(loading: asyncio.Future[Model]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().close()
+
+
+async def think(batcher: Model, questions: Sequence[Question]) -> AsyncGenerator[tuple[int, Step]]:
     """Steps of questions as they are computed, until the last attempt at each has ended.
 
     Whoever stops listening (closes the iterator, or is cancelled) gives up the puzzles' places.

@@ -27,7 +27,7 @@ class Listing:
     def checkpoints(self) -> schemas.Checkpoints:
         infos = [
             schemas.CheckpointInfo.of(
-                task_of(facts.metadata),
+                facts.task,
                 id=name,
                 max_steps=facts.config.arch.halt_max_steps,
                 data_path_id=self._catalogue.dataset_id(facts.config.data_path),
@@ -73,7 +73,7 @@ class Listing:
 
     def read(self, asked: schemas.ReadRequest) -> schemas.ReadPuzzle:
         """One character per cell of a puzzle's text, or why it is none."""
-        task = task_of(self._catalogue.checkpoint(asked.checkpoint).metadata)
+        task = self._catalogue.checkpoint(asked.checkpoint).task
         return schemas.ReadPuzzle.of(asked.text, task)
 
     def runs(self) -> schemas.Runs:

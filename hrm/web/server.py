@@ -3,6 +3,7 @@
 import logging
 import socket
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from hrm.checkpoint import find_checkpoint
 from hrm.config import WeightsName
 from hrm.device import DeviceName
 from hrm.errors import UserError, write_output
-from hrm.inference.batcher import MAX_BATCH, MAX_WAITING
-from hrm.inference.solver import Solver
+from hrm.inference.batcher import MAX_BATCH
+from hrm.inference.process import ModelProcess
+from hrm.inference.remote import RemoteBatcher
 from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
-from hrm.web.guard import LOOPBACK
+from hrm.web.guard import LOOPBACK, App
 from hrm.web.hosting import Models
 
 MOST_CONNECTIONS = 4096
@@ -33,8 +35,12 @@ def serve(
     device: DeviceName = "auto",
     weights: WeightsName = "auto",
     max_batch: int = MAX_BATCH,
+    process: ModelProcess | None = None,
 ) -> None:
     """Run the server until Ctrl-C; `checkpoint` is loaded first, and is the page's first choice.
+
+    Args:
+        process: for the first model, where it has been started already.
 
     Raises:
         UserError: the checkpoint cannot be served, or the address is taken.
@@ -47,9 +53,6 @@ def serve(
             f"checkpoint={checkpoint}: cannot be served; it must be a step_<n> folder or a run's, "
             "with its all_config.yaml and dataset.json"
         )
-    load = partial(Solver.from_checkpoint, device=device, weights=weights)
-    solver = load(checkpoint)
-    models = Models(load, max_batch=max_batch, max_waiting=MAX_WAITING)
     hosts = None if host in ANYWHERE else [*LOOPBACK, host.lower(), f"[{host.lower()}]"]
     _allow_connections()
     try:
@@ -59,10 +62,17 @@ def serve(
         raise UserError(
             f"--host {host} --port {port}: cannot listen there ({reason}); choose another"
         ) from None
-    models.add(first, catalogue.checkpoint(first).path, solver)
+    load = partial(RemoteBatcher, device=device, weights=weights, max_batch=max_batch)
+    with listener, closing(load(checkpoint, process=process)) as batcher:
+        models = Models(load)
+        models.add(first, catalogue.checkpoint(first).path, batcher)
+        _run(create_app(catalogue, models, hosts), models, listener, host)
+
+
+def _run(app: App, models: Models, listener: socket.socket, host: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that leaves
     config = uvicorn.Config(
-        create_app(catalogue, models, hosts),
+        app,
         log_level="warning",
         access_log=False,
         http="h11",
@@ -73,8 +83,7 @@ def serve(
     )
     name = f"[{host}]" if ":" in host else host
     write_output(f"http://{name}:{listener.getsockname()[1]}   (Ctrl-C ends it)\n")
-    with listener:
-        _Server(config, models).run(sockets=[listener])
+    _Server(config, models).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

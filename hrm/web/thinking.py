@@ -17,14 +17,14 @@ from hrm.data.names import read_names
 from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
-from hrm.inference import Solver
-from hrm.inference.batcher import Batcher, Question, Step
+from hrm.inference.batcher import Question, Step
 from hrm.inference.output import DIGITS, rounded
-from hrm.tasks import Poll, Polls, PuzzleError, Task, task_of
+from hrm.inference.solver import Traits
+from hrm.tasks import Poll, Polls, PuzzleError, Task
 from hrm.web import schemas
 from hrm.web.catalogue import Cache, Catalogue, Facts
 from hrm.web.guard import Refused
-from hrm.web.hosting import Models, think
+from hrm.web.hosting import Model, Models, think
 
 THINK_SECONDS = 60.0  # for one request
 NAMES_CACHE = 2  # data sets
@@ -54,16 +54,16 @@ class Thinking:
     async def think(self, asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
         """One JSON object a line, a `StepAnswer` per ACT step, as it is computed."""
         facts = await self._facts_of(asked)
-        task = task_of(facts.metadata)
+        task = facts.task
         inputs = _read_puzzle(asked.puzzle, task)
         if asked.votes > 1 and asked.identity is not None and task.votes_by_name:
             return await self._vote(asked, asked.identity, facts, inputs, request)
         plan = _plan(task, asked)
         batcher, steps = await self._model_for(asked, facts)
-        name = batcher.solver.unseen_identifier
+        name = batcher.traits.metadata.unseen_identifier
         if asked.identity is not None:
             data, identifier = asked.identity.data, asked.identity.identifier
-            [name] = self._identifiers(batcher.solver, data, [identifier])
+            [name] = self._identifiers(batcher.traits, data, [identifier])
         question = Question(inputs, name, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
@@ -81,7 +81,7 @@ class Thinking:
         """`think` where the versions of a puzzle vote that the model knows by name."""
         if asked.restarts or asked.rollouts > 1:
             raise Refused(422, "votes go without restarts and rollouts here; ask for one of them")
-        task = task_of(facts.metadata)
+        task = facts.task
         names, known = await asyncio.to_thread(self._names, identity.data, facts, task)
         if identity.identifier >= len(names):
             raise Refused(422, f"identifier={identity.identifier}: the model does not know it")
@@ -90,7 +90,7 @@ class Thinking:
         except UserError as error:
             raise Refused(422, str(error)) from None
         batcher, steps = await self._model_for(asked, facts)
-        if not self._knows(batcher.solver, identity.data):
+        if not self._knows(batcher.traits, identity.data):
             reason = f"the model does not know the names of data set {identity.data!r}; use votes=1"
             raise Refused(422, reason)
         questions = [
@@ -118,11 +118,11 @@ class Thinking:
 
     async def solve(self, asked: schemas.SolveRequest, request: Request) -> schemas.Answers:
         facts = await self._facts_of(asked)
-        task = task_of(facts.metadata)
-        inputs = await asyncio.to_thread(_read_puzzles, asked.puzzles, task)
+        task = facts.task
+        inputs = await _read_puzzles(asked.puzzles, task)
         plan = _plan(task, asked, len(inputs))
         batcher, steps = await self._model_for(asked, facts)
-        unseen = batcher.solver.unseen_identifier
+        unseen = batcher.traits.metadata.unseen_identifier
         questions = [Question(tokens, unseen, steps, asked.halting, plan=plan) for tokens in inputs]
         ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
         return schemas.Answers(solutions=[_answer(tried, task, plan) for tried in ends])
@@ -139,7 +139,7 @@ class Thinking:
         examples = [opened.example(index) for index in indices]
         batcher, steps = await self._model_for(asked, facts)
         own = [example.identifier for example in examples]
-        names = self._identifiers(batcher.solver, asked.data, own)
+        names = self._identifiers(batcher.traits, asked.data, own)
         questions = [
             Question(e.inputs, name, steps, asked.halting)
             for e, name in zip(examples, names, strict=True)
@@ -152,15 +152,15 @@ class Thinking:
         ]
         return schemas.Checked(wrong=wrong, checked=len(examples), examples=len(opened))
 
-    def _identifiers(self, solver: Solver, data: str, own: Sequence[int]) -> list[int]:
+    def _identifiers(self, model: Traits, data: str, own: Sequence[int]) -> list[int]:
         """A data set's identifiers as the model knows them, else that of unseen puzzles."""
-        is_known = self._knows(solver, data)
-        return [solver.identifier_of(number if is_known else None) for number in own]
+        is_known = self._knows(model, data)
+        return [model.metadata.identifier_of(number if is_known else None) for number in own]
 
-    def _knows(self, solver: Solver, data: str) -> bool:
+    def _knows(self, model: Traits, data: str) -> bool:
         """Whether a data set's identifiers are those of training."""
         try:
-            return knows_identifiers(solver.origin, self._catalogue.folder_of(data))
+            return knows_identifiers(model.origin, self._catalogue.folder_of(data))
         except UserError:
             raise Refused(422, f"data set {data!r} cannot be read; it may be damaged") from None
 
@@ -168,15 +168,17 @@ class Thinking:
         return asyncio.get_running_loop().time() + self._seconds
 
     async def _facts_of(self, asked: schemas.Thinking) -> Facts:
+        if (known := self._catalogue.known_checkpoint(asked.checkpoint)) is not None:
+            return known
         return await asyncio.to_thread(self._catalogue.checkpoint, asked.checkpoint)
 
-    async def _model_for(self, asked: schemas.Thinking, facts: Facts) -> tuple[Batcher, int]:
+    async def _model_for(self, asked: schemas.Thinking, facts: Facts) -> tuple[Model, int]:
         """The model, and how many steps it is to take at most.
 
         It is to be used without waiting for anything else before: who waits may find it closed.
         """
         batcher = await self._models.get(asked.checkpoint, facts)
-        return batcher, asked.steps or batcher.solver.max_steps
+        return batcher, asked.steps or batcher.traits.max_steps
 
 
 def _plan(task: Task, asked: schemas.Trying, puzzles: int = 1) -> Plan:
@@ -193,8 +195,13 @@ def _plan(task: Task, asked: schemas.Trying, puzzles: int = 1) -> Plan:
     return plan
 
 
-def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
-    return [_read_puzzle(text, task) for text in texts]
+async def _read_puzzles(texts: Sequence[str], task: Task) -> list[np.ndarray]:
+    """Puzzle by puzzle, between which others have their turn."""
+    inputs = []
+    for text in texts:
+        inputs.append(_read_puzzle(text, task))
+        await asyncio.sleep(0)
+    return inputs
 
 
 def _read_puzzle(text: str, task: Task) -> np.ndarray:
@@ -298,7 +305,7 @@ def _answer(tried: Sequence[Step], task: Task, plan: Plan) -> schemas.Answer:
     )
 
 
-async def _ends(batcher: Batcher, questions: Sequence[Question]) -> list[list[Step]]:
+async def _ends(batcher: Model, questions: Sequence[Question]) -> list[list[Step]]:
     """The last step of each attempt at each question."""
     ends: list[list[Step]] = [[] for _ in questions]
     async with aclosing(think(batcher, questions)) as stream:

@@ -6,6 +6,7 @@ import pytest
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.tasks import PuzzleError, Task, task_of
+from hrm.tasks.base import Unit
 
 from ..conftest import ROOT
 from ..inference.test_solver import SOLVED, metadata
@@ -213,6 +214,30 @@ def test_contradicting_givens_are_named(text, expected, cell):
 def test_what_does_not_contradict_itself(text):
     assert SUDOKU.contradiction(SUDOKU.read(text)) is None
     assert not SUDOKU.contradictory(SUDOKU.read(text)[None]).any()
+
+
+class Unequal(Task):
+    """Its units have different numbers of cells."""
+
+    units = (Unit("pair 1", (0, 1)), Unit("line 1", (1, 2, 3, 4)), Unit("cell 1", (5,)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "cell"),
+    [
+        ("12.2..", "2 is given 2 times in line 1", 3),
+        ("1.1.1.", "1 is given 2 times in line 1", 4),
+        ("22....", "2 is given 2 times in pair 1", 1),
+        ("1.2.11", None, None),
+        ("......", None, None),
+    ],
+)
+def test_contradictions_in_units_of_different_sizes(text, reason, cell):
+    task = Unequal(metadata(vocab_size=3, seq_len=6, grid_shape=(1, 6), symbols=".12"))
+    inputs = task.read(text)
+    found = task.contradiction(inputs)
+    assert (found and found.reason, found and found.cell) == (reason, cell)
+    np.testing.assert_array_equal(task.contradictory(np.stack([inputs] * 3)), [bool(reason)] * 3)
 
 
 LARGE = task_of(metadata(vocab_size=17, seq_len=256))

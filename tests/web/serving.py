@@ -13,11 +13,12 @@ import uvicorn
 
 from hrm.checkpoint import build_for, save_checkpoint
 from hrm.data.format import read_metadata
+from hrm.inference.batcher import Batcher
 from hrm.inference.solver import Solver
 from hrm.training.config import load_pretrain_config
 from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
-from hrm.web.hosting import Models
+from hrm.web.hosting import Model, Models
 from hrm.web.thinking import THINK_SECONDS
 
 from ..conftest import SMALL_MODEL
@@ -57,20 +58,27 @@ def append_metrics(folder: Path, step: int, loss: float, fresh: bool = False) ->
     path.write_text(text if fresh else path.read_text() + text)
 
 
+def in_this_process(load: Callable[[Path], Solver], **limits: int) -> Callable[[Path], Batcher]:
+    """Loads models whose batchers are threads of this process, which takes no time to start."""
+    return lambda path: Batcher(load(path), **limits)
+
+
 @contextmanager
 def serve(
     checkpoints: Path,
     data: Path,
     load: Callable[[Path], Solver] = LOAD,
     think_seconds: float = THINK_SECONDS,
+    host: Callable[[Path], Model] | None = None,
     **limits: int,
 ) -> Iterator[str]:
     """Run the server in a thread; yields its address, without a slash at the end.
 
     Args:
+        host: loads models; None: by `load`, into this process.
         limits: of each `Batcher`.
     """
-    models = Models(load, **limits)
+    models = Models(host or in_this_process(load, **limits))
     app = create_app(Catalogue(checkpoints, data), models, think_seconds=think_seconds)
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from hrm.data.format import METADATA_FILE, PuzzleArrays, array_path, read_metadata, write_metadata
 from hrm.data.split import Group
 from hrm.web import catalogue as module
-from hrm.web.catalogue import LARGEST_CHUNK, Catalogue
+from hrm.web.catalogue import LARGEST_CHUNK, Catalogue, Scan
 from hrm.web.guard import Refused
 
+from ..inference.test_batcher import eventually
 from .serving import save_runs
 
 
@@ -48,6 +50,41 @@ def test_new_folders_show_and_the_newest_step_counts(roots, catalogue):
     assert set(catalogue.datasets()) == {"more/sudoku", "sudoku"}
     names = {"deep/er/run", "tests/begun", "tests/eager", "tests/patient"}
     assert set(catalogue.runs()) == names
+
+
+def test_a_known_checkpoint_waits_for_no_scan(roots, catalogue, monkeypatch):
+    assert catalogue.known_checkpoint("tests/patient") is None
+    facts = catalogue.checkpoint("tests/patient")
+    monkeypatch.setattr(module, "SCAN_SECONDS", 3600)
+    assert catalogue.known_checkpoint("tests/patient") is facts
+    assert catalogue.known_checkpoint("tests/none") is None
+
+
+def test_another_look_begins_beside_where_the_last_one_is_old(monkeypatch):
+    looks, begin = [], threading.Event()
+
+    def look() -> int:
+        looks.append(len(looks))
+        if looks[-1]:
+            assert begin.wait(60)
+        return looks[-1]
+
+    scan = Scan(look)
+    monkeypatch.setattr(module, "SCAN_SECONDS", 3600)
+    assert scan.last() is None
+    assert scan.get() == scan.last() == 0
+    scan._took = 3600.0
+    monkeypatch.setattr(module, "SCAN_SECONDS", 0)
+    assert scan.last() == 0
+    eventually(lambda: len(looks) == 2)
+    assert [scan.last() for _ in range(100)] == [0] * 100
+    monkeypatch.setattr(module, "SCAN_SECONDS", 3600)
+    begin.set()
+    eventually(lambda: scan.last() == 1)
+    assert looks == [0, 1]
+    monkeypatch.setattr(module, "SCAN_SECONDS", 0)
+    scan._took = 0.0
+    assert scan.last() is None  # it is of long ago
 
 
 def test_missing_and_empty_roots_are_empty(tmp_path):

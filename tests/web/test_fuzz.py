@@ -31,7 +31,7 @@ from hrm.web.catalogue import Catalogue
 from hrm.web.hosting import Models
 
 from ..inference.test_batcher import eventually
-from .serving import LOAD, save_runs, serve
+from .serving import LOAD, in_this_process, save_runs, serve
 
 CANARY = "canary-7f3a"
 EXAMPLES = {True: 80, False: 15}  # of each operation and mode: with input, without
@@ -91,7 +91,7 @@ def roots(data_4x4, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def app(roots) -> Iterator:
-    models = Models(LOAD)
+    models = Models(in_this_process(LOAD))
     yield create_app(Catalogue(*roots), models, hosts=None)
     asyncio.run(models.close())
 

@@ -1,6 +1,7 @@
 """Which models are loaded, and kinds of puzzles beyond the Sudoku of the other tests."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 
 from hrm.data.format import DatasetMetadata, PuzzleArrays, array_path, write_metadata
 from hrm.inference import Solver
+from hrm.inference.batcher import Batcher
 from hrm.web.catalogue import Catalogue
 from hrm.web.guard import Refused
 from hrm.web.hosting import MOST_MODELS, Models
 
 from ..conftest import saved_run
 from ..inference.test_solver import make_solver
-from .serving import serve
+from .serving import in_this_process, serve
 
 PUZZLE = "1" + "." * 15
 MAZE = "S ##" + "#  #" + "## #" + "## G"
@@ -57,7 +59,10 @@ def test_a_model_is_loaded_once_whoever_asks_at_once(runs, data_4x4):
         return make_solver()
 
     async def main() -> None:
-        models, known = Models(load), Catalogue(runs, data_4x4.parent).checkpoints()
+        models, known = (
+            Models(in_this_process(load)),
+            Catalogue(runs, data_4x4.parent).checkpoints(),
+        )
         asked = list(known.items()) * 20
         batchers = await asyncio.gather(*(models.get(*one) for one in asked))
         assert len(set(map(id, batchers))) == len(loaded) == len(known)
@@ -79,7 +84,7 @@ def test_loaded_models_are_given_while_another_one_loads(runs, data_4x4):
                 asyncio.run_coroutine_threadsafe(loading.wait(), loop).result(60)
             return make_solver()
 
-        models = Models(load)
+        models = Models(in_this_process(load))
         held = await models.get(first, facts)
         slow = asyncio.create_task(models.get(second, others))
         await asyncio.sleep(0)
@@ -89,6 +94,30 @@ def test_loaded_models_are_given_while_another_one_loads(runs, data_4x4):
         await models.close()
 
     asyncio.run(main())
+
+
+def test_who_leaves_while_a_model_loads_leaves_none_behind(runs, data_4x4):
+    loaded, begin = [], threading.Event()
+
+    def load(path: Path) -> Batcher:
+        assert begin.wait(60)
+        loaded.append(Batcher(make_solver()))
+        return loaded[-1]
+
+    async def main() -> None:
+        [name, facts] = next(iter(Catalogue(runs, data_4x4.parent).checkpoints().items()))
+        models = Models(load)
+        asking = asyncio.create_task(models.get(name, facts))
+        await asyncio.sleep(0.1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        begin.set()
+        while not loaded or not loaded[0].closed:
+            await asyncio.sleep(0.01)
+        assert models.names == []
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_an_error_while_loading_leaves_room(runs, data_4x4):
@@ -101,7 +130,7 @@ def test_an_error_while_loading_leaves_room(runs, data_4x4):
                 raise error
             return make_solver()
 
-        models = Models(load)
+        models = Models(in_this_process(load))
         with pytest.raises(MemoryError):
             await models.get(name, facts)
         assert models.names == []
@@ -211,7 +240,7 @@ def test_a_checkpoint_is_checked_on_its_own_kind_of_puzzles(other_kinds):
 def test_all_models_busy_is_a_refusal(runs, data_4x4, monkeypatch):
     async def main() -> None:
         facts = next(iter(Catalogue(runs, data_4x4.parent).checkpoints().values()))
-        models = Models(lambda path: make_solver())
+        models = Models(in_this_process(lambda path: make_solver()))
         for number in range(MOST_MODELS):
             await models.get(str(number), facts)
         monkeypatch.setattr("hrm.web.hosting._is_idle", lambda batcher: False)

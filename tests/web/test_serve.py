@@ -18,6 +18,8 @@ from hrm.errors import UserError
 from hrm.web import serve
 
 from ..conftest import ROOT
+from ..inference.test_batcher import eventually
+from ..inference.test_remote import is_there
 
 PUZZLE = "1" + "." * 15
 LONG = 60.0  # seconds
@@ -49,6 +51,7 @@ def test_it_answers_and_ends_on_ctrl_c_by_a_last_line(runs, data_4x4):
         answer = client.get("/")
         assert "server" not in answer.headers and answer.status_code == 200
         asked = {"checkpoint": "tests/patient", "halting": "max_steps", "steps": 256}
+        [model] = children(process.pid)
         with client.stream("POST", "/api/think", json=asked | {"puzzle": PUZZLE}) as stream:
             lines = stream.iter_lines()
             assert json.loads(next(lines))["step"] == 1
@@ -58,6 +61,18 @@ def test_it_answers_and_ends_on_ctrl_c_by_a_last_line(runs, data_4x4):
         out, told = process.communicate(timeout=LONG)
     assert process.returncode == 130 and out == ""
     assert told == "interrupted\n"
+    assert not is_there(model)
+
+
+def test_a_server_that_is_killed_leaves_no_process(runs):
+    with serving(f"checkpoint={runs / 'tests/patient'}", "--device", "cpu") as (process, _):
+        [model] = children(process.pid)
+    eventually(lambda: not is_there(model))
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(child) for child in found.stdout.split()]
 
 
 @pytest.mark.parametrize("idle", [True, False])

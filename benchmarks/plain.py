@@ -4,13 +4,14 @@
 
 The published HRM narrowed to hidden size 128, batch 64, float32: `Plain` below is written as its
 description reads, with library operations, and takes the same weights; its first loss must be ours.
-Ours runs as `hrm train` would, with `compile=false`, `true` and `step`. Everything takes its turn
-in one process; medians. The ratio says how many of our steps fit into one plain step.
+Ours runs as `hrm train` would, with `compile=false` and `true` (`--ways step`: minutes to compile).
+Everything takes its turn in one process; medians. The ratio: how many of our steps fit into a plain
+one.
 """
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from hrm.training.config import PretrainConfig
 from hrm.training.graph import stepper
 from hrm.training.state import TrainState
 
-WAYS = ("false", "true", "step")
+WAYS = ("false", "true", "step")  # of `compile`
 RECIPE = "cfg_pretrain"
 NARROW = [*SMALL, "global_batch_size=64", "arch.forward_dtype=float32"]
 TOLERANCE = 1e-4
@@ -182,11 +183,11 @@ class Plain(nn.Module):
         self.zero_grad()
 
 
-def measure(side: int, rounds: int) -> dict[str, float]:
+def measure(side: int, rounds: int, ways: Sequence[str]) -> dict[str, float]:
     """Median seconds of a step: plain, and ours in each way."""
     device = torch.device("cpu")
     steps: dict[str, Callable[[], Any]] = {}
-    for way in WAYS:
+    for way in ways:
         state, batch, config = begin(RECIPE, side, NARROW, device, f"compile={way}")
         plain = Plain(state.model, config)
         ours, theirs = first_loss(state, batch), float(plain.loss_of(batch)[0].detach())
@@ -211,15 +212,16 @@ def first_loss(state: TrainState, batch: dict[str, Tensor]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sides", nargs="+", type=int, choices=(4, 6, 9), default=[4, 6, 9])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:2])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     keep_memory()
     torch.set_num_threads(arguments.threads)
-    ways = ("plain", *WAYS)
+    ways = ("plain", *arguments.ways)
     print(f"{'ms a step':>12}" + "".join(f"{way:>16}" for way in ways))
     for side in arguments.sides:
-        found = measure(side, arguments.rounds)
+        found = measure(side, arguments.rounds, arguments.ways)
         cells = [f"{1e3 * found[w]:.1f} ({found['plain'] / found[w]:.2f} ×)" for w in ways]
         print(f"{f'{side}x{side}':>12}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
 

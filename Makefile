@@ -45,7 +45,7 @@ BEGAN := $(shell date +%s)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	@$(INSTALL) torch $(CPU_TORCH)
+	@$(INSTALL) --no-deps torch $(CPU_TORCH)
 	@$(INSTALL) -e '.[web]'
 	touch $@
 

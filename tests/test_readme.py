@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text()
 CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their cores, a connection
     r"^(hrm train|python pretrain.py|.*torchrun .* pretrain.py).*": rf"\g<0> {SMALL}",
     r"--num-aug 1000": "--num-aug 10",  # else a row of each of a million puzzles is saved
+    r"--difficulty like-extreme": "--difficulty 1-3 --num-train 20 --num-test 10",
     r"OMP_NUM_THREADS=8": "OMP_NUM_THREADS=1",
     r"--nproc-per-node 8": "--nproc-per-node 2",
     r"^python dataset/build_sudoku_dataset.py.*": r"\g<0> --source-dir csv",

@@ -54,9 +54,7 @@ class Block(nn.Module):
         rows, positions, dim = h.shape
         qkv = self.qkv(h).view(rows, positions, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        q, k = (
-            x * cos + torch.cat([-x.chunk(2, -1)[1], x.chunk(2, -1)[0]], -1) * sin for x in (q, k)
-        )
+        q, k = (x * cos + rotated(x) * sin for x in (q, k))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(rows, positions, dim)
         h = rms_norm(h + self.out(y))
         gate, up = self.gate_up(h).chunk(2, -1)

@@ -129,7 +129,8 @@ def evaluate(
             threads.start()
             for step in steps:
                 is_whole = halting == "learned" or plan is not None
-                ended, taken = float(step.halting.sum()), float(step.running.sum())
+                counts = torch.stack([step.halting.sum(), step.running.sum()])
+                ended, taken = counts.tolist()  # one wait for the device
                 threads.done(taken if plan is None else max(ended, 1))
                 shown.update((ended if is_whole else taken / limit) * ranks.size)
                 if step.halting.any():

@@ -30,12 +30,12 @@ def scaled_attention(
         if bias is not None:
             scores = scores + bias
         return torch.matmul(torch.softmax(scores, dim=-1).to(v.dtype), v)
-    if bias is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    if torch.is_grad_enabled() and bias.requires_grad and q.shape[-2] > KEPT_SCORES_MAX_LEN:
+    needs_scores = bias is not None and bias.requires_grad and torch.is_grad_enabled()
+    if needs_scores and q.shape[-2] > KEPT_SCORES_MAX_LEN:
         y: Tensor = _LongBiasedAttention.apply(q, k, v, bias, scale)
         return y
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), scale=scale)
+    mask = None if bias is None else bias.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 class _LongBiasedAttention(torch.autograd.Function):

@@ -176,7 +176,7 @@ class _LinearAttention(TorchFunctionMode):
         if not self._enabled or func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         query, key, value = args
-        bias = kwargs.get("attn_mask")
+        bias = kwargs["attn_mask"]
         if bias is not None:
             bias = bias.expand(len(query), -1, -1, -1)
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hrm.checkpoint import load_weights
-    from hrm.inference import Solution, Solver
+    from hrm.inference import Solution, Solver, pretrained
     from hrm.models import build_model
 
 __version__ = "0.1.0"
@@ -19,8 +19,9 @@ HOMES = {
     "Solver": "hrm.inference",
     "build_model": "hrm.models",
     "load_weights": "hrm.checkpoint",
+    "pretrained": "hrm.inference",
 }
-__all__ = ["Solution", "Solver", "build_model", "load_weights", *SUBMODULES]
+__all__ = ["Solution", "Solver", "build_model", "load_weights", "pretrained", *SUBMODULES]
 
 
 def __getattr__(name: str) -> Any:

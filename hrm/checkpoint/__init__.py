@@ -1,6 +1,7 @@
 """Checkpoints: the one owner of what a run leaves on disk."""
 
 from hrm.checkpoint.config import RunConfig, load_config, save_config
+from hrm.checkpoint.export import export_checkpoint
 from hrm.checkpoint.folder import (
     Checkpoint,
     build_for,
@@ -9,13 +10,14 @@ from hrm.checkpoint.folder import (
     save_checkpoint,
     save_predictions,
 )
-from hrm.checkpoint.layout import find_checkpoint, saved_steps, step_dir
+from hrm.checkpoint.layout import find_checkpoint, saved_steps, shipped_models, step_dir
 from hrm.checkpoint.weights import load_weights, read_rows, read_weights
 
 __all__ = [
     "Checkpoint",
     "RunConfig",
     "build_for",
+    "export_checkpoint",
     "find_checkpoint",
     "load_checkpoint",
     "load_config",
@@ -27,5 +29,6 @@ __all__ = [
     "save_config",
     "save_predictions",
     "saved_steps",
+    "shipped_models",
     "step_dir",
 ]

@@ -8,6 +8,7 @@
     training.safetensors  training.json   all else that resuming needs (`hrm.checkpoint.training`)
     training-<rank>.safetensors   what each further rank adds to it
     manifest.json       size and SHA-256 of the files above
+    README.md           model card of an exported checkpoint, which lacks source/ and what resumes
     predictions.safetensors   where evaluation was asked to save its outputs
     evaluator_<name>_step_<n>/   what an evaluator of the task has left, such as ARC's submission
 
@@ -19,6 +20,7 @@ import re
 import shutil
 from pathlib import Path
 
+import hrm
 from hrm.data.format import METADATA_FILE
 from hrm.errors import UserError
 from hrm.files import is_archive, looked_in, not_a_folder
@@ -31,7 +33,17 @@ SOURCE_DIR = "source"
 TRAINING_FILE = "training.safetensors"
 RECORD_FILE = "training.json"
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"
+SHIPPED = Path(hrm.__file__).parent / "shipped"
+FIRST_SHIPPED = "sudoku-9x9"  # taken where no model is named, if it fits the puzzles
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
+
+
+def shipped_models() -> dict[str, Path]:
+    """Trained models that are part of the package, folders by name; the first is the default."""
+    names = [path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS_FILE}")]
+    in_order = sorted(names, key=lambda name: (name != FIRST_SHIPPED, name))
+    return {name: SHIPPED / name for name in in_order}
 
 
 def training_file(rank: int) -> str:
@@ -73,12 +85,14 @@ def delete_checkpoint(run_dir: Path, step: int) -> None:
 
 
 def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
-    """The checkpoint that `path` names: itself, or the newest `step_<n>` of a run folder.
+    """The checkpoint that `path` names: itself, the newest `step_<n>` of a run, or a shipped model.
 
     Raises:
         UserError: there is none.
     """
-    wanted = "expected a step_<n> folder or file, or a run"
+    wanted = f"expected a step_<n> folder or file, a run, or one of {', '.join(shipped_models())}"
+    if not path.exists() and (shipped := shipped_models().get(str(path))) is not None:
+        return shipped
     if not path.exists():
         raise UserError(f"{key}={path}: not found{looked_in(path)}; {wanted}")
     if is_archive(path):

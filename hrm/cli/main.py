@@ -21,6 +21,7 @@ COMMANDS = {
     "solve": "solve puzzles, and watch the model think",
     "serve": "solve puzzles on a web page",
     "report": "compare runs on one page: curves, accuracy, halting, failures",
+    "export": "write the folder that others need to run a model",
     "models": "list architectures and recipes, with sizes and what to expect",
     "completion": "print a script that completes commands in your shell",
 }

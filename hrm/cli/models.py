@@ -1,7 +1,8 @@
-"""`hrm models`: architectures and recipes that are shipped."""
+"""`hrm models`: trained models, architectures and recipes that are shipped."""
 
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 
 from pydantic import Field
 
@@ -13,8 +14,9 @@ HELP = """
 hrm models
 hrm models --seq-len 900 --vocab-size 12
 
-List architectures (hrm train arch=NAME) with parameters and FLOPs per example,
-and recipes (hrm train --config-name NAME) with what to expect of them.
+List trained models (hrm solve NAME), architectures (hrm train arch=NAME) with
+parameters and FLOPs per example, and recipes (hrm train --config-name NAME)
+with what to expect of them.
 """
 COLUMNS = ("arch", "core", "parameters", "GFLOP/step", "in training", "")
 
@@ -27,8 +29,16 @@ class ModelsConfig(Config):
 
 
 def run(read: Callable[[], ModelsConfig]) -> None:
-    """Print both lists."""
+    """Print the lists."""
+    from hrm.checkpoint import shipped_models
+
     config = read()
+    write_output(
+        "Trained models, part of this package (hrm solve NAME PUZZLE, hrm serve NAME):\n\n"
+    )
+    for name, folder in shipped_models().items():
+        text = fill(summary_of(folder), 96, initial_indent="    ", subsequent_indent="    ")
+        write_output(f"{name}\n{text}\n")
     lines = [COLUMNS]
     for path in sorted((RECIPES / "arch").glob("*.yaml")):
         try:
@@ -38,7 +48,7 @@ def run(read: Callable[[], ModelsConfig]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     about = f"{config.seq_len} tokens, vocabulary {config.vocab_size}, without the puzzle table"
-    write_output("\n".join([f"Architectures, for an ACT step on {about}:", "", *shown, "", ""]))
+    write_output("\n".join([f"\nArchitectures, for an ACT step on {about}:", "", *shown, "", ""]))
     write_output("Recipes:\n\n")
     for path in sorted(RECIPES.glob("*.yaml")):
         default = " (default)" if path.stem == RECIPE else ""
@@ -54,6 +64,15 @@ def header(path: Path) -> list[str]:
             break
         lines.append(line.lstrip("# "))
     return lines
+
+
+def summary_of(folder: Path) -> str:
+    """The first paragraph of a model card, on one line."""
+    from hrm.checkpoint.layout import CARD_FILE
+
+    text = (folder / CARD_FILE).read_text(encoding="utf-8").split("---\n", 2)[-1]
+    paragraphs = (p for p in map(str.strip, text.split("\n\n")) if not p.startswith("#"))
+    return " ".join(next(paragraphs, "").split())
 
 
 def sizes(arch: str, data: ModelsConfig) -> tuple[str, str, str, str]:

@@ -11,17 +11,23 @@ from hrm.config import Config, DeviceName, WeightsName
 from hrm.inference.process import ModelProcess
 
 HELP = """
+hrm serve
 hrm serve checkpoints/quickstart/first
 
 Open the web page: type or paste puzzles, watch the model think, look at runs
-and data sets. Ctrl-C ends it. Needs the extra: pip install 'hrm[web]'
+and data sets. The models of this package are there, too. Ctrl-C ends it. Needs
+the extra: pip install 'hrm[web]'
 """
 
 
 class ServeConfig(Config):
     """What is served, and where."""
 
-    checkpoint: Path = Field(description="folder of a checkpoint or of a run; the page's first")
+    checkpoint: Path | None = Field(
+        None,
+        description="folder of a checkpoint or of a run, the page's first; if not given, a model "
+        "of this package",
+    )
     host: str = Field("127.0.0.1", description="address to listen at")
     port: Annotated[int, Field(ge=0, lt=2**16)] = Field(8000, description="0 takes a free one")
     checkpoints_root: Path = Field(Path("checkpoints"), description="folder of checkpoints")

@@ -1,10 +1,12 @@
 """`hrm solve`: puzzles solved by a trained model, and drawn as it thinks."""
 
+import io
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 import click
 from pydantic import Field, model_validator
@@ -31,14 +33,17 @@ if TYPE_CHECKING:
     from hrm.tasks import Poll, Task
 
 CHUNK = 4096  # puzzles between outputs
+CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
 Count = Annotated[int, Field(ge=0)]
 HELP = """
+hrm solve .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
 hrm solve checkpoints/quickstart/first 1....2....3....4 --trace
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
 hrm solve checkpoints/quickstart/first --index 3        # of its own test split
 hrm solve checkpoints/arc/first 007bbfb7.json           # a task of ARC
 
-Solve puzzles with a trained model, and watch it think. A file has one puzzle a
+Solve puzzles with a trained model, and watch it think. Without a checkpoint, a
+model that is part of the package solves them, see hrm models. A file has one puzzle a
 line, or columns source,question,answer,rating, or is a task in ARC's JSON; a
 task is known by its name, which is the file's. Without puzzles, standard input
 is read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
@@ -48,7 +53,9 @@ is read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
 class SolveConfig(Config):
     """Which puzzles, how they are solved, and what is shown."""
 
-    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    checkpoint: Path | None = Field(
+        None, description="folder of a checkpoint or of a run; if not given, a model of the package"
+    )
     puzzles: tuple[str, ...] = Field(
         (), description="puzzles, one character a cell, or files of ARC tasks"
     )
@@ -78,6 +85,15 @@ class SolveConfig(Config):
     gif: Path | None = Field(None, description="draw the thinking as an animation")
     png: Path | None = Field(None, description="draw the thinking as a picture")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_a_puzzle_as_such(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The first word is a checkpoint unless it is a puzzle."""
+        first = values.get("checkpoint")
+        if first is None or not is_puzzle(str(first)):
+            return values
+        return values | {"checkpoint": None, "puzzles": (str(first), *values.get("puzzles", ()))}
+
     @model_validator(mode="after")
     def _check(self) -> "SolveConfig":
         if self.puzzles and self.file is not None:
@@ -98,14 +114,13 @@ def solve(config: SolveConfig) -> int:
         UserError: a puzzle cannot be read or contradicts itself; nothing is solved then.
     """
     from hrm.device import keep_memory
-    from hrm.inference import Solver
     from hrm.inference.output import CSV_FIELDS, Summary, as_text, csv_line
     from hrm.progress import Progress
     from hrm.threads import sharing_cores
 
     keep_memory()
-    solver = Solver.from_checkpoint(config.checkpoint, config.device, config.weights, config.data)
-    found, task = read_puzzles(config, solver), solver.task
+    solver, found = open_model(config)
+    task = solver.task
     if task.without_name and any(p.name is None and p.identifier is None for p in found):
         way_out = "give a file that has a name, or an example by --index"
         print(f"note: {task.without_name}; {way_out}", file=sys.stderr)
@@ -142,6 +157,54 @@ def solve(config: SolveConfig) -> int:
         draw(config, solver, found[0], solutions[0])
     print(summary, file=sys.stderr)
     return 1 if summary.unsolved else 0
+
+
+def is_puzzle(word: str) -> bool:
+    """Whether a word is a puzzle, not a checkpoint: it looks so, and nothing lies there."""
+    cells = sum(letter in CELLS for letter in word)
+    return len(word) >= FEWEST_CELLS and cells > len(word) / 2 and not os.path.exists(word)
+
+
+def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
+    """The model that is named, or the first of the package that the puzzles fit; and the puzzles.
+
+    Raises:
+        UserError: there is no such model, no puzzle, or one that cannot be read.
+    """
+    from hrm.checkpoint import shipped_models
+    from hrm.inference import Solver
+    from hrm.tasks import PuzzleError
+
+    how = config.device, config.weights, config.data
+    if config.checkpoint is not None:
+        solver = Solver.from_checkpoint(config.checkpoint, *how)
+        return solver, read_puzzles(config, solver)
+    typed = b""
+    if not (config.puzzles or config.file or config.data):
+        typed = stdin().read()
+    mistakes: list[UserError] = []
+    for name, folder in shipped_models().items():
+        solver = Solver.from_checkpoint(folder, *how)
+        try:
+            found = read_puzzles(config, solver, io.BufferedReader(io.BytesIO(typed)))
+        except UserError as error:
+            mistakes.append(error)
+            continue
+        print(f"note: solved by {name}, a model of this package; see hrm models", file=sys.stderr)
+        return solver, found
+    of_a_cell = (e for e in mistakes if isinstance(e, PuzzleError) and e.cell is not None)
+    raise next(of_a_cell, mistakes[0])
+
+
+def stdin() -> BinaryIO:
+    """Standard input, where it is no terminal.
+
+    Raises:
+        UserError: nothing can be read there.
+    """
+    if sys.stdin is None or sys.stdin.isatty():  # None: it is closed
+        raise UserError("no puzzle; give some as arguments, or use --file or --index")
+    return sys.stdin.buffer
 
 
 def solve_chunk(
@@ -217,13 +280,18 @@ def voting(
     return poll
 
 
-def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
+def read_puzzles(
+    config: SolveConfig, solver: "Solver", typed: BinaryIO | None = None
+) -> "list[Puzzle]":
     """The puzzles that the options name.
+
+    Args:
+        typed: what has been read from standard input already.
 
     Raises:
         UserError: there is none, or one cannot be read.
     """
-    found = read_given(config, solver)
+    found = read_given(config, solver, typed)
     if config.index is None or (config.file is None and not config.puzzles):
         return found
     if config.index >= len(found):
@@ -232,7 +300,7 @@ def read_puzzles(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     return [found[config.index]]
 
 
-def read_given(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
+def read_given(config: SolveConfig, solver: "Solver", typed: BinaryIO | None) -> "list[Puzzle]":
     """All puzzles of the source that the options name; of a data set only those asked for."""
     from hrm.inference import sources
 
@@ -246,9 +314,7 @@ def read_given(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
         return sources.read_lines(config.file, task)
     if config.data is not None or (config.index is not None and solver.data_path is not None):
         return from_data(config, solver)
-    if sys.stdin is None or sys.stdin.isatty():  # None: it is closed
-        raise UserError("no puzzle; give some as arguments, or use --file or --index")
-    return sources.read_stream(sys.stdin.buffer, "stdin", task)
+    return sources.read_stream(typed or stdin(), "stdin", task)
 
 
 def from_data(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hrm.inference.solver import Solution, Solver, Trace
+    from hrm.inference.solver import Solution, Solver, Trace, pretrained
 
-__all__ = ["Solution", "Solver", "Trace"]
+__all__ = ["Solution", "Solver", "Trace", "pretrained"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
-from hrm.checkpoint import load_checkpoint
+from hrm.checkpoint import load_checkpoint, shipped_models
+from hrm.checkpoint.layout import FIRST_SHIPPED
 from hrm.config import Select, WeightsName
 from hrm.data.format import IDENTIFIERS_FILE, DatasetMetadata
 from hrm.data.missing import training_data
@@ -303,6 +304,18 @@ class Solver:
             )
         )
         return list(zip(puzzle_of.tolist(), solutions, strict=True))
+
+
+def pretrained(name: str = FIRST_SHIPPED, device: DeviceName = "auto") -> Solver:
+    """A trained model that is part of the package; `hrm models` lists them.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    known = shipped_models()
+    if name not in known:
+        raise UserError(f"{name!r}: no such model is part of the package; {', '.join(known)} are")
+    return Solver.from_checkpoint(known[name], device)
 
 
 def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ scan has found; no path is made from what a client sends.
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,14 +120,18 @@ class Catalogue:
 
     Args:
         default: a checkpoint that is listed even if it lies outside of the root.
+        others: further checkpoints, by id; what lies under the root comes before them.
     """
 
-    def __init__(self, checkpoints_root: Path, data_root: Path, default: Path | None = None):
-        self._checkpoints_root, self._data_root, self._default = (
-            checkpoints_root,
-            data_root,
-            default,
-        )
+    def __init__(
+        self,
+        checkpoints_root: Path,
+        data_root: Path,
+        default: Path | None = None,
+        others: Mapping[str, Path] | None = None,
+    ):
+        self._checkpoints_root, self._data_root = checkpoints_root, data_root
+        self._default, self._others = default, others or {}
         self._checkpoints = Scan(self._scan_checkpoints)
         self._datasets, self._runs = Scan(self._scan_datasets), Scan(self._scan_runs)
         self._facts: Cache[Facts | None] = Cache(FACTS_CACHE)
@@ -159,6 +163,7 @@ class Catalogue:
             own = (p for p in newest_first if _holds_no_way_out(p, self._checkpoints_root))
             if (newest := next(own, None)) is not None:
                 found[name] = newest
+        found |= {name: path for name, path in self._others.items() if name not in found}
         if self._default is not None:
             steps = saved_steps(self._default)
             path = step_dir(self._default, steps[-1]) if steps else self._default

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from hrm.checkpoint import find_checkpoint
+from hrm.checkpoint import find_checkpoint, shipped_models
 from hrm.config import WeightsName
 from hrm.device import DeviceName
 from hrm.errors import UserError, write_output
@@ -27,7 +27,7 @@ ANYWHERE = ("0.0.0.0", "::", "")
 
 
 def serve(
-    checkpoint: Path,
+    checkpoint: Path | None,
     checkpoints_root: Path,
     data_root: Path,
     host: str,
@@ -37,16 +37,20 @@ def serve(
     max_batch: int = MAX_BATCH,
     process: ModelProcess | None = None,
 ) -> None:
-    """Run the server until Ctrl-C; `checkpoint` is loaded first, and is the page's first choice.
+    """Run the server until Ctrl-C.
 
     Args:
+        checkpoint: is loaded first, and is the page's first choice; None: a model of the package.
         process: for the first model, where it has been started already.
 
     Raises:
         UserError: the checkpoint cannot be served, or the address is taken.
     """
-    catalogue = Catalogue(checkpoints_root, data_root, checkpoint)
-    find_checkpoint(checkpoint)
+    shipped = shipped_models()
+    checkpoint = checkpoint or Path(next(iter(shipped)))
+    found = find_checkpoint(checkpoint)
+    default = found if found in shipped.values() else checkpoint
+    catalogue = Catalogue(checkpoints_root, data_root, default, shipped)
     first = str(catalogue.default_id)
     if first not in catalogue.checkpoints():
         raise UserError(
@@ -63,7 +67,7 @@ def serve(
             f"--host {host} --port {port}: cannot listen there ({reason}); choose another"
         ) from None
     load = partial(RemoteBatcher, device=device, weights=weights, max_batch=max_batch)
-    with listener, closing(load(checkpoint, process=process)) as batcher:
+    with listener, closing(load(default, process=process)) as batcher:
         models = Models(load)
         models.add(first, catalogue.checkpoint(first).path, batcher)
         _run(create_app(catalogue, models, hosts), models, listener, host)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from hrm.cli.check import CheckConfig
 from hrm.cli.evaluate import EvaluateConfig
+from hrm.cli.export import ExportConfig
 from hrm.cli.main import root, start
 from hrm.cli.models import ModelsConfig
 from hrm.cli.serve import ServeConfig
@@ -31,6 +32,7 @@ SCHEMAS = {
     "report": ReportConfig,
     "models": ModelsConfig,
     "check": CheckConfig,
+    "export": ExportConfig,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

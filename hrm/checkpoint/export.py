@@ -1,0 +1,139 @@
+"""A checkpoint without what only training needs: weights, configuration, metadata, model card."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+import hrm
+from hrm.checkpoint.config import save_config
+from hrm.checkpoint.folder import Checkpoint
+from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
+from hrm.checkpoint.manifest import write_manifest
+from hrm.checkpoint.weights import save_tensors
+from hrm.config import StoredDtype
+from hrm.data.format import write_metadata
+from hrm.errors import UserError
+from hrm.files import sync
+from hrm.models.flops import act_step_flops, training_flops
+from hrm.plain_yaml import read_yaml
+from hrm.records import METRICS_FILE, last_of, read_records
+
+SHOWN_KEYS = (
+    *("optimizer", "lr", "muon_lr", "weight_decay", "global_batch_size", "ema", "stagger"),
+    *("hint_rate", "hint_most", "epochs", "seed"),
+)
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, target: Path, dtype: StoredDtype = "float32", notes: str = ""
+) -> Path:
+    """Write the folder that others need to run a model; `load_checkpoint` reads it.
+
+    Args:
+        target: is replaced where it holds an exported model, and must else be free.
+        dtype: that the weights are stored in; they are computed with in the model's own.
+        notes: Markdown for the end of the model card.
+
+    Raises:
+        UserError: something else lies at `target`, or it cannot be written; nothing half-written
+            stays.
+    """
+    if target.exists() and not _is_export(target):
+        raise UserError(f"output_dir={target}: is there already, and is no exported model")
+    temporary = target.with_name(f".{target.name}-{os.getpid()}")
+    stored = {
+        name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.model.state_dict().items()
+    }
+    try:
+        temporary.mkdir(parents=True)
+        save_tensors(stored, temporary / WEIGHTS_FILE)
+        save_config(checkpoint.config, temporary / CONFIG_FILE)
+        write_metadata(temporary, checkpoint.metadata)
+        record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
+        (temporary / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        card = model_card(checkpoint, target.name, notes)
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        write_manifest(temporary)
+        for path in (*temporary.iterdir(), temporary):
+            sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"output_dir={target}: could not be written ({error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _is_export(folder: Path) -> bool:
+    return folder.is_dir() and (
+        (folder / CARD_FILE).is_file()
+        and (folder / WEIGHTS_FILE).is_file()
+        or not any(folder.iterdir())
+    )
+
+
+def model_card(checkpoint: Checkpoint, name: str, notes: str = "") -> str:
+    """Markdown with the front matter of a model hub: what the model is, and how it was trained.
+
+    Args:
+        notes: Markdown for its end.
+    """
+    metadata, model = checkpoint.metadata, checkpoint.model
+    weights = sum(p.numel() for p in model.parameters())
+    task = metadata.task or "puzzle"
+    shape = "x".join(map(str, metadata.grid_shape or (metadata.seq_len,)))
+    arch = checkpoint.config.arch.name
+    trained = read_yaml(checkpoint.path / CONFIG_FILE)
+    config = model.model.inner.config
+    rows = {
+        "architecture": f"`{arch}`, {config.block_calls} block calls of width "
+        f"{config.hidden_size} an ACT step, {config.halt_max_steps} steps at most in training",
+        "weights": f"{weights:,}",
+        "GFLOP of an ACT step": f"{act_step_flops(config) / 1e9:.3f}",
+        "training data": f"`{checkpoint.config.data_path.name}`: {metadata.total_groups:,} puzzles "
+        f"and versions of them (fingerprint {str(checkpoint.origin.data)[:8]})",
+    }
+    if checkpoint.step is not None:
+        batch = checkpoint.config.global_batch_size
+        spent = training_flops(config) * batch * checkpoint.step
+        rows["training"] = f"{checkpoint.step:,} steps of {batch} puzzles, {spent:.1e} FLOP"
+    keys = (f"`{key}={trained[key]}`" for key in SHOWN_KEYS if trained.get(key) is not None)
+    rows["keys"] = ", ".join(keys)
+    rows["code"] = f"hrm {hrm.__version__}, torch {torch.__version__}"
+    facts = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
+    return f"""---
+license: apache-2.0
+library_name: hrm
+tags: [hrm, recursive-reasoning, {task}]
+---
+# {name}
+
+A model of {weights:,} weights that solves {task} of {shape} by thinking in loops.
+
+    hrm solve {name} PUZZLE --trace
+
+| | |
+| --- | --- |
+{facts}
+{_evaluation(checkpoint.path)}{notes and f"{chr(10)}{notes.strip()}{chr(10)}"}"""
+
+
+def _evaluation(checkpoint: Path) -> str:
+    """The last evaluation of the checkpoint's run, as a section; empty where there is none."""
+    try:
+        found = last_of(read_records(checkpoint.parent / METRICS_FILE), "eval")
+    except UserError:
+        return ""
+    lines = (
+        f"| {key.removeprefix('eval/')} | {value:.4g} |"
+        for key, value in found.items()
+        if key.startswith("eval/")
+    )
+    table = "\n".join(lines)
+    title = f"Last evaluation of its run, step {found['step']:,.0f}:"
+    return f"\n{title}\n\n| | |\n| --- | --- |\n{table}\n"

@@ -1,0 +1,110 @@
+"""Exported models: what others need, in one folder that is whole or not there."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hrm.checkpoint import export_checkpoint, find_checkpoint, load_checkpoint
+from hrm.checkpoint.manifest import Damaged, verify
+from hrm.errors import UserError
+from hrm.inference import Solver
+
+from ..conftest import saved_run
+
+PUZZLES = ["1" + "." * 15, "." * 14 + "2."]
+
+
+@pytest.fixture
+def run(data_4x4, tmp_path):
+    return saved_run(data_4x4, tmp_path / "run")
+
+
+def exported(run, tmp_path, *more):
+    return export_checkpoint(load_checkpoint(run), tmp_path / "mine", *more)
+
+
+def test_it_computes_what_the_checkpoint_does(run, tmp_path):
+    folder = exported(run, tmp_path)
+    theirs, ours = (Solver.from_checkpoint(path, "cpu").solve(PUZZLES) for path in (folder, run))
+    for a, b in zip(theirs, ours, strict=True):
+        assert (a.answer, a.steps, a.halt_probability) == (b.answer, b.steps, b.halt_probability)
+    assert not any(path.name.startswith(("training.s", "source")) for path in folder.iterdir())
+    verify(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_are_stored_in_the_dtype_that_is_named(run, tmp_path, dtype):
+    folder = exported(run, tmp_path, dtype)
+    stored = load_file(folder / "model.safetensors")
+    assert {str(t.dtype) for t in stored.values()} == {f"torch.{dtype}"}
+    source, model = load_checkpoint(run).model, load_checkpoint(folder).model
+    for name, tensor in source.state_dict().items():
+        loaded = model.state_dict()[name]
+        assert loaded.dtype == tensor.dtype
+        assert torch.equal(loaded, tensor.to(stored[name].dtype).to(tensor.dtype))
+
+
+def test_it_knows_the_data_of_training(run, tmp_path):
+    step = find_checkpoint(run)
+    record = {"step": 7, "data": "d" * 64, "identifiers": "e" * 64}
+    (step / "training.json").write_text(json.dumps(record))
+    (step / "manifest.json").unlink()
+    from hrm.checkpoint.manifest import write_manifest
+
+    write_manifest(step)
+    origin = load_checkpoint(exported(run, tmp_path)).origin
+    assert (origin.data, origin.identifiers) == ("d" * 64, "e" * 64)
+
+
+def test_the_card_says_what_the_model_is(run, tmp_path):
+    line = {"step": 7, "eval/exact_accuracy": 0.25, "eval/steps": 4.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    card = (exported(run, tmp_path, "float32", "## Mine\n\nas I like it") / "README.md").read_text()
+    weights = sum(p.numel() for p in load_checkpoint(run).model.parameters())
+    assert card.startswith("---\nlicense: apache-2.0\n") and "\n# mine\n" in card
+    assert f"{weights:,} weights that solves sudoku of 4x4" in card
+    assert "7 steps of 384 puzzles" in card and "| exact_accuracy | 0.25 |" in card
+    assert card.endswith("## Mine\n\nas I like it\n")
+
+
+def test_it_replaces_an_exported_model_and_nothing_else(run, tmp_path):
+    folder = exported(run, tmp_path)
+    before = (folder / "model.safetensors").stat().st_size
+    assert (exported(run, tmp_path, "float16") / "model.safetensors").stat().st_size < before
+    shutil.rmtree(folder)
+    folder.mkdir()
+    exported(run, tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").touch()
+    for target in (tmp_path / "other", run):
+        with pytest.raises(UserError, match="is no exported model"):
+            export_checkpoint(load_checkpoint(run), target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other", "run"]
+
+
+def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hrm.checkpoint.export.save_tensors", full)
+    with pytest.raises(UserError, match="mine: could not be written .*No space left"):
+        exported(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_damaged_one_is_refused(run, tmp_path):
+    folder = exported(run, tmp_path)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(Damaged, match="checksum differs"):
+        load_checkpoint(folder)
+
+
+def test_it_cannot_be_resumed(run, tmp_path, data_4x4, call):
+    folder = exported(run, tmp_path)
+    code, _, err = call("train", str(data_4x4), f"resume={folder}", "arch=quickstart")
+    assert code == 2 and "training.safetensors is missing" in err

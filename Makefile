@@ -1,5 +1,6 @@
 # make quickstart [SIZE=4x4|6x6|9x9] [SEED=0]   install, build a data set, train, evaluate, watch a puzzle
 # make quickstart TASK=maze|arc [SEED=0]        the same with mazes, or with made-up tasks in ARC's form
+# make pretrained                               trains the models of the package again, hours (MODELS=sudoku-4x4: one)
 # make test                                     lint, types, all tests
 # make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
@@ -19,6 +20,12 @@ BUILD_maze := maze --generate 9x9 --num-train 2000 --num-test 500 --aug
 BUILD_arc := arc --generate --num-aug 7
 EVALUATE_maze := --halting learned --steps 16 --noise 0.3 --rollouts 16
 SOLVE_arc := --votes 8
+MODELS ?= sudoku-4x4 sudoku-6x6 sudoku-9x9 maze-9x9
+MINIMAL := --givens minimal --num-train 1000 --num-test 500 --num-aug 1000 --identifiers shared
+DATA_sudoku-4x4 := sudoku --generate 2x2 $(subst 500,100,$(MINIMAL))
+DATA_sudoku-6x6 := sudoku --generate 2x3 $(MINIMAL)
+DATA_sudoku-9x9 := sudoku --generate 3x3 --difficulty like-extreme --num-train 4000 --num-test 400 --num-aug 100
+DATA_maze-9x9 := $(BUILD_maze)
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
 
@@ -41,7 +48,7 @@ STAGE = stage() { name="$$1"; shift; began=$$(date +%s); echo "$$*"; \
     "$$@" || test $$? = "$$ALLOWED" || exit; echo "--- $$name: $$(($$(date +%s) - began)) s"; }; stage
 BEGAN := $(shell date +%s)
 
-.PHONY: quickstart test lint types unit slow bench clean
+.PHONY: quickstart pretrained test lint types unit slow bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -70,6 +77,16 @@ quickstart:
 	@echo "    $(BIN)/hrm solve $(RUN) $(PUZZLE_$(KIND)) --trace"
 	@echo "    $(BIN)/hrm serve $(RUN)"
 	@echo "    make quickstart SIZE=9x9"
+
+pretrained: $(MODELS:%=pretrained-%)
+
+# Goes on where it was stopped.
+pretrained-%: .venv/dev-installed
+	test -d data/pretrained/$* || $(BIN)/hrm build $(DATA_$*) --output-dir data/pretrained/$*
+	$(BIN)/hrm train data/pretrained/$* --config-name pretrained_$(subst -,_,$*) \
+	    checkpoint_path=checkpoints/pretrained/$* resume=auto
+	$(BIN)/hrm export checkpoints/pretrained/$* --output-dir hrm/shipped/$* --dtype float16 \
+	    --notes hrm/recipes/pretrained_$(subst -,_,$*).md
 
 test: lint types unit
 

@@ -153,7 +153,7 @@ def compile_model(model: ACTLossHead, mode: CompileMode, device: torch.device) -
     Raises:
         UserError: `true` or `step`, but there is no working compiler.
     """
-    if mode == "false" or (mode == "auto" and not _has_compiler(device)):
+    if mode == "false" or (mode == "auto" and not has_compiler(device)):
         return False
     _keep_compiled_code()
     try:
@@ -194,7 +194,8 @@ def is_compiled(model: ACTLossHead) -> bool:
     return any(getattr(block, "_compiled_call_impl", None) is not None for block in blocks)
 
 
-def _has_compiler(device: torch.device) -> bool:
+def has_compiler(device: torch.device) -> bool:
+    """Whether a compiler for the device is found."""
     if device.type == "cpu":
         return sys.platform == "linux" and any(map(shutil.which, ("g++", "clang++")))
     return device.type == "cuda" and has_triton()

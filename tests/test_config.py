@@ -10,7 +10,7 @@ import torch
 
 from hrm.cli.evaluate import EvaluateConfig
 from hrm.config import RECIPES
-from hrm.device import _has_compiler
+from hrm.device import has_compiler
 from hrm.errors import UserError
 from hrm.models.registry import CORES
 from hrm.training.config import PretrainConfig, load_pretrain_config
@@ -100,7 +100,7 @@ def test_the_builder_needs_no_torch():
 
 def test_looking_for_a_compiler_works_for_every_device():
     for name in ("cpu", "cuda", "mps"):
-        assert _has_compiler(torch.device(name)) in (True, False)
+        assert has_compiler(torch.device(name)) in (True, False)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import hrm
-from hrm.checkpoint.config import save_config
+from hrm.checkpoint.config import RunConfig, save_config
 from hrm.checkpoint.folder import Checkpoint
 from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
 from hrm.checkpoint.manifest import write_manifest
@@ -51,7 +51,7 @@ def export_checkpoint(
     try:
         temporary.mkdir(parents=True)
         save_tensors(stored, temporary / WEIGHTS_FILE)
-        save_config(checkpoint.config, temporary / CONFIG_FILE)
+        save_config(_without_home(checkpoint.config), temporary / CONFIG_FILE)
         write_metadata(temporary, checkpoint.metadata)
         record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
         (temporary / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -67,6 +67,12 @@ def export_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _without_home(config: RunConfig) -> RunConfig:
+    """Without where the data lie on this machine, unless that is told from the present folder."""
+    path = config.data_path
+    return config.model_copy(update={"data_path": Path(path.name) if path.is_absolute() else path})
 
 
 def _is_export(folder: Path) -> bool:

@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "compare runs on one page: curves, accuracy, halting, failures",
     "export": "write the folder that others need to run a model",
     "models": "list architectures and recipes, with sizes and what to expect",
+    "doctor": "print what a report of a fault needs to say of this machine",
     "completion": "print a script that completes commands in your shell",
 }
 COMPLETION_VARIABLE = "_HRM_COMPLETE"

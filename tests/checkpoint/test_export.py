@@ -59,6 +59,13 @@ def test_it_knows_the_data_of_training(run, tmp_path):
     assert (origin.data, origin.identifiers) == ("d" * 64, "e" * 64)
 
 
+def test_it_does_not_say_where_data_lie_on_this_machine(run, tmp_path, data_4x4):
+    folder = exported(run, tmp_path)
+    written = "".join(p.read_text() for p in folder.iterdir() if p.suffix != ".safetensors")
+    assert data_4x4.is_absolute() and str(data_4x4.parent) not in written
+    assert load_checkpoint(folder).config.data_path.name == data_4x4.name
+
+
 def test_the_card_says_what_the_model_is(run, tmp_path):
     line = {"step": 7, "eval/exact_accuracy": 0.25, "eval/steps": 4.0}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")

@@ -12,7 +12,6 @@ from PIL import Image
 
 from hrm.cli.solve import command
 from hrm.data.format import DatasetMetadata, read_split
-from hrm.errors import UserError
 from hrm.inference import Solution, Solver, Trace
 from hrm.inference.output import Summary, as_text, is_solved, verdict
 from hrm.inference.sources import Puzzle
@@ -303,9 +302,28 @@ def test_a_closed_standard_input_is_no_puzzle(call: Call, run_dir, monkeypatch):
     assert (code, out) == (2, "") and err == "error: stdin: holds no puzzle\n"
 
 
-def test_solve_needs_a_checkpoint():
-    with pytest.raises(UserError, match="hrm solve: checkpoint: is required"):
-        command.read([])
+@pytest.mark.parametrize(
+    "word, is_puzzle",
+    [
+        ("53..7....", True),
+        ("." * 81, True),
+        ("###S  G##", True),
+        ("step_1200", False),
+        ("checkpoints/one", False),
+        ("sudoku-9x9", False),
+        ("12345678", False),
+    ],
+)
+def test_the_first_word_is_a_puzzle_or_a_checkpoint(word, is_puzzle):
+    config = command.read([word, "1..."])
+    assert (config.checkpoint is None) == is_puzzle
+    assert config.puzzles == ((word, "1...") if is_puzzle else ("1...",))
+
+
+def test_a_folder_whose_name_looks_like_a_puzzle_is_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "2026.11.26").mkdir()
+    assert command.read(["2026.11.26", "1..."]).puzzles == ("1...",)
 
 
 @pytest.mark.parametrize("puzzle", ["0012003400000000", "1e10", "# S ${x}", "{a: b}", ""])

@@ -189,7 +189,7 @@ def test_the_device_is_the_one_that_is_named(patient, monkeypatch, no_accelerato
 
 @acts("compile")
 def test_blocks_are_compiled_where_asked(patient, monkeypatch):
-    monkeypatch.setattr("hrm.device._has_compiler", lambda device: True)
+    monkeypatch.setattr("hrm.device.has_compiler", lambda device: True)
     compiled = compiled_modules(monkeypatch)
     for switched_off in ("compile=false", "compile=auto"):  # too little to do
         evaluated(patient, switched_off)

@@ -420,7 +420,7 @@ def test_training_runs_on_the_named_device(data, tmp_path, monkeypatch, no_accel
 )
 def test_blocks_are_compiled(data, tmp_path, monkeypatch, given, has_compiler, shortest, count):
     """One block in each module; every call of it is a compiled one; not where it does not pay."""
-    monkeypatch.setattr("hrm.device._has_compiler", lambda device: has_compiler)
+    monkeypatch.setattr("hrm.device.has_compiler", lambda device: has_compiler)
     monkeypatch.setattr("hrm.training.sizing.SHORT_RUN", shortest)
     compiled = compiled_modules(monkeypatch)
     run(data, tmp_path / "run", f"compile={given}", "epochs=1")
@@ -429,7 +429,7 @@ def test_blocks_are_compiled(data, tmp_path, monkeypatch, given, has_compiler, s
 
 @acts("compile")
 def test_nothing_is_compiled_where_it_is_switched_off(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("hrm.device._has_compiler", lambda device: True)
+    monkeypatch.setattr("hrm.device.has_compiler", lambda device: True)
     compiled = compiled_modules(monkeypatch)
     run(data, tmp_path / "run", "compile=false", "epochs=1")
     assert compiled == {}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm.config import Config, Fraction, PositiveInt, Schema, Seed, validate
+from hrm.config import Config, Fraction, Halting, PositiveInt, Schema, Seed, validate
 from hrm.errors import UserError
 from hrm.models.registry import ArchConfig
 from hrm.plain_yaml import read_yaml, shown, write_yaml
@@ -23,6 +23,14 @@ class RunConfig(Config):
     eval_halt_probability: Fraction = Field(
         0.0, description="learned halting: and is at least this sure of being right"
     )
+    eval_max_steps: PositiveInt | None = Field(
+        None, description="learned halting: ACT steps at most; null: arch.halt_max_steps"
+    )
+
+    def steps_at_most(self, halting: Halting) -> int:
+        """ACT steps at most where nobody says how many."""
+        more = self.eval_max_steps if halting == "learned" else None
+        return more or self.arch.halt_max_steps
 
 
 def save_config(config: BaseModel, path: Path) -> None:

@@ -72,7 +72,9 @@ class EvaluateConfig(Config):
     split: FileName = Field("test", description="which part of the data set")
     halting: Halting = Field("max_steps", description="all steps, or until sure")
     halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")
-    steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
+    steps: PositiveInt | None = Field(
+        None, description="ACT steps at most; if not given, as configured"
+    )
     restarts: Annotated[int, Field(ge=0)] = Field(0, description="also N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
@@ -147,7 +149,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             config.eval_save_outputs,
             halt_probability=probability,
             progress=ranks.is_first,
-            max_steps=config.steps,
+            max_steps=config.steps or checkpoint.config.steps_at_most(config.halting),
             plan=plan,
         )
         assert result is not None
@@ -292,6 +294,6 @@ def compile_mode(
     """As configured; `auto` compiles where all steps of many puzzles are to be taken."""
     if config.compile != "auto":
         return config.compile
-    limit = config.steps or checkpoint.model.model.config.halt_max_steps
+    limit = config.steps or checkpoint.config.steps_at_most(config.halting)
     steps = dataset.examples * limit
     return "auto" if config.halting == "max_steps" and steps >= WORTH_COMPILING else "false"

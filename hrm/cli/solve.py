@@ -65,7 +65,9 @@ class SolveConfig(Config):
     index: Count | None = Field(None, description="only this one (of its own data set by default)")
 
     halting: Halting = Field("learned", description="all steps, or until sure")
-    steps: PositiveInt | None = Field(None, description="ACT steps at most, may exceed training's")
+    steps: PositiveInt | None = Field(
+        None, description="ACT steps at most; if not given, as configured"
+    )
     votes: PositiveInt | None = Field(
         None, description="versions to solve; if not given 1, of an ARC file's puzzle 64"
     )

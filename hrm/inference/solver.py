@@ -67,6 +67,11 @@ class Traits:
     metadata: DatasetMetadata
     origin: Origin  # what names the data set that it was trained on
     max_steps: int  # ACT steps at most in training
+    learned_steps: int  # and with learned halting
+
+    def steps_at_most(self, halting: Halting) -> int:
+        """ACT steps at most where nobody says how many."""
+        return self.learned_steps if halting == "learned" else self.max_steps
 
 
 class Solver:
@@ -83,6 +88,7 @@ class Solver:
         halt_probability: float = 0.0,
         data_path: Path | None = None,
         origin: Origin | None = None,
+        learned_steps: int | None = None,
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
@@ -92,6 +98,7 @@ class Solver:
         self.halt_probability = halt_probability  # with learned halting; see `rollout`
         self.data_path = data_path  # of the data set that the model was trained on
         self.origin = origin or Origin()  # what names it
+        self._learned_steps = learned_steps  # at most, with learned halting; None: as in training
 
     @classmethod
     def from_checkpoint(
@@ -117,7 +124,7 @@ class Solver:
         config = checkpoint.config
         sure = config.eval_halt_probability
         known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
-        return cls(checkpoint.model, *known)
+        return cls(checkpoint.model, *known, config.eval_max_steps)
 
     @property
     def unseen_identifier(self) -> int:
@@ -164,7 +171,8 @@ class Solver:
 
     @property
     def traits(self) -> Traits:
-        return Traits(self.metadata, self.origin, self.max_steps)
+        learned = self._learned_steps or self.max_steps
+        return Traits(self.metadata, self.origin, self.max_steps, learned)
 
     def solve(
         self,
@@ -189,7 +197,7 @@ class Solver:
         Args:
             puzzles: N of them, as `Task.read_all` takes them.
             halting: `learned` lets the model halt each puzzle; `max_steps` takes all steps.
-            steps: ACT steps at most; None: as in training.
+            steps: ACT steps at most; None: as the checkpoint's configuration says.
             votes: versions to solve of each puzzle, the puzzle itself and symmetric ones.
             restarts: after these, attempts from other start states.
             noise: then attempts with noise of this standard deviation on the states before each
@@ -219,7 +227,8 @@ class Solver:
         identifiers = np.asarray(puzzle_identifiers, np.int32)
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
-        how = Thinking(halting, self.halt_probability, steps, batch_size)
+        limit = steps or self.traits.steps_at_most(halting)
+        how = Thinking(halting, self.halt_probability, limit, batch_size)
 
         def run(rows: np.ndarray, wave: Wave, before: int) -> list[tuple[int, Solution]]:
             named = {"inputs": tokens[rows], "puzzle_identifiers": identifiers[rows]}

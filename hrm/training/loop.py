@@ -15,6 +15,7 @@ from torch import Tensor
 from hrm.checkpoint import build_for
 from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR
 from hrm.checkpoint.training import load_snapshot
+from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import fingerprint
 from hrm.data.origin import identifiers_digest
@@ -305,6 +306,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str
     """
     config, state = job.config, job.state
     all_steps = config.eval_halting == "max_steps" or (is_last and config.eval_halting != "learned")
+    halting: Halting = "max_steps" if all_steps else "learned"
 
     def must_stop() -> bool:
         job.stop.got_on()
@@ -317,10 +319,11 @@ def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str
             test_set,
             job.device,
             job.ranks,
-            "max_steps" if all_steps else "learned",
+            halting,
             config.eval_save_outputs,
             must_stop,
             halt_probability=config.eval_halt_probability,
+            max_steps=config.steps_at_most(halting),
             progress=job.progress.is_shown,
             evaluators=job.evaluators,
         )

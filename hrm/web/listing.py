@@ -29,7 +29,7 @@ class Listing:
             schemas.CheckpointInfo.of(
                 facts.task,
                 id=name,
-                max_steps=facts.config.arch.halt_max_steps,
+                max_steps=facts.config.steps_at_most("learned"),
                 data_path_id=self._catalogue.dataset_id(facts.config.data_path),
                 step=facts.step,
             )

@@ -178,7 +178,7 @@ class Thinking:
         It is to be used without waiting for anything else before: who waits may find it closed.
         """
         batcher = await self._models.get(asked.checkpoint, facts)
-        return batcher, asked.steps or batcher.traits.max_steps
+        return batcher, asked.steps or batcher.traits.steps_at_most(asked.halting)
 
 
 def _plan(task: Task, asked: schemas.Trying, puzzles: int = 1) -> Plan:

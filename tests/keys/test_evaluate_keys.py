@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from hrm.data.format import read_metadata, write_metadata
+from hrm.inference import Solver
 from tests.tasks.arc.making import plain_result, predictions_of
 
 from .commands import KEYS, command, done
@@ -103,6 +104,15 @@ def test_learned_halting_asks_for_a_probability(data, patient, tmp_path):
 @acts("steps")
 def test_as_many_steps_are_taken_as_asked(patient):
     assert evaluated(patient, "steps=6")["eval/steps"] == 6
+
+
+def test_learned_halting_takes_as_many_as_the_run_says(data, tmp_path):
+    long = saved(data, tmp_path / "long", EAGER, "eval_halt_probability=0.999", "eval_max_steps=7")
+    assert evaluated(long)["eval/steps"] == 4
+    assert evaluated(long, "halting=learned")["eval/steps"] == 7
+    assert evaluated(long, "halting=learned", "steps=2")["eval/steps"] == 2
+    [solution] = Solver.from_checkpoint(long, "cpu").solve(["." * 16])
+    assert solution.steps == 7
 
 
 @acts("restarts", "select")

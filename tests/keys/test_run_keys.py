@@ -243,6 +243,15 @@ def test_evaluation_asks_for_that_probability(data, tmp_path, eager, probability
     assert run(data, tmp_path / "run", *keys, *HALTS_AT_ONCE).logged("eval/steps") == [steps]
 
 
+@acts("eval_max_steps")
+@pytest.mark.parametrize("halting, steps", [("learned", 7), ("max_steps", 4)])
+def test_learned_halting_may_take_more_steps(data, tmp_path, eager, halting, steps):
+    """It halts nowhere before, since sigmoid(5) is less than it asks for."""
+    keys = ("eval_halt_probability=0.999", f"eval_halting={halting}", "eval_max_steps=7")
+    made = run(data, tmp_path / "run", *keys, "epochs=1", *HALTS_AT_ONCE)
+    assert made.logged("eval/steps") == [steps]
+
+
 @acts("eval_save_outputs")
 def test_outputs_of_an_evaluation_are_saved_by_name(data, tmp_path, plain):
     made = run(data, tmp_path / "run", "eval_save_outputs=[predictions,steps]")

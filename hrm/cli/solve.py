@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CHUNK = 4096  # puzzles between outputs
 CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
 Count = Annotated[int, Field(ge=0)]
+MORE = "note: more attempts may solve what is not: --votes 8, or --noise 0.3 --rollouts 16"
 HELP = """
 hrm solve .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
 hrm solve checkpoints/quickstart/first 1....2....3....4 --trace
@@ -158,6 +159,8 @@ def solve(config: SolveConfig) -> int:
     if drawn:
         draw(config, solver, found[0], solutions[0])
     print(summary, file=sys.stderr)
+    if summary.valid < summary.judged and plain(config):
+        print(MORE, file=sys.stderr)
     return 1 if summary.unsolved else 0
 
 
@@ -175,7 +178,6 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
     """
     from hrm.checkpoint import shipped_models
     from hrm.inference import Solver
-    from hrm.tasks import PuzzleError
 
     how = config.device, config.weights, config.data
     if config.checkpoint is not None:
@@ -184,18 +186,18 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
     typed = b""
     if not (config.puzzles or config.file or config.data):
         typed = stdin().read()
-    mistakes: list[UserError] = []
+    mistakes: dict[int, UserError] = {}  # by the cells of a puzzle
     for name, folder in shipped_models().items():
         solver = Solver.from_checkpoint(folder, *how)
         try:
             found = read_puzzles(config, solver, io.BufferedReader(io.BytesIO(typed)))
         except UserError as error:
-            mistakes.append(error)
+            mistakes.setdefault(solver.metadata.seq_len, error)
             continue
-        print(f"note: solved by {name}, a model of this package; see hrm models", file=sys.stderr)
+        print(f"note: {name} is asked, a model of this package; see hrm models", file=sys.stderr)
         return solver, found
-    of_a_cell = (e for e in mistakes if isinstance(e, PuzzleError) and e.cell is not None)
-    raise next(of_a_cell, mistakes[0])
+    typed_cells = len(config.puzzles[0]) if config.puzzles else next(iter(mistakes))
+    raise mistakes[min(mistakes, key=lambda cells: abs(cells - typed_cells))]
 
 
 def stdin() -> BinaryIO:
@@ -207,6 +209,11 @@ def stdin() -> BinaryIO:
     if sys.stdin is None or sys.stdin.isatty():  # None: it is closed
         raise UserError("no puzzle; give some as arguments, or use --file or --index")
     return sys.stdin.buffer
+
+
+def plain(config: SolveConfig) -> bool:
+    """Whether each puzzle is tried once."""
+    return (config.votes or 1) + config.restarts + config.rollouts == 2
 
 
 def solve_chunk(

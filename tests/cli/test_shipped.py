@@ -41,7 +41,7 @@ def test_they_are_small_and_whole():
 def test_each_solves_a_puzzle_without_being_named(call: Call, name):
     code, out, err = call("solve", PUZZLES[name], "--format", "json")
     assert code == 0 and solved(out)[0]["valid"]
-    assert f"note: solved by {name}, a model of this package" in err
+    assert f"note: {name} is asked, a model of this package" in err
     assert call("solve", name, PUZZLES[name], "--format", "json")[1] == out
 
 

@@ -35,7 +35,7 @@ def export_checkpoint(
     Args:
         target: is replaced where it holds an exported model, and must else be free.
         dtype: that the weights are stored in; they are computed with in the model's own.
-        notes: Markdown for the end of the model card.
+        notes: Markdown for the model card, as of `model_card`.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
@@ -87,9 +87,12 @@ def model_card(checkpoint: Checkpoint, name: str, notes: str = "") -> str:
     """Markdown with the front matter of a model hub: what the model is, and how it was trained.
 
     Args:
-        notes: Markdown for its end.
+        notes: Markdown for its end; what stands before the first heading goes into its first
+            paragraph, which `hrm models` shows of the models of the package.
     """
     metadata, model = checkpoint.metadata, checkpoint.model
+    start = 0 if notes.startswith("#") else notes.find("\n#") + 1 or len(notes)
+    opening, rest = notes[:start].strip(), notes[start:].strip()
     weights = sum(p.numel() for p in model.parameters())
     task = metadata.task or "puzzle"
     shape = "x".join(map(str, metadata.grid_shape or (metadata.seq_len,)))
@@ -119,14 +122,14 @@ tags: [hrm, recursive-reasoning, {task}]
 ---
 # {name}
 
-A model of {weights:,} weights that solves {task} of {shape} by thinking in loops.
+A model of {weights:,} weights for {task} {shape}, which thinks in loops. {opening}
 
     hrm solve {name} PUZZLE --trace
 
 | | |
 | --- | --- |
 {facts}
-{_evaluation(checkpoint.path)}{notes and f"{chr(10)}{notes.strip()}{chr(10)}"}"""
+{_evaluation(checkpoint.path)}{rest and f"{chr(10)}{rest}{chr(10)}"}"""
 
 
 def _evaluation(checkpoint: Path) -> str:

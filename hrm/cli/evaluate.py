@@ -72,9 +72,7 @@ class EvaluateConfig(Config):
     split: FileName = Field("test", description="which part of the data set")
     halting: Halting = Field("max_steps", description="all steps, or until sure")
     halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")
-    steps: PositiveInt | None = Field(
-        None, description="ACT steps at most; if not given, as configured"
-    )
+    steps: PositiveInt | None = Field(None, description="ACT steps at most (the run's own)")
     restarts: Annotated[int, Field(ge=0)] = Field(0, description="also N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")

@@ -27,7 +27,9 @@ class ExportConfig(Config):
     output_dir: Path = Field(description="where it goes; its name is the model's")
     dtype: StoredDtype = Field("float32", description="of the stored weights")
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
-    notes: Path | None = Field(None, description="Markdown for the end of the model card")
+    notes: Path | None = Field(
+        None, description="Markdown for the model card: a summary, then sections"
+    )
 
 
 def run(read: Callable[[], ExportConfig]) -> None:

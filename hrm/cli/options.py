@@ -57,7 +57,10 @@ class SchemaCommand(Described, Generic[Schema]):
         super().__init__(
             name, params=[words, *options, *switches], help=help, context_settings=SETTINGS
         )
-        pieces = [first.upper()] if first else []
+        pieces = []
+        if first:
+            is_needed = schema.model_fields[first].is_required()
+            pieces.append(first.upper() if is_needed else f"[{first.upper()}]")
         if rest:
             one = rest.upper().removesuffix("S")
             pieces += [f"{one} …" if schema.model_fields[rest].is_required() else f"[{one} …]"]

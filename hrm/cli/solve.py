@@ -37,14 +37,12 @@ CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a 
 Count = Annotated[int, Field(ge=0)]
 MORE = "note: more attempts may solve what is not: --votes 8, or --noise 0.3 --rollouts 16"
 HELP = """
-hrm solve .7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974..
-hrm solve checkpoints/quickstart/first 1....2....3....4 --trace
+hrm solve 1....2....3....4 --trace                 # by a model of the package
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
 hrm solve checkpoints/quickstart/first --index 3        # of its own test split
 hrm solve checkpoints/arc/first 007bbfb7.json           # a task of ARC
 
-Solve puzzles with a trained model, and watch it think. Without a checkpoint, a
-model that is part of the package solves them, see hrm models. A file has one puzzle a
+Solve puzzles with a trained model, and watch it think. A file has one puzzle a
 line, or columns source,question,answer,rating, or is a task in ARC's JSON; a
 task is known by its name, which is the file's. Without puzzles, standard input
 is read. Exit code: 0 all are solved, 1 some are not, 2 the input is wrong.
@@ -55,7 +53,7 @@ class SolveConfig(Config):
     """Which puzzles, how they are solved, and what is shown."""
 
     checkpoint: Path | None = Field(
-        None, description="folder of a checkpoint or of a run; if not given, a model of the package"
+        None, description="checkpoint or run; if not given, a model of the package"
     )
     puzzles: tuple[str, ...] = Field(
         (), description="puzzles, one character a cell, or files of ARC tasks"
@@ -66,9 +64,7 @@ class SolveConfig(Config):
     index: Count | None = Field(None, description="only this one (of its own data set by default)")
 
     halting: Halting = Field("learned", description="all steps, or until sure")
-    steps: PositiveInt | None = Field(
-        None, description="ACT steps at most; if not given, as configured"
-    )
+    steps: PositiveInt | None = Field(None, description="ACT steps at most (the run's own)")
     votes: PositiveInt | None = Field(
         None, description="versions to solve; if not given 1, of an ARC file's puzzle 64"
     )

@@ -235,11 +235,10 @@ def test_train_reads_all_kinds_of_overrides():
         ("evaluate x eval_save_outputs=[a]", ["eval_save_outputs", "'inputs'"]),
         ("evaluate x --halt-probability 0.5", ["halt_probability counts only with"]),
         ("evaluate x --global-batch-size null --split ../x", ["--split ../x"]),
-        ("solve", ["hrm solve: checkpoint: is required"]),
+        ("solve 1...x...........", ["puzzle 1, column 5", "'x'"]),
         ("solve x --votes=0", ["--votes 0: Input should be greater than 0"]),
         ("solve x votes=true", ["votes=true: Input should be a valid integer"]),
         ("solve x --serve 1...", ["'1...'", "serve takes no puzzles"]),
-        ("serve", ["hrm serve: checkpoint: is required"]),
         ("serve x --port 70000", ["--port 70000"]),
         ("report", ["hrm report: runs: "]),
         ("train a b", ["'b'", "data set"]),
@@ -329,8 +328,8 @@ def test_what_is_not_installed_is_said_in_one_line(tmp_path):
 
 
 def test_messages_of_a_script_name_the_script(run_script: Run):
-    done = run_script("solve.py")
-    assert done.stderr == "error: solve.py: checkpoint: is required\n"
+    done = run_script("evaluate.py")
+    assert done.stderr == "error: evaluate.py: checkpoint: is required\n"
     assert done.returncode == 2
 
 

@@ -38,10 +38,10 @@ def test_the_weights_are_those_that_are_named(patient, tmp_path):
 
 
 @acts("notes")
-def test_notes_end_the_card(patient, tmp_path):
+def test_notes_are_in_the_card(patient, tmp_path):
     (tmp_path / "notes.md").write_text("Made on a Sunday.\n")
     done("export", patient, "--output-dir", tmp_path / "mine", "--notes", tmp_path / "notes.md")
-    assert (tmp_path / "mine/README.md").read_text().endswith("\nMade on a Sunday.\n")
+    assert "Made on a Sunday.\n" in (tmp_path / "mine/README.md").read_text()
     code, _, err = command("export", patient, "--output-dir", tmp_path / "b", "--notes", "nowhere")
     assert code == 2 and "notes=nowhere: cannot be read" in err
 

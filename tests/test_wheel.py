@@ -80,6 +80,7 @@ def test_it_is_installed_from_git(tmp_path):
 def test_everything_works_outside_of_a_checkout(tmp_path):
     hrm = _install(_sources(tmp_path), tmp_path)
     assert hrm("--version").startswith("hrm ")
+    assert hrm("solve", ".3..1.3...4.4...", "--format", "line") == "2314143232414123\n"
     assert "40 puzzles" in hrm("build", "sudoku", *BUILT.split())
     given = (*SMALL_MODEL, "arch=quickstart", "global_batch_size=8", "epochs=4", "eval_interval=4")
     hrm("train", "data/small", *given, "checkpoint_path=checkpoints/tests/first", "run_name=first")

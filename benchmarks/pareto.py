@@ -1,0 +1,66 @@
+"""Accuracy on hard Sudokus against the FLOPs of training: ours and what others have published.
+
+    python benchmarks/pareto.py docs/pareto.png
+
+Others' accuracies are theirs, on their test puzzles of Sudoku-Extreme, after training on 1,000 of
+them on GPUs; their FLOPs are counted here, of the recipes in `hrm/recipes` as they stand: matrix
+products of all training steps. Ours were measured on 999 puzzles of the same source, on two cores.
+"""
+
+import argparse
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hrm.errors import run_command
+from hrm.models import build_model
+from hrm.models.flops import training_flops
+from hrm.optim.schedule import total_steps
+from hrm.training.config import load_pretrain_config
+
+PUZZLES = 1000  # of training, of the published runs
+SIZES = {"seq_len": 81, "vocab_size": 11, "num_puzzle_identifiers": 1}
+GRID = {"grid_shape": (9, 9), "box_shape": (3, 3)}
+PUBLISHED = {  # exact, %, and the recipe
+    "HRM (theirs; GPUs)": (55.0, "cfg_pretrain"),
+    "TRM, attention (theirs; 1 L40S)": (74.7, "trm_sudoku"),
+    "TRM, MLP (theirs; 1 L40S)": (87.4, "trm_sudoku_mlp"),
+}
+OURS = "sudoku-9x9 of this package (2 cores)"
+MEASURED = {  # exact, % of the blend: python benchmarks/hard.py --csv …
+    "one pass": 12.9,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("picture", type=Path, help="PNG to write")
+    arguments = parser.parse_args()
+    points = [(name, flops_of(recipe), exact) for name, (exact, recipe) in PUBLISHED.items()]
+    spent = flops_of("pretrained_sudoku_9x9", puzzles=4000)
+    points += [(f"{OURS}, {way}", spent, exact) for way, exact in MEASURED.items()]
+    for name, flops, exact in points:
+        print(f"{name:60}{flops:>10.1e} FLOP{exact:>8.1f}%")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, flops, exact in points:
+        own = name.startswith(OURS)
+        axes.plot(flops, exact, "o" if own else "s", color="tab:blue" if own else "tab:gray")
+        axes.annotate(name, (flops, exact), xytext=(8, -3), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlim=(1e13, 1e21), ylim=(-3, 100))
+    axes.set(xlabel="FLOPs of training", ylabel="solved exactly, %")
+    axes.grid(alpha=0.3)
+    figure.savefig(arguments.picture, dpi=150)
+
+
+def flops_of(recipe: str, puzzles: int = PUZZLES) -> float:
+    """Of all training steps of a recipe."""
+    config = load_pretrain_config([], recipe)
+    arch = config.arch.model_dump(exclude={"loss", "forward_dtype"}) | SIZES | GRID
+    model = build_model(arch, config.arch.loss.model_dump())
+    steps = total_steps(config.epochs, puzzles, 1, config.global_batch_size)
+    return float(training_flops(model.model.inner.config)) * config.global_batch_size * steps
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -87,8 +87,9 @@ def model_card(checkpoint: Checkpoint, name: str, notes: str = "") -> str:
     """Markdown with the front matter of a model hub: what the model is, and how it was trained.
 
     Args:
-        notes: Markdown for its end; what stands before the first heading goes into its first
-            paragraph, which `hrm models` shows of the models of the package.
+        notes: Markdown for its end, instead of the run's last evaluation; what stands before the
+            first heading goes into its first paragraph, which `hrm models` shows of the models of
+            the package.
     """
     metadata, model = checkpoint.metadata, checkpoint.model
     start = 0 if notes.startswith("#") else notes.find("\n#") + 1 or len(notes)
@@ -129,7 +130,7 @@ A model of {weights:,} weights for {task} {shape}, which thinks in loops. {openi
 | | |
 | --- | --- |
 {facts}
-{_evaluation(checkpoint.path)}{rest and f"{chr(10)}{rest}{chr(10)}"}"""
+{f"{chr(10)}{rest}{chr(10)}" if rest else _evaluation(checkpoint.path)}"""
 
 
 def _evaluation(checkpoint: Path) -> str:

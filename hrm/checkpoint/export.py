@@ -115,6 +115,7 @@ def model_card(checkpoint: Checkpoint, name: str, notes: str = "") -> str:
     keys = (f"`{key}={trained[key]}`" for key in SHOWN_KEYS if trained.get(key) is not None)
     rows["keys"] = ", ".join(keys)
     rows["code"] = f"hrm {hrm.__version__}, torch {torch.__version__}"
+    ending = f"\n{rest}\n" if rest else _evaluation(checkpoint.path)
     facts = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
     return f"""---
 license: apache-2.0
@@ -130,7 +131,7 @@ A model of {weights:,} weights for {task} {shape}, which thinks in loops. {openi
 | | |
 | --- | --- |
 {facts}
-{f"{chr(10)}{rest}{chr(10)}" if rest else _evaluation(checkpoint.path)}"""
+{ending}"""
 
 
 def _evaluation(checkpoint: Path) -> str:

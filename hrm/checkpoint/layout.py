@@ -90,10 +90,11 @@ def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
     Raises:
         UserError: there is none.
     """
-    wanted = f"expected a step_<n> folder or file, a run, or one of {', '.join(shipped_models())}"
-    if not path.exists() and (shipped := shipped_models().get(str(path))) is not None:
-        return shipped
     if not path.exists():
+        shipped = shipped_models()
+        if str(path) in shipped:
+            return shipped[str(path)]
+        wanted = f"expected a step_<n> folder or file, a run, or one of {', '.join(shipped)}"
         raise UserError(f"{key}={path}: not found{looked_in(path)}; {wanted}")
     if is_archive(path):
         raise UserError(f"{key}={path}: {not_a_folder(path, 'the folder of a run')}")

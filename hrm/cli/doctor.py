@@ -11,6 +11,7 @@ from pathlib import Path
 from hrm.cli.options import SchemaCommand
 from hrm.config import Config
 from hrm.errors import write_output
+from hrm.inference.process import usable_cores as cores
 
 HELP = """
 hrm doctor
@@ -76,13 +77,6 @@ def known(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load() -> float:

@@ -335,3 +335,9 @@ def test_puzzles_are_taken_literally(puzzle):
 def test_a_puzzle_may_begin_with_a_dash_after_two_dashes():
     config = command.read(["x", "1...", "--votes", "2", "--", "--serve", "-.-.", "a=b/votes=3"])
     assert config.puzzles == ("1...", "--serve", "-.-.", "a=b/votes=3") and config.votes == 2
+
+
+def test_more_attempts_are_named_where_there_was_one(call: Call, run_dir):
+    for words, told in (((), True), (("--votes", "2"), False), (("--restarts", "1"), False)):
+        code, _, err = call("solve", str(run_dir), BLANK, *words)
+        assert code == 1 and (MORE in err) == told

@@ -3,7 +3,7 @@
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from hrm.tasks.sudoku.builder import BuildOptions, build
 from hrm.training.config import load_pretrain_config
 
 from .forked_ranks import run_ranks
+from .hub import FakeHub, serving
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (
@@ -56,6 +57,23 @@ def data_4x4(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "sudoku-4x4"
     build(BuildOptions(output_dir=folder, generate=(2, 2), num_train=100, num_test=40, num_aug=10))
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path) -> Iterator[FakeHub]:
+    """A Hub without repositories, instead of the real one; nobody is logged in, nothing cached."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(FakeHub()) as fake:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, fake.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", fake.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield fake
 
 
 def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:

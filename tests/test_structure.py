@@ -14,6 +14,7 @@ PACKAGE = ROOT / "hrm"
 FOUNDATION = (
     *("errors", "signals", "streams", "progress", "files", "plain_yaml", "config", "records"),
     "ranks",
+    "hub",
 )
 JOINED = dict.fromkeys(FOUNDATION, "foundation") | {"metrics": "evaluation"}
 LONGEST_FILE = 420  # lines

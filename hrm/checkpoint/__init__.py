@@ -2,6 +2,7 @@
 
 from hrm.checkpoint.config import RunConfig, load_config, save_config
 from hrm.checkpoint.export import export_checkpoint
+from hrm.checkpoint.finding import find_checkpoint, shipped_models
 from hrm.checkpoint.folder import (
     Checkpoint,
     build_for,
@@ -10,7 +11,7 @@ from hrm.checkpoint.folder import (
     save_checkpoint,
     save_predictions,
 )
-from hrm.checkpoint.layout import find_checkpoint, saved_steps, shipped_models, step_dir
+from hrm.checkpoint.layout import saved_steps, step_dir
 from hrm.checkpoint.weights import load_weights, read_rows, read_weights
 
 __all__ = [

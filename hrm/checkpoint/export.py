@@ -28,7 +28,11 @@ SHOWN_KEYS = (
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, target: Path, dtype: StoredDtype = "float32", notes: str = ""
+    checkpoint: Checkpoint,
+    target: Path,
+    dtype: StoredDtype = "float32",
+    notes: str = "",
+    typed: str | None = None,
 ) -> Path:
     """Write the folder that others need to run a model; `load_checkpoint` reads it.
 
@@ -36,6 +40,7 @@ def export_checkpoint(
         target: is replaced where it holds an exported model, and must else be free.
         dtype: that the weights are stored in; they are computed with in the model's own.
         notes: Markdown for the model card, as of `model_card`.
+        typed: what users of the model type to name it; the folder's name by default.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
@@ -55,7 +60,7 @@ def export_checkpoint(
         write_metadata(temporary, checkpoint.metadata)
         record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
         (temporary / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        card = model_card(checkpoint, target.name, notes)
+        card = model_card(checkpoint, target.name, notes, typed)
         (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         write_manifest(temporary)
         for path in (*temporary.iterdir(), temporary):
@@ -83,13 +88,14 @@ def _is_export(folder: Path) -> bool:
     )
 
 
-def model_card(checkpoint: Checkpoint, name: str, notes: str = "") -> str:
+def model_card(checkpoint: Checkpoint, name: str, notes: str = "", typed: str | None = None) -> str:
     """Markdown with the front matter of a model hub: what the model is, and how it was trained.
 
     Args:
         notes: Markdown for its end, instead of the run's last evaluation; what stands before the
             first heading goes into its first paragraph, which `hrm models` shows of the models of
             the package.
+        typed: as of `export_checkpoint`.
     """
     metadata, model = checkpoint.metadata, checkpoint.model
     start = 0 if notes.startswith("#") else notes.find("\n#") + 1 or len(notes)
@@ -126,7 +132,7 @@ tags: [hrm, recursive-reasoning, {task}]
 
 A model of {weights:,} weights for {task} {shape}, which thinks in loops. {opening}
 
-    hrm solve {name} PUZZLE --trace
+    hrm solve {typed or name} PUZZLE --trace
 
 | | |
 | --- | --- |

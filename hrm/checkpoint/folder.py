@@ -14,6 +14,7 @@ from torch import Tensor
 
 import hrm.models
 from hrm.checkpoint.config import RunConfig, load_config, save_config
+from hrm.checkpoint.finding import find_checkpoint
 from hrm.checkpoint.layout import (
     CONFIG_FILE,
     EMA_FILE,
@@ -23,7 +24,6 @@ from hrm.checkpoint.layout import (
     STEP_NAME,
     TRAINING_FILE,
     WEIGHTS_FILE,
-    find_checkpoint,
     step_dir,
     training_file,
 )

@@ -37,16 +37,23 @@ def run(read: Callable[[], ExportConfig]) -> None:
     from hrm.checkpoint import export_checkpoint, load_checkpoint
 
     config = read()
-    notes = ""
-    if config.notes is not None:
-        try:
-            notes = config.notes.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"notes={config.notes}: cannot be read ({error})") from None
+    notes = notes_of(config.notes)
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
     folder = export_checkpoint(checkpoint, config.output_dir, config.dtype, notes)
     size = sum(path.stat().st_size for path in folder.iterdir())
     write_output(f"{folder}: {size / 1e6:.2f} MB\n")
+
+
+def notes_of(path: Path | None) -> str:
+    """What a file of notes says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return "" if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"notes={path}: cannot be read ({error})") from None
 
 
 command = SchemaCommand("export", ExportConfig, run, HELP, first="checkpoint")

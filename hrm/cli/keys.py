@@ -59,7 +59,7 @@ def page() -> str:
     parts = [OPENING.strip(), "## hrm train", TRAIN, table(rows(PretrainConfig))]
     builders = {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
     for name, command in (builders | COMMANDS).items():
-        inputs = [key for key in (command.first, command.rest) if key]
+        inputs = [key for key in (*command.places, command.rest) if key]
         given = f"Inputs: {' and '.join(f'`{key}`' for key in inputs)}. " if inputs else ""
         parts += [f"## {name}", f"{given}Flags may be written as `key=value`, too."]
         flags = {key: "" if key in inputs else flag(key) for key in command.schema.model_fields}

@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "solve puzzles on a web page",
     "report": "compare runs on one page: curves, accuracy, halting, failures",
     "export": "write the folder that others need to run a model",
+    "push": "share a model on the Hugging Face Hub",
     "models": "list architectures and recipes, with sizes and what to expect",
     "doctor": "print what a report of a fault needs to say of this machine",
     "completion": "print a script that completes commands in your shell",

@@ -33,6 +33,7 @@ class SchemaCommand(Described, Generic[Schema]):
             configuration or raises `UserError`.
         help: its text; begins with an example.
         first: key of the input that the first word is, if no word or flag gives that key.
+        second: likewise, of the word after it.
         rest: key of the inputs that the other words are.
         surplus: what is said of words beyond those.
         switches: flags that stand for something else.
@@ -48,19 +49,21 @@ class SchemaCommand(Described, Generic[Schema]):
         rest: str | None = None,
         surplus: str = "is one input too many; give the others as key=value or --flags",
         switches: Sequence[click.Option] = (),
+        second: str | None = None,
     ) -> None:
-        self.schema, self.run, self.first, self.rest = schema, run, first, rest
+        self.schema, self.run, self.rest = schema, run, rest
+        self.places = [key for key in (first, second) if key]
         self.surplus = surplus
         self.keys = {key: f for key, f in schema.model_fields.items() if key != rest}
         words = click.Argument(["words"], nargs=-1, type=Text(is_path=True))
-        options = [_option(key, field) for key, field in self.keys.items() if key != first]
+        options = [_option(key, f) for key, f in self.keys.items() if key not in self.places]
         super().__init__(
             name, params=[words, *options, *switches], help=help, context_settings=SETTINGS
         )
         pieces = []
-        if first:
-            is_needed = schema.model_fields[first].is_required()
-            pieces.append(first.upper() if is_needed else f"[{first.upper()}]")
+        for key in self.places:
+            is_needed = schema.model_fields[key].is_required()
+            pieces.append(key.upper() if is_needed else f"[{key.upper()}]")
         if rest:
             one = rest.upper().removesuffix("S")
             pieces += [f"{one} …" if schema.model_fields[rest].is_required() else f"[{one} …]"]
@@ -70,7 +73,7 @@ class SchemaCommand(Described, Generic[Schema]):
         if "--" in args:
             end = args.index("--")
             args, ctx.meta[LITERAL] = args[:end], tuple(args[end + 1 :])
-        if not (self.first or self.rest):
+        if not (self.places or self.rest):
             args = self._with_lists_joined(args)
         return super().parse_args(ctx, args)
 
@@ -120,8 +123,9 @@ class SchemaCommand(Described, Generic[Schema]):
                 values[known] = _plain(self.keys[known], word.partition("=")[2])
                 written[known] = word
         inputs += ctx.meta.get(LITERAL, ())
-        if self.first and self.first not in values and inputs:
-            values[self.first] = inputs.pop(0)
+        for key in self.places:
+            if key not in values and inputs:
+                values[key] = inputs.pop(0)
         if self.rest:
             values[self.rest] = tuple(inputs)
         elif inputs:

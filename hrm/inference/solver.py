@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
 from hrm.checkpoint import load_checkpoint, shipped_models
-from hrm.checkpoint.layout import FIRST_SHIPPED
+from hrm.checkpoint.finding import FIRST_SHIPPED
 from hrm.config import Select, WeightsName
 from hrm.data.format import IDENTIFIERS_FILE, DatasetMetadata
 from hrm.data.missing import training_data
@@ -21,6 +21,7 @@ from hrm.data.names import read_names
 from hrm.data.origin import Origin, compare_data, knows_identifiers, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
+from hrm.hub import Repository
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.rollout import Halting
@@ -125,6 +126,24 @@ class Solver:
         sure = config.eval_halt_probability
         known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
         return cls(checkpoint.model, *known, config.eval_max_steps)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, revision: str | None = None, device: DeviceName = "auto"
+    ) -> "Solver":
+        """A trained model that others share, by its name on the Hugging Face Hub.
+
+        Args:
+            name: `user/name`, maybe with `/folder`, or `hf://user/name@revision/folder`.
+            revision: a branch, tag or commit.
+
+        Raises:
+            UserError: as `hrm.checkpoint.find_checkpoint` and `from_checkpoint`.
+        """
+        repository = Repository.parse(name)
+        if revision is not None:
+            repository = replace(repository, revision=revision)
+        return cls.from_checkpoint(str(repository), device)
 
     @property
     def unseen_identifier(self) -> int:

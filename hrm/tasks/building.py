@@ -3,17 +3,17 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
 from hrm.config import Config, flag
-from hrm.data.download import download
 from hrm.data.grid import Shape
 from hrm.errors import UserError
 from hrm.files import looked_in, not_a_folder
+from hrm.hub import Repository, fetch
 
 SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
 NAMED_PAIRS = 3
@@ -93,8 +93,7 @@ def csv_files(
     if source_dir is None:
         folder = "use --source-dir FOLDER (with train.csv, test.csv)"
         way_out = f"{folder} or --generate {generate_instead} instead"
-        files = download(source_repo, ["train.csv"], ["test.csv"], way_out)
-        return files["train.csv"], files.get("test.csv")
+        return _download(source_repo, way_out)
     if source_dir.is_file():
         wanted = not_a_folder(source_dir, "the folder that holds train.csv")
         raise UserError(f"--source-dir {source_dir}: {wanted}")
@@ -104,6 +103,24 @@ def csv_files(
     if not train.exists():
         raise UserError(f"{train}: not found; --source-dir must hold train.csv")
     return train, test if test.exists() else None
+
+
+def _download(source_repo: str, way_out: str) -> tuple[Path, Path | None]:
+    """`train.csv` and, where there is one, `test.csv` of a data set on the Hub or in its cache."""
+    said = f"--source-repo {source_repo}"
+    try:
+        repository = Repository.parse(source_repo, "dataset")
+    except UserError as error:
+        raise UserError(f"--source-repo {error}; {way_out}") from None
+    train, test = (str(PurePosixPath(repository.place, name)) for name in ("train.csv", "test.csv"))
+
+    def choose(names: Sequence[str]) -> list[str]:
+        if train not in names:
+            raise UserError(f"{said}: has no {train}; {way_out}")
+        return [name for name in (train, test) if name in names]
+
+    folder = fetch(repository, choose, said, way_out)
+    return folder / train, folder / test if (folder / test).exists() else None
 
 
 def unleaked_rows(

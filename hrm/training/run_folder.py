@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hrm.checkpoint.config import save_config
+from hrm.checkpoint.finding import find_checkpoint
 from hrm.checkpoint.folder import copy_model_source
 from hrm.checkpoint.layout import (
     CONFIG_FILE,
     SOURCE_DIR,
     STEP_NAME,
     delete_checkpoint,
-    find_checkpoint,
     remove_leftovers,
     saved_steps,
     step_dir,

@@ -70,7 +70,7 @@ def test_every_key_of_a_schema_is_a_flag_with_description_and_default(command: S
     usage, _, options = shown.partition("Options:")
     flags = " ".join(options.replace("-h, --help", " --help").split()).split("--")
     for key, field in command.schema.model_fields.items():
-        if key in (command.first, command.rest):
+        if key in (*command.places, command.rest):
             assert key.upper().removesuffix("S") in usage
             continue
         [line] = [text.strip() for text in flags if text.split()[:1] == [key.replace("_", "-")]]

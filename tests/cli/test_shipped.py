@@ -6,7 +6,7 @@ import pytest
 
 import hrm
 from hrm.checkpoint import load_checkpoint, shipped_models
-from hrm.checkpoint.layout import FIRST_SHIPPED, SHIPPED
+from hrm.checkpoint.finding import FIRST_SHIPPED, SHIPPED
 from hrm.checkpoint.manifest import verify
 from hrm.errors import UserError
 

@@ -12,6 +12,7 @@ from hrm.cli.evaluate import EvaluateConfig
 from hrm.cli.export import ExportConfig
 from hrm.cli.main import root, start
 from hrm.cli.models import ModelsConfig
+from hrm.cli.push import PushConfig
 from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
 from hrm.errors import run_command
@@ -33,6 +34,7 @@ SCHEMAS = {
     "models": ModelsConfig,
     "check": CheckConfig,
     "export": ExportConfig,
+    "push": PushConfig,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

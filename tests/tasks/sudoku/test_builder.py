@@ -4,11 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,8 @@ from hrm.tasks.sudoku import builder, leakage
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
 from hrm.tasks.sudoku.symmetry import augment, canonical_hash
+
+from ...hub import FakeHub, serving
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "dataset" / "build_sudoku_dataset.py"
@@ -494,50 +493,20 @@ def test_no_network_is_one_line_soon(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-class HubHandler(BaseHTTPRequestHandler):
-    """As much of the Hub as a download of a data set's file needs."""
-
-    def __init__(self, files: dict[str, bytes], *args: object) -> None:
-        self.files = files
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
-        body = self.files.get(self.path.split("?")[0])
-        self.send_response(404 if body is None else 200)
-        self.send_header("X-Repo-Commit", "c" * 40)
-        if body is None:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("ETag", f'"{abs(hash(self.path)):x}"')
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        if with_body and body is not None:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(source_dir: Path) -> Iterator[str]:
-    files = {
-        "/datasets/me/both/resolve/main/train.csv": (source_dir / "train.csv").read_bytes(),
-        "/datasets/me/both/resolve/main/test.csv": (source_dir / "test.csv").read_bytes(),
-        "/datasets/me/train-only/resolve/main/train.csv": (source_dir / "train.csv").read_bytes(),
-        "/datasets/me/bad/resolve/main/train.csv": b"no,such,header\n",
+    train, test = ((source_dir / name).read_bytes() for name in ("train.csv", "test.csv"))
+    repositories = {
+        "datasets/me/both": {
+            "main": {"train.csv": train, "test.csv": test},
+            "first": {"train.csv": train},
+        },
+        "datasets/me/train-only": {"main": {"train.csv": train}},
+        "datasets/me/inner": {"main": {"old/train.csv": train, "README.md": b"none"}},
+        "datasets/me/bad": {"main": {"train.csv": b"no,such,header\n"}},
     }
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(HubHandler, files))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(FakeHub(repositories)) as fake:
+        yield fake.url
 
 
 def test_downloads_from_a_hub(tmp_path: Path, hub: str) -> None:
@@ -554,9 +523,22 @@ def test_downloads_a_repository_without_test_split(tmp_path: Path, hub: str) -> 
     assert "0 test puzzles" in out
 
 
+def test_downloads_a_revision_and_a_folder(tmp_path: Path, hub: str) -> None:
+    for repo in ("hf://datasets/me/both@first", "me/inner/old"):
+        code, out, err = run_download(tmp_path, hub, "--source-repo", repo, "--overwrite")
+        assert code == 0, err
+        assert "(20 puzzles) and 0 test puzzles" in out
+
+
 @pytest.mark.parametrize(
     ("repo", "reason"),
-    [("me/absent", "cannot be downloaded"), ("a b", "cannot be downloaded"), ("me/bad", ":1: ")],
+    [
+        ("me/absent", "no such repository, or a private one"),
+        ("a b", "expected hf://user/name"),
+        ("me/both@never", "has no revision never"),
+        ("me/inner", "has no train.csv"),
+        ("me/bad", ":1: "),
+    ],
 )
 def test_failed_download_is_one_line(tmp_path: Path, hub: str, repo: str, reason: str) -> None:
     assert_refused(run_download(tmp_path, hub, "--source-repo", repo), reason)

@@ -1,0 +1,65 @@
+"""`hrm push`: a model as others need it, on the Hugging Face Hub."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import Field, field_validator
+
+from hrm.cli.export import notes_of
+from hrm.cli.options import SchemaCommand
+from hrm.config import Config, StoredDtype, WeightsName
+from hrm.errors import write_output
+from hrm.hub import Repository, push
+
+HELP = """
+hf auth login
+hrm push checkpoints/quickstart/first me/first
+hrm push checkpoints/quickstart/first me/first@trial --dtype float16 --private
+hrm solve hf://me/first 1....2....3....4
+
+Share a model: what `hrm export` writes becomes a commit to a repository of the
+Hugging Face Hub, which is made if it is not there. hf://me/first then stands
+for the model wherever a checkpoint is named.
+"""
+
+
+class PushConfig(Config):
+    """What is shared, and where."""
+
+    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    repository: str = Field(description="user/name, or user/name@branch")
+    private: bool = Field(False, description="show a new repository to yourself alone")
+    message: str = Field("Upload model", description="of the commit")
+    dtype: StoredDtype = Field("float32", description="of the stored weights")
+    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    notes: Path | None = Field(
+        None, description="Markdown for the model card: a summary, then sections"
+    )
+
+    @field_validator("repository")
+    @classmethod
+    def _is_a_repository(cls, text: str) -> str:
+        repository = Repository.parse(text)
+        if repository.place or repository.kind != "model":
+            raise ValueError("expected user/name or user/name@branch")
+        return text
+
+
+def run(read: Callable[[], PushConfig]) -> None:
+    """Export, upload, and say where."""
+    config = read()
+    notes = notes_of(config.notes)
+
+    from hrm.checkpoint import export_checkpoint, load_checkpoint
+
+    repository = Repository.parse(config.repository)
+    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / repository.name.partition("/")[2]
+        export_checkpoint(checkpoint, target, config.dtype, notes, str(repository))
+        address = push(target, repository, config.private, config.message)
+    write_output(f"{address}: named {repository} wherever a checkpoint is\n")
+
+
+command = SchemaCommand("push", PushConfig, run, HELP, first="checkpoint", second="repository")

@@ -1,0 +1,59 @@
+"""Every flag of `hrm push` acts."""
+
+import pytest
+from safetensors.torch import load
+
+from ..hub import TOKEN, UPLOAD_WARNING
+from .commands import KEYS, command, done
+from .registry import Registry
+
+pytestmark = pytest.mark.filterwarnings(UPLOAD_WARNING)
+acts = Registry()
+
+
+@pytest.fixture(autouse=True)
+def _logged_in(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+
+
+def weights(hub, name, branch="main"):
+    return load(hub.repositories[name][branch]["model.safetensors"])
+
+
+@acts("checkpoint", "repository")
+def test_the_checkpoint_that_is_named_goes_where_asked(hub, patient, moody):
+    done("push", patient, "me/patient")
+    done("push", moody, "me/patient@moody")
+    branches = hub.repositories["me/patient"]
+    assert set(branches) == {"main", "moody"}
+    assert branches["main"]["model.safetensors"] != branches["moody"]["model.safetensors"]
+    for wrong in ("me", "me/a/folder", "hf://datasets/me/patient"):
+        code, _, err = command("push", patient, wrong)
+        assert code == 2 and "repository" in err and "expected" in err
+
+
+@acts("private", "message")
+def test_a_repository_is_made_as_asked(hub, patient):
+    done("push", patient, "me/open")
+    done("push", patient, "me/closed", "--private", "--message", "at last")
+    assert hub.private == {"me/closed"} and hub.messages == ["Upload model", "at last"]
+
+
+@acts("dtype", "weights")
+def test_weights_are_those_asked_for(hub, patient):
+    done("push", patient, "me/raw", "--weights", "raw")
+    done("push", patient, "me/ema", "--weights", "ema", "--dtype", "float16")
+    raw, ema = weights(hub, "me/raw"), weights(hub, "me/ema")
+    assert {str(t.dtype) for t in ema.values()} == {"torch.float16"}
+    assert any(not raw[name].half().equal(ema[name]) for name in raw)
+
+
+@acts("notes")
+def test_notes_are_in_the_card(hub, patient, tmp_path):
+    (tmp_path / "notes.md").write_text("Made on a Sunday.\n")
+    done("push", patient, "me/noted", "--notes", tmp_path / "notes.md")
+    assert b"Made on a Sunday.\n" in hub.repositories["me/noted"]["main"]["README.md"]
+
+
+def test_every_flag_has_a_test():
+    acts.check(KEYS["push"])

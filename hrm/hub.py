@@ -80,7 +80,8 @@ def fetch(repository: Repository, choose: Choose, said: str, way_out: str) -> Pa
         "repo_type": repository.kind,
     }
     try:
-        names = hub.HfApi().list_repo_files(**where)
+        # Fails at once where listing the files by other functions tries again for half a minute.
+        names = [file.rfilename for file in hub.HfApi().repo_info(**where).siblings]
     except errors.RevisionNotFoundError:
         what = f"{repository.name} has no revision {repository.revision}; name another"
         raise UserError(f"{said}: {what}") from None

@@ -62,24 +62,15 @@ class Handler(BaseHTTPRequestHandler):
         path = self._asked()
         if path == "/api/whoami-v2":
             return self._json({"name": "me"}) if self._is_known() else self._fail(401)
-        if found := re.fullmatch(r"/api/(?:models|(datasets))/([^/]+/[^/]+)/revision/(.+)", path):
+        if found := re.fullmatch(
+            r"/api/(?:models|(datasets))/([^/]+/[^/]+)(?:/revision/(.+))?", path
+        ):
             repository = f"{found[1]}/{found[2]}" if found[1] else found[2]
-            if (commit := self._commit(repository, found[3])) is None:
+            if (commit := self._commit(repository, found[3] or "main")) is None:
                 return
             names = sorted(self.hub.files(repository, commit))
             siblings = [{"rfilename": name} for name in names]
             return self._json({"id": found[2], "sha": commit, "siblings": siblings})
-        if found := re.fullmatch(r"/api/(?:models|(datasets))/([^/]+/[^/]+)/tree/([^/]+)", path):
-            repository = f"{found[1]}/{found[2]}" if found[1] else found[2]
-            if (commit := self._commit(repository, found[3])) is None:
-                return
-            files = self.hub.files(repository, commit)
-            return self._json(
-                [
-                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
-                    for n, b in sorted(files.items())
-                ]
-            )
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             if (commit := self._commit(found[1], found[2])) is None:
                 return

@@ -20,7 +20,7 @@ arch data_path global_batch_size micro_batch_size epochs eval_interval seed lr
 lr_min_ratio lr_warmup_steps weight_decay beta1 beta2 puzzle_emb_lr puzzle_emb_weight_decay
 puzzle_emb_dropout ema ema_decay ema_warm_up ema_buffers grad_clip max_skipped_steps
 eval_halting eval_limit eval_halt_probability eval_max_steps eval_save_outputs early_stop
-checkpoint_interval checkpoint_every_eval keep_checkpoints resume
+checkpoint_interval checkpoint_every_eval keep_checkpoints resume load_checkpoint
 project_name run_name checkpoint_path overwrite logger log_interval progress device compile
 cuda_graph deterministic rank_timeout stagger hint_rate hint_most optimizer muon_lr
 muon_weight_decay muon_momentum"""

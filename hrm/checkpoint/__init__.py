@@ -6,6 +6,7 @@ from hrm.checkpoint.finding import find_checkpoint, shipped_models
 from hrm.checkpoint.folder import (
     Checkpoint,
     build_for,
+    initial_weights,
     load_checkpoint,
     save_artefacts,
     save_checkpoint,
@@ -20,6 +21,7 @@ __all__ = [
     "build_for",
     "export_checkpoint",
     "find_checkpoint",
+    "initial_weights",
     "load_checkpoint",
     "load_config",
     "load_weights",

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,14 +182,8 @@ def load_checkpoint(
     path, origin = find_checkpoint(path), Origin()
     if path.is_dir():
         listed = listed_files(path)
-        has_ema = EMA_FILE in listed
-        if weights == "ema" and not has_ema:
-            raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
-        file = path / (EMA_FILE if has_ema and weights != "raw" else WEIGHTS_FILE)
-        try:
-            verify(path, [CONFIG_FILE, METADATA_FILE, file.name, *({RECORD_FILE} & listed)])
-        except Damaged as error:
-            raise Damaged(f"{error}; name another checkpoint") from None
+        file = _weights_file(path, weights, listed)
+        _verify(path, [CONFIG_FILE, METADATA_FILE, file.name, *({RECORD_FILE} & listed)])
         if RECORD_FILE in listed:
             origin = _origin(read_values(path))
         config = load_config(path / CONFIG_FILE, RunConfig)
@@ -209,6 +203,47 @@ def load_checkpoint(
     load_weights(model, state, source=str(file))
     step = STEP_NAME.fullmatch(path.name)
     return Checkpoint(path, int(step[1]) if step else None, model, config, metadata, origin)
+
+
+def initial_weights(path: Path, model: ACTLossHead) -> dict[str, Tensor]:
+    """The weights of a checkpoint, ours or the original's, to begin a run with; averaged if saved.
+
+    A puzzle embedding of another shape becomes the mean of its rows, in every row (as TRM's code
+    does it), so that other data can be trained on.
+
+    Args:
+        model: that they are for; may be on the meta device.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or of another model.
+    """
+    path = find_checkpoint(path, "load_checkpoint")
+    file = path
+    if path.is_dir():
+        file = _weights_file(path, "auto", listed_files(path))
+        _verify(path, [file.name])
+    state = without_prefix(read_weights(file))
+    for name, expected in model.state_dict().items():
+        known = state.get(name)
+        if name.endswith(PUZZLE_TABLE) and known is not None and known.shape != expected.shape:
+            if known.shape[1:] == expected.shape[1:]:
+                mean = known.to(torch.float32).mean(0, keepdim=True).to(known.dtype)
+                state[name] = mean.repeat(len(expected), 1)
+    check_weights(model, state, f"load_checkpoint={file}")
+    return state
+
+
+def _weights_file(path: Path, weights: WeightsName, listed: Collection[str]) -> Path:
+    if weights == "ema" and EMA_FILE not in listed:
+        raise UserError(f"{path}: no {EMA_FILE}; the run was trained with ema=false")
+    return path / (EMA_FILE if EMA_FILE in listed and weights != "raw" else WEIGHTS_FILE)
+
+
+def _verify(path: Path, names: Sequence[str]) -> None:
+    try:
+        verify(path, names)
+    except Damaged as error:
+        raise Damaged(f"{error}; name another checkpoint") from None
 
 
 def _origin(record: Mapping[str, Any]) -> Origin:

@@ -13,8 +13,7 @@ from hrm.errors import write_output
 from hrm.hub import Repository, push
 
 HELP = """
-hf auth login
-hrm push checkpoints/quickstart/first me/first
+hrm push checkpoints/quickstart/first me/first      # after: hf auth login
 hrm push checkpoints/quickstart/first me/first@trial --dtype float16 --private
 hrm solve hf://me/first 1....2....3....4
 

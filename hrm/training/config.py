@@ -82,6 +82,9 @@ class PretrainConfig(OptimConfig, RunConfig):
     keep_checkpoints: PositiveInt | None = Field(
         3, description="else so many of the last, and the best; null: all"
     )
+    load_checkpoint: Path | None = Field(
+        None, description="begin with the weights of a checkpoint, also hf://user/name"
+    )
     resume: Literal["auto"] | Path | None = Field(
         None, description="auto: resume run_name, or start it; or the path of a checkpoint"
     )
@@ -127,6 +130,8 @@ class PretrainConfig(OptimConfig, RunConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "PretrainConfig":
+        if isinstance(self.resume, Path) and self.load_checkpoint is not None:
+            raise ValueError("resume and load_checkpoint exclude each other; keep one")
         if self.resume is not None and self.overwrite:
             raise ValueError("resume and overwrite=true exclude each other")
         if self.resume == "auto" and self.run_name is None and self.checkpoint_path is None:

@@ -1,6 +1,7 @@
 """The training loop, top to bottom."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +46,7 @@ from hrm.training.run_folder import (
     last_good,
     prepare,
     unused_name,
+    weights_to_begin_with,
 )
 from hrm.training.saving import Checkpoints, code_version
 from hrm.training.sizing import for_device
@@ -95,10 +97,11 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         if config.deterministic:
             ranks.together(lambda: cleanup.enter_context(deterministic(device)))
         config = ranks.agree(lambda: with_run_name(config))
+        weights = ranks.together(lambda: weights_to_begin_with(config, metadata))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
         ranks.together(lambda: check_is_shared(config.run_dir))
         sets = train_set, test_set, evaluators
-        job = open_job(config, ranks, device, *sets, start, digest, stop, cleanup)
+        job = open_job(config, ranks, device, *sets, start, weights, digest, stop, cleanup)
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
@@ -193,12 +196,13 @@ def open_job(
     test_set: PuzzleDataset | None,
     evaluators: list[Evaluator],
     start: Start | None,
+    weights: Mapping[str, Tensor] | None,
     data_digest: str,
     stop: StopRequest,
     cleanup: ExitStack,
 ) -> Job:
     """Build the state, or restore it, and open what the loop writes to."""
-    state = TrainState.create(config, train_set.metadata, device, ranks)
+    state = TrainState.create(config, train_set.metadata, device, ranks, weights)
     sizes = [train_set.batches_per_iteration(i) for i in range(config.iterations)]
     if start is not None:
         ranks.agree(lambda: check_position(start, sizes))

@@ -12,6 +12,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from hrm.checkpoint import build_for, initial_weights
 from hrm.checkpoint.config import save_config
 from hrm.checkpoint.finding import find_checkpoint
 from hrm.checkpoint.folder import copy_model_source
@@ -27,7 +31,7 @@ from hrm.checkpoint.layout import (
 from hrm.checkpoint.manifest import Damaged
 from hrm.checkpoint.training import check_values, check_whole, newest_whole, read_values
 from hrm.data.fit import check_fits
-from hrm.data.format import read_metadata
+from hrm.data.format import DatasetMetadata, read_metadata
 from hrm.data.origin import SHOWN_DIGITS, TRAINING_SPLIT
 from hrm.errors import UserError
 from hrm.files import sync
@@ -47,7 +51,8 @@ FIXED = (
     "stagger",
 )
 FREE = {
-    *("resume", "overwrite", "run_name", "project_name", "checkpoint_path", "data_path"),
+    *("load_checkpoint", "resume", "overwrite"),
+    *("run_name", "project_name", "checkpoint_path", "data_path"),
     *("logger", "progress", "device", "compile", "rank_timeout", "micro_batch_size"),
     *("checkpoint_interval", "checkpoint_every_eval", "keep_checkpoints", "eval_interval"),
 }
@@ -151,6 +156,17 @@ def last_good(config: PretrainConfig, say: Say) -> Start | None:
     except OSError as error:
         raise UserError(f"{error.filename or config.run_dir}: {error.strerror}") from None
     return None
+
+
+def weights_to_begin_with(
+    config: PretrainConfig, metadata: DatasetMetadata
+) -> Mapping[str, Tensor] | None:
+    """Those of `load_checkpoint`, unless there is none, or the run is resumed."""
+    if config.load_checkpoint is None or (config.resume and saved_steps(config.run_dir)):
+        return None
+    with torch.device("meta"):
+        model = build_for(config, metadata)
+    return initial_weights(config.load_checkpoint, model)
 
 
 def check_position(start: Start, sizes: list[int]) -> None:

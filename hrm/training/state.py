@@ -1,6 +1,7 @@
 """What changes while a model trains."""
 
 import random
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -51,13 +52,24 @@ class TrainState:
 
     @staticmethod
     def create(
-        config: PretrainConfig, metadata: DatasetMetadata, device: torch.device, ranks: Ranks
+        config: PretrainConfig,
+        metadata: DatasetMetadata,
+        device: torch.device,
+        ranks: Ranks,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> "TrainState":
-        """Fresh weights from `config.seed`, the same on every rank; seeds all random generators."""
+        """The same on every rank; seeds all random generators.
+
+        Args:
+            weights: to begin with; None: fresh ones from `config.seed`.
+        """
         torch.manual_seed(config.seed)
         random.seed(config.seed)
         np.random.seed(config.seed % 2**32)
-        model = build_for(config, metadata).to(device).train()
+        model = build_for(config, metadata)
+        if weights is not None:
+            model.load_state_dict(weights)
+        model = model.to(device).train()
         compile_model(model, config.compile, device)
         return TrainState.of(
             model,

@@ -332,6 +332,44 @@ def test_a_run_is_resumed_where_it_stands(data, tmp_path, capsys):
     assert f"going on from {first.file(2, '')}".rstrip("/") in capsys.readouterr().out
 
 
+@acts("load_checkpoint")
+def test_a_run_begins_with_the_weights_that_are_named(data, other_data, tmp_path, hub):
+    first = run(data, tmp_path / "first", "ema=true", "seed=1")
+    last = first.steps[-1]
+    begin = ("lr=0", "puzzle_emb_lr=0", "weight_decay=0", "puzzle_emb_weight_decay=0")
+    begin += (f"load_checkpoint={tmp_path / 'first'}", "run_name=second")
+    second = run(data, tmp_path / "second", *begin)
+    averaged = first.weights(last, "ema")
+    assert all(second.weights(last)[name].equal(averaged[name]) for name in averaged)
+    again = run(
+        data,
+        tmp_path / "second",
+        *begin[:-2],
+        "load_checkpoint=gone",
+        "resume=auto",
+        "run_name=second",
+    )
+    assert again.steps == second.steps
+    with pytest.raises(UserError, match="load_checkpoint=.*has shape"):
+        run(data, tmp_path / "third", *begin, "arch.hidden_size=64")
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(UserError, match="exclude each other"):
+        run(data, tmp_path / "third", *begin, f"resume={first.file(last, '')}")
+
+
+def test_a_puzzle_embedding_of_other_data_becomes_its_mean(data, tmp_path):
+    from hrm.checkpoint import build_for, initial_weights, load_checkpoint
+
+    first = run(data, tmp_path / "first")
+    checkpoint = load_checkpoint(first.path)
+    table = "model.inner.puzzle_emb.weights"
+    own = initial_weights(first.path, checkpoint.model)[table]
+    more = checkpoint.metadata.model_copy(update={"num_puzzle_identifiers": len(own) + 3})
+    weights = initial_weights(first.path, build_for(checkpoint.config, more))[table]
+    assert weights.shape == (len(own) + 3, own.shape[1])
+    assert torch.allclose(weights, own.mean(0).expand_as(weights))
+
+
 # ---- names, and what is said ----
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from hrm.tasks.sudoku.builder import BuildOptions, build
 from hrm.training.config import load_pretrain_config
 
 from .forked_ranks import run_ranks
+
+if TYPE_CHECKING:
+    from .exporting import Exported
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (
@@ -56,6 +60,14 @@ def data_4x4(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "sudoku-4x4"
     build(BuildOptions(output_dir=folder, generate=(2, 2), num_train=100, num_test=40, num_aug=10))
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> "Exported":
+    """The 9x9 model of the package as `hrm export` writes it for other programs."""
+    from .exporting import export_all
+
+    return export_all(tmp_path_factory.mktemp("exported") / "new")
 
 
 def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:

@@ -12,7 +12,7 @@ from hrm.errors import UserError, one_line
 from hrm.files import atomic_write, cache_folder
 from hrm.progress import Progress
 
-PACKAGE, VERSION = "onnxruntime-web", "1.22.0"  # later ones are larger, up to 14 MB
+PACKAGE, VERSION = "onnxruntime-web", "1.22.0"  # 11 MB of WebAssembly; 1.21 has 13, 1.30 has 14
 INTEGRITY = (  # SHA-512 of the archive, as npm states it
     "Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWpGzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg=="
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from hrm.checkpoint import Checkpoint, build_for
+from hrm.checkpoint import Checkpoint, build_for, load_checkpoint, shipped_models
 from hrm.checkpoint.step_graph import (
     FACTS_FILE,
     as_onnx,
@@ -25,11 +25,10 @@ from hrm.training.config import load_pretrain_config
 
 SMALL = ("hidden_size=32", "num_heads=2", "L_layers=1", "halt_max_steps=4", "H_cycles=1")
 CORES = {
-    "hrm": (
-        *("hrm_v1", "H_layers=1", "L_cycles=1", "pos_encodings=grid", "attention_bias=grid"),
-        *("qk_norm=true", "puzzle_emb_ndim=40", "q_continue=true", "forward_dtype=bfloat16"),
+    "trm": (
+        *("trm", "L_cycles=1", "puzzle_emb_ndim=40", "puzzle_emb_len=2", "q_continue=true"),
+        "forward_dtype=bfloat16",
     ),
-    "trm": ("trm", "L_cycles=1", "puzzle_emb_ndim=32", "puzzle_emb_len=2"),
     "trm_mlp": ("trm_mlp", "L_cycles=2", "H_cycles=2", "puzzle_emb_ndim=0"),
 }
 TOLERANCE = 1e-4
@@ -125,7 +124,12 @@ def session_values(path):
     return [*session.get_inputs(), *session.get_outputs()]
 
 
-@pytest.mark.parametrize("case", ["hrm"], indirect=True)
+def test_onnxruntime_computes_what_the_hrm_of_the_package_does(exported):
+    checkpoint = load_checkpoint(shipped_models()["sudoku-9x9"])
+    assert_steps_agree(checkpoint, session_step(exported.folder / "model.onnx"))
+
+
+@pytest.mark.parametrize("case", ["trm"], indirect=True)
 def test_an_exported_program_computes_what_the_model_does(case, tmp_path):
     checkpoint, program, _, known = case
     write_program(program, known, tmp_path / "model.pt2")

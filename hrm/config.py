@@ -49,6 +49,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 WeightsName = Literal["auto", "raw", "ema"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
+GraphDtype = Literal["float32", "int8"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 _or_boolean = BeforeValidator(lambda v: str(v).lower() if isinstance(v, bool) else v)
 Switch = Annotated[Literal["auto", "true", "false"], _or_boolean]

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import get_args
 
 import torch
@@ -16,6 +15,7 @@ from torch.utils._triton import has_triton
 
 from hrm.config import CompileMode, DeviceName
 from hrm.errors import UserError
+from hrm.files import cache_folder
 from hrm.models.losses import ACTLossHead
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -178,8 +178,7 @@ def _keep_compiled_code() -> None:
 
     `TORCHINDUCTOR_CACHE_DIR` names another place.
     """
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    folder = caches / "hrm" / "compiled"
+    folder = cache_folder() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,6 +19,9 @@ from hrm.training.config import load_pretrain_config
 
 from .forked_ranks import run_ranks
 from .hub import FakeHub, serving
+
+if TYPE_CHECKING:
+    from .exporting import Exported
 
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = (
@@ -74,6 +78,14 @@ def hub(monkeypatch, tmp_path) -> Iterator[FakeHub]:
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         yield fake
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> "Exported":
+    """The 9x9 model of the package as `hrm export` writes it for other programs."""
+    from .exporting import export_all
+
+    return export_all(tmp_path_factory.mktemp("exported") / "new")
 
 
 def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:

@@ -1,8 +1,6 @@
 """A checkpoint without what only training needs: weights, configuration, metadata, model card."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -16,7 +14,7 @@ from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
 from hrm.data.format import write_metadata
 from hrm.errors import UserError
-from hrm.files import sync
+from hrm.files import atomic_folder
 from hrm.models.flops import act_step_flops, training_flops
 from hrm.plain_yaml import read_yaml
 from hrm.records import METRICS_FILE, last_of, read_records
@@ -48,29 +46,23 @@ def export_checkpoint(
     """
     if target.exists() and not _is_export(target):
         raise UserError(f"output_dir={target}: is there already, and is no exported model")
-    temporary = target.with_name(f".{target.name}-{os.getpid()}")
     stored = {
         name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.model.state_dict().items()
     }
     try:
-        temporary.mkdir(parents=True)
-        save_tensors(stored, temporary / WEIGHTS_FILE)
-        save_config(_without_home(checkpoint.config), temporary / CONFIG_FILE)
-        write_metadata(temporary, checkpoint.metadata)
-        record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
-        (temporary / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        card = model_card(checkpoint, target.name, notes, typed)
-        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
-        write_manifest(temporary)
-        for path in (*temporary.iterdir(), temporary):
-            sync(path)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        with atomic_folder(target) as folder:
+            save_tensors(stored, folder / WEIGHTS_FILE)
+            save_config(_without_home(checkpoint.config), folder / CONFIG_FILE)
+            write_metadata(folder, checkpoint.metadata)
+            record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
+            text = json.dumps(record, indent=1) + "\n"
+            (folder / RECORD_FILE).write_text(text, encoding="utf-8")
+            card = model_card(checkpoint, target.name, notes, typed)
+            (folder / CARD_FILE).write_text(card, encoding="utf-8")
+            write_manifest(folder)
     except OSError as error:
         raise UserError(f"output_dir={target}: could not be written ({error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

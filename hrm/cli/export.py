@@ -1,47 +1,143 @@
-"""`hrm export`: a model as others need it, in one small folder."""
+"""`hrm export`: a model as others need it: a small folder, a graph of one ACT step, a web page."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pydantic import Field
 
-from hrm.cli.options import SchemaCommand
-from hrm.config import Config, StoredDtype, WeightsName
+from hrm.cli.options import SchemaCommand, flag
+from hrm.config import Config, GraphDtype, StoredDtype, WeightsName
 from hrm.errors import UserError, write_output
+from hrm.progress import Progress
+
+if TYPE_CHECKING:
+    from hrm.checkpoint import Checkpoint
 
 HELP = """
 hrm export checkpoints/quickstart/first --output-dir first
 hrm export checkpoints/quickstart/first --output-dir first --dtype float16
 hrm solve first 1....2....3....4
+hrm export sudoku-9x9 --onnx model.onnx --dtype int8
+hrm export sudoku-9x9 --page page && python -m http.server -d page
 
-Write the folder that others need to run a model: its weights (the running
-average, where there is one), configuration, metadata and a model card. It is
-named wherever a checkpoint is, but cannot be resumed.
+Write a model for others. --output-dir: the small folder that they need to run
+it here: weights (the running average, where there is one), configuration,
+metadata and a model card. It is named wherever a checkpoint is, but cannot be
+resumed. --onnx, --torch-export: one ACT step as a graph for other programs.
+--page: a folder that any web host serves, where the model runs in the browser.
+Needs the extra hrm[onnx], --page also hrm[web]: pip install 'hrm[web,onnx]'
 """
+
+TARGETS = {  # and the dtypes that each can store
+    "output_dir": StoredDtype,
+    "onnx": GraphDtype,
+    "torch_export": Literal["float32"],
+    "page": GraphDtype,
+}
 
 
 class ExportConfig(Config):
     """What is exported, and how."""
 
     checkpoint: Path = Field(description="folder of a checkpoint or of a run")
-    output_dir: Path = Field(description="where it goes; its name is the model's")
-    dtype: StoredDtype = Field("float32", description="of the stored weights")
+    output_dir: Path | None = Field(
+        None, description="folder to solve with here; its name is the model's"
+    )
+    onnx: Path | None = Field(None, description="ONNX file of one ACT step")
+    torch_export: Path | None = Field(
+        None, description="the same as PyTorch's exported program, .pt2; float32"
+    )
+    page: Path | None = Field(None, description="folder of a web page without a server")
+    dtype: StoredDtype | Literal["int8"] | None = Field(
+        None, description="of the stored weights (default float32, int8 in a page)"
+    )
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
     notes: Path | None = Field(
         None, description="Markdown for the model card: a summary, then sections"
+    )
+    examples: Path | None = Field(
+        None, description="data set whose test puzzles the page offers; default that of training"
+    )
+    runtime: Path | None = Field(
+        None, description="folder with onnxruntime-web for the page; else it is downloaded"
     )
 
 
 def run(read: Callable[[], ExportConfig]) -> None:
     """Export, and say where."""
+    config = read()
+    _check_targets(config)
     from hrm.checkpoint import export_checkpoint, load_checkpoint
 
-    config = read()
     notes = notes_of(config.notes)
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
-    folder = export_checkpoint(checkpoint, config.output_dir, config.dtype, notes)
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    write_output(f"{folder}: {size / 1e6:.2f} MB\n")
+    if config.output_dir is not None:
+        stored = cast(StoredDtype, config.dtype or "float32")
+        _tell(export_checkpoint(checkpoint, config.output_dir, stored, notes))
+    if config.onnx or config.torch_export or config.page:
+        _export_graphs(config, checkpoint)
+
+
+def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint") -> None:
+    from hrm.checkpoint.step_graph import (
+        as_onnx,
+        check_onnx,
+        facts,
+        trace_step,
+        write_onnx,
+        write_program,
+    )
+
+    runtime: dict[str, bytes] = {}
+    if config.onnx or config.page:
+        check_onnx()
+    if config.page:
+        from hrm.web.local_page import check_page, write_page
+        from hrm.web.runtime import runtime_files
+
+        check_page(config.page)
+        runtime = runtime_files(config.runtime)
+    graphs = [path for path in (config.torch_export, config.onnx, config.page) if path]
+    with Progress("parts of the export", 1 + len(graphs), lasting=True) as progress:
+        program, known = trace_step(checkpoint), facts(checkpoint)
+        progress.update()
+        if config.torch_export:
+            write_program(program, known, config.torch_export)
+            progress.update()
+        if config.onnx or config.page:
+            model = as_onnx(program, known["states"])
+        if config.onnx:
+            dtype = cast(GraphDtype, config.dtype or "float32")
+            write_onnx(deepcopy(model), known, config.onnx, dtype)
+            progress.update()
+        if config.page:
+            dtype = cast(GraphDtype, config.dtype or "int8")
+            write = partial(write_onnx, model, known, dtype=dtype)
+            write_page(config.page, checkpoint, write, runtime, config.examples)
+            progress.update()
+    for path in graphs:
+        _tell(path)
+
+
+def _check_targets(config: ExportConfig) -> None:
+    """Before anything is loaded or written."""
+    if all(getattr(config, name) is None for name in TARGETS):
+        raise UserError(f"hrm export: name what to write by one of {', '.join(map(flag, TARGETS))}")
+    for name, dtypes in TARGETS.items():
+        known = get_args(dtypes)
+        if getattr(config, name) is not None and config.dtype not in (None, *known):
+            raise UserError(f"dtype={config.dtype}: {flag(name)} stores {' or '.join(known)}")
+    if config.torch_export is not None and config.torch_export.suffix != ".pt2":
+        raise UserError(f"torch_export={config.torch_export}: must end in .pt2")
+
+
+def _tell(path: Path) -> None:
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    write_output(f"{path}: {size / 1e6:.2f} MB\n")
 
 
 def notes_of(path: Path | None) -> str:

@@ -1,7 +1,20 @@
 """Every flag of `hrm export` acts."""
 
+import json
+import runpy
+import sys
+
+import onnx
 from safetensors.torch import load_file
 
+from hrm import pretrained
+from hrm.checkpoint import step_graph
+from hrm.data.split import Split
+from hrm.tasks import task_of
+from hrm.web.runtime import FILES
+
+from ..conftest import ROOT
+from ..exporting import PUZZLE
 from .commands import KEYS, command, done
 from .registry import Registry
 
@@ -19,7 +32,70 @@ def test_the_checkpoint_that_is_named_goes_where_asked(patient, moody, tmp_path)
         assert f"{target}: " in done("export", run, "--output-dir", target)
         assert f"# {run.name}-alone\n" in (target / "README.md").read_text()
     code, _, err = command("export", patient)
-    assert code == 2 and "output_dir" in err
+    assert code == 2 and "--output-dir" in err
+
+
+@acts("onnx", "torch_export", "page")
+def test_what_other_programs_run_is_written(exported):
+    for name, least, most in (("model.onnx", 3e6, 4e6), ("model.pt2", 3e6, 5e6)):
+        assert least < (exported.folder / name).stat().st_size < most
+        assert f"{exported.folder / name}: " in exported.told
+    assert f"{exported.folder / 'page'}: 1." in exported.told
+    names = {path.name for path in (exported.folder / "page").iterdir()}
+    assert names == {"index.html", "model", "runtime", "static"}
+
+
+def test_twenty_lines_of_numpy_solve_a_puzzle(exported, monkeypatch, capsys):
+    model = str(exported.folder / "model.onnx")
+    monkeypatch.setattr(sys, "argv", ["onnx_numpy.py", model, PUZZLE])
+    runpy.run_path(str(ROOT / "examples/onnx_numpy.py"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    [solution] = pretrained("sudoku-9x9", "cpu").solve([PUZZLE])
+    assert solution.valid
+    assert last == f"step {solution.steps:2}, halt 100%: {solution.answer}"
+
+
+@acts("examples", "runtime")
+def test_the_page_has_the_examples_and_the_runtime_that_are_named(exported):
+    page = json.loads((exported.folder / "page/model/page.json").read_text())
+    split = Split.open(exported.folder / "data/test")
+    grid = task_of(split.metadata).grid
+    shown = [example["puzzle"] for example in page["examples"]]
+    assert shown == [grid.text(split.example(index).inputs) for index in range(3)]
+    for name in FILES:
+        assert (exported.folder / "page/runtime" / name).read_text() == f"// {name}"
+    wrong = ("--page", exported.folder / "b", "--runtime", exported.folder / "data")
+    code, _, err = command("export", "sudoku-9x9", *wrong)
+    assert code == 2 and "data: ort.wasm.min.mjs and the others" in err
+    assert not (exported.folder / "b").exists()
+
+
+@acts("dtype")
+def test_weights_of_graphs_are_stored_as_asked(exported, tmp_path, monkeypatch):
+    """An export is traced once here; the flag acts after that."""
+    plain = onnx.load(exported.folder / "model.onnx")
+    monkeypatch.setattr(step_graph, "trace_step", lambda _: None)
+    monkeypatch.setattr(step_graph, "as_onnx", lambda *_: plain)
+    in_page = exported.folder / "page/model/model.onnx"
+    for words, path in (((), in_page), (("--dtype", "int8"), tmp_path / "small.onnx")):
+        if words:
+            done("export", "sudoku-9x9", "--onnx", path, *words)
+        stored = {tensor.data_type for tensor in onnx.load(path).graph.initializer}
+        assert onnx.TensorProto.INT8 in stored and path.stat().st_size < 1.2e6
+    assert onnx.TensorProto.INT8 not in {tensor.data_type for tensor in plain.graph.initializer}
+
+
+def test_what_does_not_go_together_is_said_before_anything_is_written(patient, tmp_path):
+    for words, message in (
+        ((), "name what to write by one of --output-dir, --onnx, --torch-export, --page"),
+        (("--output-dir", "a", "--dtype", "int8"), "--output-dir stores float32 or float16 or"),
+        (("--onnx", "a", "--dtype", "float16"), "dtype=float16: --onnx stores float32 or int8"),
+        (("--torch-export", "a.pt2", "--dtype", "int8"), "--torch-export stores float32"),
+        (("--page", patient), "is there already, and is no exported page"),
+        (("--torch-export", "a.pt"), "torch_export=a.pt: must end in .pt2"),
+    ):
+        code, _, err = command("export", patient, *words)
+        assert code == 2 and message in err and err.count("\n") == 1
 
 
 @acts("dtype")

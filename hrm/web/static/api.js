@@ -1,5 +1,7 @@
 // The server's interface: JSON in and out, thinking as a stream of lines, every failure an ApiError.
 
+import { send } from "./transport.js";
+
 const UNREACHABLE = "The server cannot be reached. Is it still running? Then try again.";
 
 export class ApiError extends Error {
@@ -80,7 +82,7 @@ const post = (path, body, signal) =>
 async function request(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await send(path, options);
   } catch (error) {
     throw isAbort(error) ? error : new ApiError(UNREACHABLE);
   }

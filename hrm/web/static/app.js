@@ -1,8 +1,9 @@
-// The page's frame: theme, tabs (ARIA pattern, deep links by hash), and the three views.
+// The page's frame: tabs (ARIA pattern, deep links by hash), and the three views.
 
 import { byId } from "./dom.js";
 import { DataView } from "./data.js";
 import { SolveView } from "./solve.js";
+import "./theme_button.js";
 import { TrainingView } from "./training.js";
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
@@ -51,23 +52,4 @@ tabs.forEach((tab, index) => {
 });
 window.addEventListener("hashchange", () => named() && show(named()));
 
-const themeButton = byId("theme");
-const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () =>
-  (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
-const showTheme = () => themeButton.setAttribute("aria-pressed", String(isDark()));
-
-themeButton.addEventListener("click", () => {
-  const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  try {
-    localStorage.setItem("theme", theme);
-  } catch {
-    // Storage may be forbidden; the choice then holds until the page is left.
-  }
-  showTheme();
-});
-prefersDark.addEventListener("change", showTheme);
-
-showTheme();
 show(named() ?? "solve");

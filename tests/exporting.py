@@ -1,0 +1,29 @@
+"""A 9x9 model of the package in all forms that leave it; they take seconds, so tests share them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrm.tasks.sudoku.builder import BuildOptions, build
+from hrm.web.runtime import FILES
+
+from .keys.commands import done
+
+PUZZLE = ".7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974.."
+
+
+@dataclass(frozen=True)
+class Exported:
+    folder: Path  # with model.onnx, model.pt2, page/; runtime/, which the page was given
+    told: str  # standard output
+
+
+def export_all(folder: Path) -> Exported:
+    """In one command. The page gets a runtime that is none: tests put the real one there."""
+    (folder / "runtime").mkdir(parents=True)
+    for name in FILES:
+        (folder / "runtime" / name).write_text(f"// {name}")
+    build(BuildOptions(output_dir=folder / "data", generate=(3, 3), num_train=2, num_test=3))
+    targets = ("onnx", "model.onnx"), ("torch-export", "model.pt2"), ("page", "page")
+    more = ("examples", "data"), ("runtime", "runtime")
+    words = [word for name, file in (*targets, *more) for word in (f"--{name}", folder / file)]
+    return Exported(folder, done("export", "sudoku-9x9", *words))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,11 +11,13 @@ import torch
 import hrm
 from hrm.checkpoint.config import RunConfig, save_config
 from hrm.checkpoint.folder import Checkpoint
-from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
+from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, TEST_SPLIT, WEIGHTS_FILE
 from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
-from hrm.data.format import write_metadata
+from hrm.data.format import IDENTIFIERS_FILE, write_metadata
+from hrm.data.part import write_part
+from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.files import sync
 from hrm.models.flops import act_step_flops, training_flops
@@ -28,7 +31,11 @@ SHOWN_KEYS = (
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, target: Path, dtype: StoredDtype = "float32", notes: str = ""
+    checkpoint: Checkpoint,
+    target: Path,
+    dtype: StoredDtype = "float32",
+    notes: str = "",
+    examples: Sequence[int] = (),
 ) -> Path:
     """Write the folder that others need to run a model; `load_checkpoint` reads it.
 
@@ -36,6 +43,7 @@ def export_checkpoint(
         target: is replaced where it holds an exported model, and must else be free.
         dtype: that the weights are stored in; they are computed with in the model's own.
         notes: Markdown for the model card, as of `model_card`.
+        examples: numbers of test examples (`Checkpoint.examples`) that go with the model.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
@@ -53,12 +61,14 @@ def export_checkpoint(
         save_tensors(stored, temporary / WEIGHTS_FILE)
         save_config(_without_home(checkpoint.config), temporary / CONFIG_FILE)
         write_metadata(temporary, checkpoint.metadata)
+        if examples:
+            _write_examples(checkpoint, examples, temporary)
         record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
         (temporary / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         card = model_card(checkpoint, target.name, notes)
         (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         write_manifest(temporary)
-        for path in (*temporary.iterdir(), temporary):
+        for path in (*temporary.rglob("*"), temporary):
             sync(path)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
@@ -67,6 +77,15 @@ def export_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _write_examples(checkpoint: Checkpoint, numbers: Sequence[int], folder: Path) -> None:
+    source = checkpoint.examples
+    assert source is not None
+    write_part(Split.open(source / TEST_SPLIT), numbers, folder / TEST_SPLIT)
+    names = source / IDENTIFIERS_FILE
+    if checkpoint.config.arch.puzzle_emb_ndim and names.is_file():
+        shutil.copyfile(names, folder / IDENTIFIERS_FILE)
 
 
 def _without_home(config: RunConfig) -> RunConfig:

@@ -1,12 +1,13 @@
 """`hrm export`: a model as others need it, in one small folder."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
 
 from hrm.cli.options import SchemaCommand
-from hrm.config import Config, StoredDtype, WeightsName
+from hrm.config import Config, Count, StoredDtype, WeightsName
 from hrm.errors import UserError, write_output
 
 HELP = """
@@ -15,8 +16,9 @@ hrm export checkpoints/quickstart/first --output-dir first --dtype float16
 hrm solve first 1....2....3....4
 
 Write the folder that others need to run a model: its weights (the running
-average, where there is one), configuration, metadata and a model card. It is
-named wherever a checkpoint is, but cannot be resumed.
+average, where there is one), configuration, metadata, a model card, and a few
+puzzles of its test set. It is named wherever a checkpoint is, but cannot be
+resumed.
 """
 
 
@@ -27,6 +29,7 @@ class ExportConfig(Config):
     output_dir: Path = Field(description="where it goes; its name is the model's")
     dtype: StoredDtype = Field("float32", description="of the stored weights")
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    examples: Count = Field(12, description="test puzzles that go with it, at most")
     notes: Path | None = Field(
         None, description="Markdown for the model card: a summary, then sections"
     )
@@ -35,6 +38,9 @@ class ExportConfig(Config):
 def run(read: Callable[[], ExportConfig]) -> None:
     """Export, and say where."""
     from hrm.checkpoint import export_checkpoint, load_checkpoint
+    from hrm.checkpoint.layout import TEST_SPLIT
+    from hrm.data.split import Split
+    from hrm.tasks.examples import choose_examples
 
     config = read()
     notes = ""
@@ -44,8 +50,15 @@ def run(read: Callable[[], ExportConfig]) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"notes={config.notes}: cannot be read ({error})") from None
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
-    folder = export_checkpoint(checkpoint, config.output_dir, config.dtype, notes)
-    size = sum(path.stat().st_size for path in folder.iterdir())
+    numbers: list[int] = []
+    if config.examples and checkpoint.examples is not None:
+        split = Split.open(checkpoint.examples / TEST_SPLIT)
+        numbers = choose_examples(split, config.examples)
+    elif config.examples:
+        data = checkpoint.config.data_path
+        print(f"note: {data} has no test split here, so no examples go with it", file=sys.stderr)
+    folder = export_checkpoint(checkpoint, config.output_dir, config.dtype, notes, numbers)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     write_output(f"{folder}: {size / 1e6:.2f} MB\n")
 
 

@@ -2,6 +2,8 @@
 
 from safetensors.torch import load_file
 
+from hrm.data.split import Split
+
 from .commands import KEYS, command, done
 from .registry import Registry
 
@@ -44,6 +46,14 @@ def test_notes_are_in_the_card(patient, tmp_path):
     assert "Made on a Sunday.\n" in (tmp_path / "mine/README.md").read_text()
     code, _, err = command("export", patient, "--output-dir", tmp_path / "b", "--notes", "nowhere")
     assert code == 2 and "notes=nowhere: cannot be read" in err
+
+
+@acts("examples")
+def test_so_many_examples_go_with_it(patient, tmp_path):
+    done("export", patient, "--output-dir", tmp_path / "three", "--examples", "3")
+    assert len(Split.open(tmp_path / "three/test")) == 3
+    done("export", patient, "--output-dir", tmp_path / "none", "--examples", "0")
+    assert not (tmp_path / "none/test").exists()
 
 
 def test_every_flag_has_a_test():

@@ -31,6 +31,7 @@ export class SolveView {
   #puzzle = []; // symbols, one per cell
   #answer = null; // likewise, "?" where unknown; null: not known at all
   #identity = null; // {data, identifier} of an example; null: not one that a model may know
+  #place = null; // {data, split, index} of an example, or null
   #fault = null; // the cell that the server refused
   #follows = true; // the newest step is shown as it arrives
   #running = false;
@@ -65,7 +66,7 @@ export class SolveView {
     byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
     onClick(byId("solve-stop"), () => this.#stop());
     onClick(byId("solve-clear"), () => this.#clear());
-    onClick(byId("solve-example"), () => this.#loadExample());
+    onClick(byId("solve-example"), () => this.#loadExample(this.#anotherExample()));
     onClick(byId("player-continue"), () => this.#continue());
     this.#ready = this.#load();
   }
@@ -75,8 +76,9 @@ export class SolveView {
     if (!visible) this.#player.pause();
   }
 
-  /** Show an example of a data set: {look, data, checkpoint, example, origin}. */
-  async open({ look, data, checkpoint, example, origin }) {
+  /** Show an example of a data set, of which it is in this place: {data, split, index}. */
+  async open({ look, place, checkpoint, example }) {
+    const { data } = place;
     await this.#ready;
     const fitting = this.#checkpoints.filter((one) => sameLook(one, look));
     const wanted = [
@@ -91,7 +93,7 @@ export class SolveView {
     }
     byId("solve-checkpoint").value = chosen;
     this.#choose(chosen, false);
-    this.#setExample(example, data, origin);
+    this.#setExample(example, place);
     byId("solve-think").focus();
   }
 
@@ -132,7 +134,7 @@ export class SolveView {
     setEnabled(byId("solve-example"), this.#dataset() !== undefined);
     byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
     if (before && sameLook(before, this.#checkpoint)) {
-      const known = { answer: this.#answer, identity: this.#identity };
+      const known = { answer: this.#answer, identity: this.#identity, place: this.#place };
       this.#setPuzzle(this.#puzzle, { ...known, origin: byId("solve-origin").textContent });
       return;
     }
@@ -143,7 +145,7 @@ export class SolveView {
     for (const item of byId("solve-legend").querySelectorAll(".of-cells"))
       item.hidden = !hasUnits(this.#checkpoint);
     this.#clear();
-    if (withExample && this.#dataset()) this.#loadExample();
+    if (withExample && this.#dataset()) this.#loadExample(0);
   }
 
   /** Fields for what the task can do; what it cannot do is hidden. */
@@ -177,15 +179,26 @@ export class SolveView {
     return named ?? this.#datasets.find((one) => sameLook(one, this.#checkpoint));
   }
 
-  async #loadExample() {
-    const { id, splits } = this.#dataset();
+  /** Where examples come from: {data, split, examples}. */
+  #exampleSource() {
+    const { id: data, splits } = this.#dataset();
     const split = splits.test ? "test" : Object.keys(splits)[0];
-    const index = Math.floor(Math.random() * splits[split].examples);
+    return { data, split, examples: splits[split].examples };
+  }
+
+  /** The number of one at random that is not shown now. */
+  #anotherExample() {
+    const { examples } = this.#exampleSource();
+    const drawn = Math.floor(Math.random() * Math.max(1, examples - 1));
+    return this.#place !== null && drawn >= this.#place.index ? Math.min(drawn + 1, examples - 1) : drawn;
+  }
+
+  async #loadExample(index) {
+    const { data, split } = this.#exampleSource();
     const signal = this.#loading.start();
     try {
-      const example = await getJson("/api/example", { data: id, split, index }, signal);
-      const origin = `example ${index} of ${id}, ${split}: the right answer is known`;
-      this.#setExample(example, id, origin);
+      const place = { data, split, index };
+      this.#setExample(await getJson("/api/example", place, signal), place);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
     }
@@ -196,19 +209,22 @@ export class SolveView {
     this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank));
   }
 
-  /** As the server gives it; a negative identifier is none. */
-  #setExample({ puzzle, answer, identifier }, data, origin) {
+  /** As the server gives it, and where it was: {data, split, index}; a negative identifier is none. */
+  #setExample({ puzzle, answer, identifier }, place) {
+    const { data, split, index } = place;
     const identity = identifier < 0 ? null : { data, identifier };
-    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, origin });
+    const origin = `example ${index} of ${data}, ${split}: the right answer is known`;
+    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, place, origin });
   }
 
   /** Another puzzle: whatever was thought about the one before is gone. */
-  #setPuzzle(cells, { answer = null, identity = null, origin = "" } = {}) {
+  #setPuzzle(cells, { answer = null, identity = null, place = null, origin = "" } = {}) {
     this.#loading.stop();
     this.#thinking.stop();
     this.#puzzle = cells;
     this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
     this.#identity = identity;
+    this.#place = place;
     this.#fault = null;
     this.#attempts.begin();
     byId("solve-origin").textContent = origin;

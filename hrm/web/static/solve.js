@@ -7,6 +7,7 @@ import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Address, faultOf } from "./link.js";
 import { Offers } from "./offers.js";
+import { InsideView } from "./inside.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
 import { describeStep, isFailed, isSolved, puzzleCells, verdict } from "./rollout.js";
@@ -35,6 +36,7 @@ export class SolveView {
   #message = byId("solve-message");
   #asking = new Asking();
   #asked = null; // how the attempts that are there were asked for
+  #inside = new InsideView();
   #offers = new Offers((values) => this.#thinkHarder(values));
   #grid = new Grid(byId("solve-grid"), "Puzzle", (cell, symbol) => this.#edit(cell, symbol));
   #player = new Player(() => {
@@ -260,6 +262,7 @@ export class SolveView {
     this.#attempts.begin();
     this.#asked = null;
     this.#offers.hide();
+    this.#inside.follow(null);
     byId("solve-origin").textContent = origin;
     this.#text.show(cells, this.#checkpoint);
     this.#player.clear();
@@ -382,6 +385,15 @@ export class SolveView {
     this.#setRunning(false);
     this.#showAttempt(this.#player.position);
     this.#address();
+    this.#lookInside(puzzle);
+  }
+
+  /** At the first attempt, the puzzle as it is. */
+  #lookInside(puzzle) {
+    if (this.#attempts.count === 0) return;
+    const steps = this.#attempts.stepsOf(1).length;
+    const question = { checkpoint: this.#checkpoint.id, ...puzzle, halting: "max_steps", steps };
+    this.#inside.follow(question, this.#checkpoint, this.#puzzle);
   }
 
   #take(record, asked) {

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -10,6 +11,7 @@ from hrm.checkpoint import shipped_models
 
 from .page_actions import choose, message, require_chromium, shown, think
 from .serving import serve
+from .test_page_views import assert_accessible, overflow
 
 require_chromium()
 
@@ -47,3 +49,41 @@ def test_the_examples_are_a_data_set(open_page):
     page.get_by_role("button", name="Open in Solve").click()
     expect(page.locator("#solve-origin")).to_contain_text("of sudoku-4x4, test")
     assert len(shown(page)) == 16
+
+
+def test_a_look_inside_the_model(open_page):
+    page = open_page("training")
+    page.get_by_role("tab", name="Solve").click()
+    choose(page, "sudoku-4x4")
+    expect(page.locator("#solve-origin")).to_contain_text("of sudoku-4x4")
+    page.get_by_text("Inside the model").click()
+    expect(page.locator("#inside-message")).to_contain_text("Press Think")
+    think(page)
+    taken = int(page.locator("#player-step").get_attribute("max"))
+    expect(page.locator("#inside-table tr")).to_have_count(taken)
+    paths = page.locator("#inside-paths svg")
+    expect(paths).to_have_count(2)
+    expect(paths.first).to_have_attribute("aria-label", re.compile(f"^z_H: {taken} steps"))
+    expect(page.locator("#inside-paths circle")).to_have_count(2 * (taken + 1))
+    most = page.locator("#inside-most")
+    expect(most).to_have_text(re.compile(r"^Row 1, column 1 attends most to row \d"))
+    page.locator("#inside-row").fill("3")
+    page.locator("#inside-row").press("Enter")
+    expect(most).to_have_text(re.compile("^Row 3, column 1 attends most to"))
+    page.locator(".heat").nth(7).click()
+    expect(most).to_have_text(re.compile("^Row 2, column 4 attends most to"))
+    mean = most.text_content()
+    page.locator("#inside-head").select_option("0")
+    assert most.text_content() != mean
+    assert_accessible(page)
+    page.set_viewport_size({"width": 320, "height": 600})
+    assert overflow(page) == 0
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#inside-body")).to_be_hidden()
+
+
+def test_a_cell_that_is_not_there_is_refused(url):
+    asked = {"checkpoint": "sudoku-4x4", "puzzle": "." * 16, "steps": 1}
+    answer = httpx.post(f"{url}/api/inside", json=asked | {"cell": 16}, timeout=60)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "cell=16: the puzzle has 16 cells"

@@ -289,7 +289,7 @@ def trained_url() -> Iterator[str]:
     names = ("HRM_SCREENSHOT_CHECKPOINTS", "HRM_SCREENSHOT_DATA")
     if not all(os.environ.get(name) for name in ("HRM_SCREENSHOTS", *names)):
         pytest.skip(f"pictures are only drawn with HRM_SCREENSHOTS, {' and '.join(names)}")
-    with serve(*(Path(os.environ[name]) for name in names)) as address:
+    with serve(*(Path(os.environ[name]) for name in names), shipped=True) as address:
         yield address
 
 

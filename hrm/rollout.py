@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrm.config import Halting
-from hrm.models.act import Carry, add_noise
+from hrm.models.act import Carry, States, add_noise
 from hrm.models.losses import ACTLossHead
 
 Batch = dict[str, Tensor]
@@ -181,6 +181,18 @@ class Slots:
         )
         self._carry, self.running = carry, self.running & ~ends
         return taken
+
+    def before(self, number: int) -> Carry:
+        """What a puzzle has before its next step, one row; without noise."""
+        assert self._carry is not None
+        [slot] = (self.running & (self.index == number)).nonzero().flatten().tolist()
+        return self._carry.select(slice(slot, slot + 1))
+
+    def states(self, number: int) -> States:
+        """Its states after the last step, likewise; it may have halted in it."""
+        assert self._carry is not None
+        [slot] = (self.index == number).nonzero().flatten().tolist()
+        return {name: state[slot : slot + 1] for name, state in self._carry.states.items()}
 
     def _with_noise(self, carry: Carry) -> Carry:
         """The carry before the next step; noise is drawn for the rows that have some."""

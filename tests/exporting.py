@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrm.tasks.sudoku.builder import BuildOptions, build
 from hrm.web.runtime import FILES
 
 from .keys.commands import done
@@ -22,8 +21,7 @@ def export_all(folder: Path) -> Exported:
     (folder / "runtime").mkdir(parents=True)
     for name in FILES:
         (folder / "runtime" / name).write_text(f"// {name}")
-    build(BuildOptions(output_dir=folder / "data", generate=(3, 3), num_train=2, num_test=3))
     targets = ("onnx", "model.onnx"), ("torch-export", "model.pt2"), ("page", "page")
-    more = ("examples", "data"), ("runtime", "runtime")
-    words = [word for name, file in (*targets, *more) for word in (f"--{name}", folder / file)]
-    return Exported(folder, done("export", "sudoku-9x9", *words))
+    places = (*targets, ("runtime", "runtime"))
+    words = [word for name, file in places for word in (f"--{name}", folder / file)]
+    return Exported(folder, done("export", "sudoku-9x9", "--examples", "3", *words))

@@ -1,6 +1,8 @@
 """A checkpoint without what only training needs: weights, configuration, metadata, model card."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,11 +10,13 @@ import torch
 import hrm
 from hrm.checkpoint.config import RunConfig, save_config
 from hrm.checkpoint.folder import Checkpoint
-from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
+from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, TEST_SPLIT, WEIGHTS_FILE
 from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
-from hrm.data.format import write_metadata
+from hrm.data.format import IDENTIFIERS_FILE, write_metadata
+from hrm.data.part import write_part
+from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.files import atomic_folder
 from hrm.models.flops import act_step_flops, training_flops
@@ -31,6 +35,7 @@ def export_checkpoint(
     dtype: StoredDtype = "float32",
     notes: str = "",
     typed: str | None = None,
+    examples: Sequence[int] = (),
 ) -> Path:
     """Write the folder that others need to run a model; `load_checkpoint` reads it.
 
@@ -39,6 +44,7 @@ def export_checkpoint(
         dtype: that the weights are stored in; they are computed with in the model's own.
         notes: Markdown for the model card, as of `model_card`.
         typed: what users of the model type to name it; the folder's name by default.
+        examples: numbers of test examples (`Checkpoint.examples`) that go with the model.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
@@ -55,6 +61,8 @@ def export_checkpoint(
             save_tensors(stored, folder / WEIGHTS_FILE)
             save_config(_without_home(checkpoint.config), folder / CONFIG_FILE)
             write_metadata(folder, checkpoint.metadata)
+            if examples:
+                _write_examples(checkpoint, examples, folder)
             record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
             text = json.dumps(record, indent=1) + "\n"
             (folder / RECORD_FILE).write_text(text, encoding="utf-8")
@@ -64,6 +72,15 @@ def export_checkpoint(
     except OSError as error:
         raise UserError(f"output_dir={target}: could not be written ({error})") from None
     return target
+
+
+def _write_examples(checkpoint: Checkpoint, numbers: Sequence[int], folder: Path) -> None:
+    source = checkpoint.examples
+    assert source is not None
+    write_part(Split.open(source / TEST_SPLIT), numbers, folder / TEST_SPLIT)
+    names = source / IDENTIFIERS_FILE
+    if checkpoint.config.arch.puzzle_emb_ndim and names.is_file():
+        shutil.copyfile(names, folder / IDENTIFIERS_FILE)
 
 
 def _without_home(config: RunConfig) -> RunConfig:

@@ -13,6 +13,7 @@ from hrm.checkpoint.layout import (
     MANIFEST_FILE,
     RECORD_FILE,
     STEP_NAME,
+    TEST_SPLIT,
     WEIGHTS_FILE,
     numbered_steps,
 )
@@ -98,7 +99,9 @@ def download_checkpoint(reference: str, key: str) -> Path:
         found = _find(names, repository.place, said)
         if str(found) in names:
             return [str(found), str(found.parent / CONFIG_FILE)]
-        return [name for file in TAKEN if (name := str(found / file)) in names]
+        examples = f"{found / TEST_SPLIT}/"
+        taken = {str(found / file) for file in TAKEN}
+        return [name for name in names if name in taken or name.startswith(examples)]
 
     way_out = "check the connection, or name a checkpoint on this machine"
     return fetch(repository, choose, said, way_out) / found

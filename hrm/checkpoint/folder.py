@@ -22,6 +22,7 @@ from hrm.checkpoint.layout import (
     RECORD_FILE,
     SOURCE_DIR,
     STEP_NAME,
+    TEST_SPLIT,
     TRAINING_FILE,
     WEIGHTS_FILE,
     step_dir,
@@ -37,9 +38,9 @@ from hrm.checkpoint.weights import (
     without_prefix,
 )
 from hrm.config import WeightsName
-from hrm.data.format import METADATA_FILE, DatasetMetadata, read_metadata, write_metadata
+from hrm.data.format import METADATA_FILE, DatasetMetadata, has_split, read_metadata, write_metadata
 from hrm.data.missing import missing_split
-from hrm.data.origin import Origin
+from hrm.data.origin import Origin, origin_of
 from hrm.errors import UserError
 from hrm.files import sync, write_texts
 from hrm.models.layers import MLP_WIDTH_MULTIPLE, RELATION_KINDS
@@ -156,6 +157,23 @@ class Checkpoint:
     config: RunConfig
     metadata: DatasetMetadata
     origin: Origin = Origin()  # of the training data
+
+    @property
+    def own_examples(self) -> Path | None:
+        """The folder itself where test puzzles lie in it, as `export_checkpoint` puts them."""
+        return self.path if has_split(self.path, TEST_SPLIT) else None
+
+    @property
+    def examples(self) -> Path | None:
+        """The data set of training where it has test puzzles, else as `own_examples`.
+
+        Not where the training data are known to be others: its test puzzles may be among them.
+        """
+        trained, known = self.config.data_path, self.origin.data
+        with suppress(UserError):
+            if has_split(trained, TEST_SPLIT) and known in (None, origin_of(trained).data):
+                return trained
+        return self.own_examples
 
     def in_dtype(self, forward_dtype: ForwardDtype) -> "Checkpoint":
         """The same weights in a model that computes in another dtype."""

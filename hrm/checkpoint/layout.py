@@ -9,6 +9,8 @@
     training-<rank>.safetensors   what each further rank adds to it
     manifest.json       size and SHA-256 of the files above
     README.md           model card of an exported checkpoint, which lacks source/ and what resumes
+    test/               a few test examples beside an exported checkpoint, and the data set's
+    identifiers.json    names of its puzzles, where the model knows puzzles by name
     predictions.safetensors   where evaluation was asked to save its outputs
     evaluator_<name>_step_<n>/   what an evaluator of the task has left, such as ARC's submission
 
@@ -29,6 +31,7 @@ TRAINING_FILE = "training.safetensors"
 RECORD_FILE = "training.json"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
+TEST_SPLIT = "test"
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
 
 

@@ -1,5 +1,6 @@
 """`hrm export`: a model as others need it: a small folder, a graph of one ACT step, a web page."""
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from pydantic import Field
 
 from hrm.cli.options import SchemaCommand, flag
-from hrm.config import Config, GraphDtype, StoredDtype, WeightsName
+from hrm.config import Config, Count, GraphDtype, StoredDtype, WeightsName
 from hrm.errors import UserError, write_output
 from hrm.progress import Progress
 
@@ -55,11 +56,9 @@ class ExportConfig(Config):
         None, description="of the stored weights (default float32, int8 in a page)"
     )
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    examples: Count = Field(12, description="test puzzles that go with it, at most")
     notes: Path | None = Field(
         None, description="Markdown for the model card: a summary, then sections"
-    )
-    examples: Path | None = Field(
-        None, description="data set whose test puzzles the page offers; default that of training"
     )
     runtime: Path | None = Field(
         None, description="folder with onnxruntime-web for the page; else it is downloaded"
@@ -76,9 +75,24 @@ def run(read: Callable[[], ExportConfig]) -> None:
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
     if config.output_dir is not None:
         stored = cast(StoredDtype, config.dtype or "float32")
-        _tell(export_checkpoint(checkpoint, config.output_dir, stored, notes))
+        numbers = _chosen(checkpoint, config.examples)
+        _tell(export_checkpoint(checkpoint, config.output_dir, stored, notes, None, numbers))
     if config.onnx or config.torch_export or config.page:
         _export_graphs(config, checkpoint)
+
+
+def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
+    """Numbers of the examples that go with a model."""
+    from hrm.checkpoint.layout import TEST_SPLIT
+    from hrm.data.split import Split
+    from hrm.tasks.examples import choose_examples
+
+    if count and checkpoint.examples is None:
+        data = checkpoint.config.data_path
+        print(f"note: {data} has no test split here, so no examples go with it", file=sys.stderr)
+    if not count or checkpoint.examples is None:
+        return []
+    return choose_examples(Split.open(checkpoint.examples / TEST_SPLIT), count)
 
 
 def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint") -> None:
@@ -116,7 +130,9 @@ def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint") -> None:
         if config.page:
             dtype = cast(GraphDtype, config.dtype or "int8")
             write = partial(write_onnx, model, known, dtype=dtype)
-            write_page(config.page, checkpoint, write, runtime, config.examples)
+            write_page(
+                config.page, checkpoint, write, runtime, _chosen(checkpoint, config.examples)
+            )
             progress.update()
     for path in graphs:
         _tell(path)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import click
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from hrm.cli.options import SchemaCommand
 from hrm.config import (
     Config,
+    Count,
     DeviceName,
     FileName,
     Halting,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 CHUNK = 4096  # puzzles between outputs
 CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
-Count = Annotated[int, Field(ge=0)]
 MORE = "note: more attempts may solve what is not: --votes 8, or --noise 0.3 --rollouts 16"
 HELP = """
 hrm solve 1....2....3....4 --trace                 # by a model of the package
@@ -61,7 +61,7 @@ class SolveConfig(Config):
     file: Path | None = Field(None, description="read puzzles from a file")
     data: Path | None = Field(None, description="take the puzzles of a data set")
     split: FileName = Field("test", description="which part of the data set")
-    index: Count | None = Field(None, description="only this one (of its own data set by default)")
+    index: Count | None = Field(None, description="only this one (of its own data by default)")
 
     halting: Halting = Field("learned", description="all steps, or until sure")
     steps: PositiveInt | None = Field(None, description="ACT steps at most (the run's own)")
@@ -331,7 +331,9 @@ def from_data(config: SolveConfig, solver: "Solver") -> "list[Puzzle]":
     from hrm.data.missing import training_data
     from hrm.inference.sources import from_split
 
-    data = config.data
+    data, own = config.data, solver.examples
+    if data is None and own is not None:
+        return from_split(own, config.split, solver.metadata, config.index, origin=solver.origin)
     if data is None:
         assert solver.data_path is not None
         data = training_data(solver.data_path, "--data")

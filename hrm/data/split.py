@@ -80,13 +80,17 @@ class Split:
 
     def example(self, index: int) -> Example:
         """Raises `IndexError` where there is none of that number."""
-        arrays, row, _ = self._locate(index)
-        [inputs], [labels] = arrays.take(np.array([row]))
-        labels = labels.astype(np.int64)
+        stored = self.row(index)
+        labels = stored.labels.astype(np.int64)
         if self.metadata.ignore_label_id is not None:
             labels[labels == self.metadata.ignore_label_id] = IGNORE_LABEL_ID
-        identifier = int(arrays.puzzle_identifiers[_puzzle_of(arrays, row)])
-        return Example(inputs.astype(np.int32), labels, identifier)
+        return Example(stored.inputs.astype(np.int32), labels, stored.identifier)
+
+    def row(self, index: int) -> Example:
+        """An example as it is stored: its labels unchanged, and the dtypes of the files."""
+        arrays, row, _ = self._locate(index)
+        [inputs], [labels] = arrays.take(np.array([row]))
+        return Example(inputs, labels, int(arrays.puzzle_identifiers[_puzzle_of(arrays, row)]))
 
     def group(self, index: int) -> Group:
         """The group of an example; `IndexError` where there is none of that number."""

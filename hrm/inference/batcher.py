@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Attempt, Place, Plan, can_count, noise_of
+from hrm.inference.inside import Inside, Recorder
 from hrm.inference.solver import Solver
 from hrm.rollout import Halting, Slots
 
@@ -43,6 +44,7 @@ class Step:
     valid: bool | None  # by the rules of the task; None where they are not known
     halted: bool  # the last step of the attempt
     last: bool  # the last one that is told of the puzzle
+    inside: Inside | None = None  # where it was asked for, in the last step of the first attempt
 
     @property
     def steps(self) -> int:
@@ -60,6 +62,7 @@ class Question:
     halting: Halting = "learned"
     every_step: bool = False  # report every step, else only the last of each attempt
     plan: Plan = Plan()
+    look_at: int | None = None  # a cell: its first attempt's last step tells what was inside
 
 
 Deliver = Callable[[int, Step | Exception], None]
@@ -95,6 +98,8 @@ class _Puzzle:
         plan = self.question.plan
         waves = plan.waves[self.waves : self.waves + 1]
         rows = [_Row(self, self.attempts + n, a) for n, a in enumerate(waves[0])] if waves else []
+        if (cell := self.question.look_at) is not None and rows and self.attempts == 0:
+            rows[0] = replace(rows[0], recorder=Recorder(cell))
         self.waves, self.attempts = self.waves + 1, self.attempts + len(rows)
         self.open = len(rows)
         return rows
@@ -119,6 +124,7 @@ class _Row:
     puzzle: _Puzzle
     number: int  # of the attempt, from 0
     attempt: Attempt
+    recorder: Recorder | None = None
 
     @property
     def is_cancelled(self) -> bool:
@@ -262,7 +268,12 @@ class Batcher:
             slots.admit(torch.tensor(those), self._batch(rows), *limits, noise)
         if not self._running:
             return
+        recorded = {n: row.recorder for n, row in self._running.items() if row.recorder}
+        for number, recorder in recorded.items():
+            recorder.begin(slots.before(number))
         step = slots.step()
+        for number, recorder in recorded.items():
+            recorder.end(slots.states(number))
         outputs = step.outputs
         confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
         sure = outputs["q_halt_logits"].sigmoid()
@@ -276,7 +287,12 @@ class Batcher:
             taken[number] = int(columns[2][place])
             if number in ended or row.puzzle.question.every_step:
                 events.append((row, number in ended, [values[place] for values in columns]))
-        judged = self._judge(sorted(events, key=lambda event: event[0].number))
+        judged = [
+            (row, replace(one, inside=row.recorder.look(self.solver.model)))
+            if one.halted and row.recorder
+            else (row, one)
+            for row, one in self._judge(sorted(events, key=lambda event: event[0].number))
+        ]
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
             told = self._settle(judged, slots, taken)

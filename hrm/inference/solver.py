@@ -90,6 +90,7 @@ class Solver:
         data_path: Path | None = None,
         origin: Origin | None = None,
         learned_steps: int | None = None,
+        examples: Path | None = None,
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
@@ -99,6 +100,7 @@ class Solver:
         self.halt_probability = halt_probability  # with learned halting; see `rollout`
         self.data_path = data_path  # of the data set that the model was trained on
         self.origin = origin or Origin()  # what names it
+        self.examples = examples  # data set with a test split, beside the weights
         self._learned_steps = learned_steps  # at most, with learned halting; None: as in training
 
     @classmethod
@@ -125,7 +127,7 @@ class Solver:
         config = checkpoint.config
         sure = config.eval_halt_probability
         known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
-        return cls(checkpoint.model, *known, config.eval_max_steps)
+        return cls(checkpoint.model, *known, config.eval_max_steps, checkpoint.own_examples)
 
     @classmethod
     def from_pretrained(

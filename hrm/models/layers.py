@@ -151,11 +151,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
         B, S, D = x.shape
-        qkv = F.linear(x, weights.qkv).view(B, S, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # B N S H
-        q, k = rotate(self.normalise(q)), rotate(self.normalise(k))
+        q, k, v = self._heads(x, rotate, weights)
         y = scaled_attention(q, k, v, self.scale, weights.bias)
         return F.linear(y.transpose(1, 2).reshape(B, S, D), weights.o)
+
+    def shares(self, x: Tensor, rotate: nn.Module, weights: BlockWeights) -> Tensor:
+        """How much each position attends to each other one, [B, N, S, S] float32; rows sum to 1."""
+        q, k, _ = self._heads(x, rotate, weights)
+        scores = torch.matmul(q.float(), k.float().transpose(-2, -1)) * self.scale
+        return torch.softmax(scores if weights.bias is None else scores + weights.bias, dim=-1)
+
+    def _heads(self, x: Tensor, rotate: nn.Module, weights: BlockWeights) -> tuple[Tensor, ...]:
+        """Queries, keys and values, [B, N, S, H] each."""
+        B, S, _ = x.shape
+        qkv = F.linear(x, weights.qkv).view(B, S, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return rotate(self.normalise(q)), rotate(self.normalise(k)), v
 
 
 def mlp_width(size: int, expansion: float) -> int:

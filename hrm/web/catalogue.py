@@ -15,12 +15,13 @@ from threading import Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
-from hrm.checkpoint.layout import CONFIG_FILE
+from hrm.checkpoint.layout import CONFIG_FILE, TEST_SPLIT
 from hrm.data.arrays import open_array
 from hrm.data.format import (
     METADATA_FILE,
     DatasetMetadata,
     array_path,
+    has_split,
     read_metadata,
 )
 from hrm.data.split import Split
@@ -180,8 +181,14 @@ class Catalogue:
         return (self._checkpoints.last() or {}).get(name)
 
     def datasets(self) -> dict[str, dict[str, Path]]:
-        """Folders of splits by data set and split."""
+        """Folders of splits by data set and split; examples beside a checkpoint have its id."""
         return self._datasets.get()
+
+    def data_of(self, name: str, facts: Facts) -> str | None:
+        """Id of a checkpoint's data: those of its training, else the examples beside it."""
+        trained = self.dataset_id(facts.config.data_path)
+        own = self.datasets().get(name, {}).get(TEST_SPLIT)
+        return trained or (name if own == _folder_of(facts.path) / TEST_SPLIT else None)
 
     def _scan_datasets(self) -> dict[str, dict[str, Path]]:
         found: dict[str, dict[str, Path]] = {}
@@ -193,6 +200,12 @@ class Catalogue:
             }
             if splits:
                 found[name] = splits
+        for name, facts in self.checkpoints().items():
+            folder, root = _folder_of(facts.path), self._checkpoints_root
+            examples = folder / TEST_SPLIT
+            inside = _is_inside(folder, root)
+            if has_split(folder, TEST_SPLIT) and (not inside or _holds_no_way_out(examples, root)):
+                found.setdefault(name, {TEST_SPLIT: examples})
         return found
 
     def size_of(self, folder: Path) -> SplitSize | None:
@@ -281,7 +294,7 @@ class Catalogue:
         return records, start + end, reset
 
     def _facts_of(self, path: Path) -> Facts | None:
-        folder = path if path.is_dir() else path.parent
+        folder = _folder_of(path)
         try:
             changed = (folder / CONFIG_FILE).stat().st_mtime_ns
         except OSError:
@@ -297,6 +310,10 @@ class Catalogue:
             return Facts(path, int(step) if step.isdecimal() else None, config, metadata)
 
         return self._facts.get((path, changed), read)
+
+
+def _folder_of(checkpoint: Path) -> Path:
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
 def _found(what: str, name: str, known: dict[str, Value]) -> Value:

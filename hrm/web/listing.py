@@ -30,7 +30,7 @@ class Listing:
                 facts.task,
                 id=name,
                 max_steps=facts.config.steps_at_most("learned"),
-                data_path_id=self._catalogue.dataset_id(facts.config.data_path),
+                data_path_id=self._catalogue.data_of(name, facts),
                 step=facts.step,
             )
             for name, facts in self._catalogue.checkpoints().items()

@@ -6,14 +6,13 @@ The files are those of the server's page but for `transport.js`, which answers i
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hrm.checkpoint import Checkpoint
+from hrm.checkpoint.layout import TEST_SPLIT
 from hrm.checkpoint.step_graph import facts
-from hrm.data.fit import check_fits
-from hrm.data.format import has_split
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.files import atomic_folder
@@ -31,7 +30,7 @@ POLICY = (
 MODEL_DIR, RUNTIME_DIR, PAGE_FILE = "model", "runtime", "page.json"
 TAB_PANEL = ' role="tabpanel" aria-labelledby="tab-solve"'
 DATA_ID = "the data set"
-MOST_VERSIONS, MOST_EXAMPLES = 16, 100
+MOST_VERSIONS = 16
 
 
 def check_page(target: Path) -> None:
@@ -49,7 +48,7 @@ def write_page(
     checkpoint: Checkpoint,
     write_model: Callable[[Path], None],
     runtime: Mapping[str, bytes],
-    examples: Path | None = None,
+    examples: Sequence[int] = (),
 ) -> Path:
     """Write the folder; any host of static files serves it.
 
@@ -57,11 +56,11 @@ def write_page(
         target: is replaced where it holds such a page, and must else be free.
         write_model: writes the model's ONNX file to a path.
         runtime: as `hrm.web.runtime.runtime_files` gives it.
-        examples: a data set whose test puzzles are offered; None: that of training, if it is there.
+        examples: numbers of test examples (`Checkpoint.examples`) that are offered.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
-            stays. Or the data set does not fit the model.
+            stays.
     """
     check_page(target)
     page = json.dumps(describe_page(checkpoint, examples), separators=(",", ":"))
@@ -83,7 +82,7 @@ def write_page(
     return target
 
 
-def describe_page(checkpoint: Checkpoint, examples: Path | None = None) -> dict[str, Any]:
+def describe_page(checkpoint: Checkpoint, examples: Sequence[int] = ()) -> dict[str, Any]:
     """What the page asks for, as the server says it: plain values."""
     task, path = task_of(checkpoint.metadata), checkpoint.path
     info = schemas.CheckpointInfo.of(
@@ -119,13 +118,11 @@ def _versions(task: Task) -> list[dict[str, list[int]]]:
     return [{"place": one.place.tolist(), "tokens": one.tokens.tolist()} for one in drawn]
 
 
-def _examples(checkpoint: Checkpoint, task: Task, named: Path | None) -> list[dict[str, Any]]:
-    data = named or checkpoint.config.data_path
-    if named is None and not has_split(data, "test"):
+def _examples(checkpoint: Checkpoint, task: Task, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    if not numbers or checkpoint.examples is None:
         return []
-    split = Split.open(data / "test")
-    check_fits(checkpoint.metadata, split.metadata, str(data))
-    found = [split.example(index) for index in range(min(len(split), MOST_EXAMPLES))]
+    split = Split.open(checkpoint.examples / TEST_SPLIT)
+    found = [split.example(number) for number in numbers]
     return [
         {
             "puzzle": task.grid.text(example.inputs),

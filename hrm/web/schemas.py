@@ -67,6 +67,14 @@ class ThinkRequest(Trying):
     identity: Identity | None = None
 
 
+class InsideRequest(Thinking):
+    """A look at the puzzle as it is, after `steps` ACT steps, and from a cell, counted from 0."""
+
+    puzzle: Puzzle
+    identity: Identity | None = None
+    cell: Annotated[int, Field(ge=0, lt=LONGEST_PUZZLE)] = 0
+
+
 class SolveRequest(Trying):
     puzzles: Annotated[list[Puzzle], Field(min_length=1, max_length=MOST_PUZZLES)]
 
@@ -217,6 +225,27 @@ class Answer(BaseModel):
     steps: int  # that led to this answer
     attempts: int  # that were begun
     total_steps: int  # of all attempts, those side by side counted until one of them counts
+
+
+class StatePath(BaseModel):
+    """How a state moves: its places in two principal components, the start first."""
+
+    name: str
+    places: list[tuple[float, float]]
+    explained: tuple[float, float]  # shares of the variance
+    moved: list[float]  # root mean square of what each step changed
+
+
+class BlockAttention(BaseModel):
+    """How much a cell attends to each cell, per head, in the last call of a block."""
+
+    block: str
+    heads: list[list[Probability]]
+
+
+class Inside(BaseModel):
+    paths: list[StatePath]
+    attention: list[BlockAttention]
 
 
 class Answers(BaseModel):

@@ -18,6 +18,7 @@ from hrm.data.origin import knows_identifiers
 from hrm.data.split import differs
 from hrm.errors import UserError
 from hrm.inference.batcher import Question, Step
+from hrm.inference.inside import Inside
 from hrm.inference.output import DIGITS, rounded
 from hrm.inference.solver import Traits
 from hrm.tasks import Poll, Polls, PuzzleError, Task
@@ -49,6 +50,7 @@ class Thinking:
         streamed = self.router.post("/think", response_class=StreamingResponse, responses=NDJSON)
         streamed(self.think)
         self.router.post("/solve")(self.solve)
+        self.router.post("/inside")(self.inside)
         self.router.post("/check")(self.check)
 
     async def think(self, asked: schemas.ThinkRequest, request: Request) -> StreamingResponse:
@@ -60,15 +62,31 @@ class Thinking:
             return await self._vote(asked, asked.identity, facts, inputs, request)
         plan = _plan(task, asked)
         batcher, steps = await self._model_for(asked, facts)
-        name = batcher.traits.metadata.unseen_identifier
-        if asked.identity is not None:
-            data, identifier = asked.identity.data, asked.identity.identifier
-            [name] = self._identifiers(batcher.traits, data, [identifier])
+        name = self._name(batcher.traits, asked.identity)
         question = Question(inputs, name, steps, asked.halting, True, plan)
         stream, end = think(batcher, [question]), self._deadline()
         first = await _while_here(request, end, anext(stream))
         lines = _lines(first, stream, _lines_of_attempts(task, plan), end)
         return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def inside(self, asked: schemas.InsideRequest, request: Request) -> schemas.Inside:
+        """The states over the ACT steps, and what a cell attends to in the last one."""
+        facts = await self._facts_of(asked)
+        inputs = _read_puzzle(asked.puzzle, facts.task)
+        if asked.cell >= len(inputs):
+            raise Refused(422, f"cell={asked.cell}: the puzzle has {len(inputs)} cells")
+        batcher, steps = await self._model_for(asked, facts)
+        name = self._name(batcher.traits, asked.identity)
+        question = Question(inputs, name, steps, asked.halting, look_at=asked.cell)
+        [[step]] = await _while_here(request, self._deadline(), _ends(batcher, [question]))
+        assert step.inside is not None
+        return _inside(step.inside)
+
+    def _name(self, model: Traits, identity: schemas.Identity | None) -> int:
+        """A puzzle's identifier as the model knows it."""
+        if identity is None:
+            return model.metadata.unseen_identifier
+        return self._identifiers(model, identity.data, [identity.identifier])[0]
 
     async def _vote(
         self,
@@ -289,6 +307,23 @@ def _line(
         last=last,
         best=None,
     )
+
+
+def _inside(found: Inside) -> schemas.Inside:
+    paths = [
+        schemas.StatePath(
+            name=path.name,
+            places=path.places.round(DIGITS).tolist(),
+            explained=path.explained,
+            moved=path.moved.round(DIGITS).tolist(),
+        )
+        for path in found.paths
+    ]
+    blocks = [
+        schemas.BlockAttention(block=name, heads=[rounded(head) for head in heads])
+        for name, heads in found.attention.items()
+    ]
+    return schemas.Inside(paths=paths, attention=blocks)
 
 
 def _answer(tried: Sequence[Step], task: Task, plan: Plan) -> schemas.Answer:

@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hrm.checkpoint import export_checkpoint, find_checkpoint, load_checkpoint
-from hrm.checkpoint.manifest import Damaged, verify
+from hrm.checkpoint.manifest import Damaged, verify, write_manifest
+from hrm.data.format import fingerprint, read_metadata
+from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.inference import Solver
+from hrm.tasks import task_of
+from hrm.tasks.examples import choose_examples
 
 from ..conftest import saved_run
 
@@ -52,8 +58,6 @@ def test_it_knows_the_data_of_training(run, tmp_path):
     record = {"step": 7, "data": "d" * 64, "identifiers": "e" * 64}
     (step / "training.json").write_text(json.dumps(record))
     (step / "manifest.json").unlink()
-    from hrm.checkpoint.manifest import write_manifest
-
     write_manifest(step)
     origin = load_checkpoint(exported(run, tmp_path)).origin
     assert (origin.data, origin.identifiers) == ("d" * 64, "e" * 64)
@@ -78,6 +82,44 @@ def test_the_card_says_what_the_model_is(run, tmp_path):
     assert f"{weights:,} weights for sudoku 4x4, which thinks in loops. Solves all.\n" in card
     assert "7 steps of 384 puzzles" in card and "exact_accuracy" not in card
     assert card.endswith("## Mine\n\nas I like it\n")
+
+
+def test_examples_go_with_it_from_easy_to_hard(run, tmp_path, data_4x4, call, monkeypatch):
+    code, out, err = call("export", str(run), "--output-dir", str(tmp_path / "mine"))
+    assert (code, err) == (0, "")
+    own, source = Split.open(tmp_path / "mine/test"), Split.open(data_4x4 / "test")
+    numbers = choose_examples(source, 12)
+    assert len(set(numbers)) == len(own) == 12
+    for place, number in enumerate(numbers):
+        assert np.array_equal(own.example(place).inputs, source.example(number).inputs)
+        assert np.array_equal(own.example(place).labels, source.example(number).labels)
+        assert own.example(place).identifier == source.example(number).identifier
+    hardness = task_of(own.metadata).difficulty(np.stack([own.row(n).inputs for n in range(12)]))
+    assert sorted(hardness.values) == hardness.values.tolist()
+    assert not list((tmp_path / "mine").glob(".*"))
+    verify(tmp_path / "mine")
+    size = sum(p.stat().st_size for p in (tmp_path / "mine").rglob("*") if p.is_file())
+    assert f"{size / 1e6:.2f} MB" in out
+
+    monkeypatch.chdir(tmp_path)
+    assert call("export", "mine", "--output-dir", "again")[0] == 0
+    assert fingerprint(Path("again/test"), read_metadata(Path("again/test"))) == (
+        fingerprint(Path("mine/test"), read_metadata(Path("mine/test")))
+    )
+    code, out, err = call("solve", "mine", "--index", "11", "--format", "line")
+    assert code == 1 and len(out.strip()) == 16 and "mine/test" not in err
+    code, _, err = call("solve", "mine", "--index", "12")
+    assert code == 2 and "has 12 puzzles" in err
+
+
+def test_test_puzzles_of_other_data_do_not_go_with_it(run, tmp_path, call):
+    step = find_checkpoint(run)
+    (step / "training.json").write_text(json.dumps({"step": 7, "data": "d" * 64}))
+    (step / "manifest.json").unlink()
+    write_manifest(step)
+    code, _, err = call("export", str(run), "--output-dir", str(tmp_path / "mine"))
+    assert code == 0 and "so no examples go with it" in err
+    assert not (tmp_path / "mine/test").exists()
 
 
 def test_it_replaces_an_exported_model_and_nothing_else(run, tmp_path):

@@ -8,6 +8,7 @@ import hrm
 from hrm.checkpoint import load_checkpoint, shipped_models
 from hrm.checkpoint.finding import FIRST_SHIPPED, SHIPPED
 from hrm.checkpoint.manifest import verify
+from hrm.data.split import Split
 from hrm.errors import UserError
 
 from ..conftest import Call
@@ -35,6 +36,7 @@ def test_they_are_small_and_whole():
         card = (folder / "README.md").read_text()
         assert f"\n# {name}\n" in card and "license: apache-2.0" in card
         assert load_checkpoint(folder).origin.data is not None
+        assert len(Split.open(folder / "test")) == 12
 
 
 @pytest.mark.parametrize("name", PUZZLES)
@@ -52,6 +54,14 @@ def test_the_model_is_chosen_by_what_is_read(call: Call, tmp_path, monkeypatch, 
     assert (code, len(out.strip())) == (0, 36) and "sudoku-6x6" in err
     code, out, err = call("solve", "--data", str(data_4x4), "--index", "0", "--format", "line")
     assert len(out.strip()) == 16 and "sudoku-4x4" in err
+
+
+def test_examples_are_there_without_data(call: Call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in PUZZLES:
+        code, out, err = call("solve", name, "--index", "0", "--format", "json")
+        assert code == 0 and solved(out)[0]["valid"], name
+        assert "note" not in err
 
 
 def test_mistakes_are_those_of_the_puzzle(call: Call):

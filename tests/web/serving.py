@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from hrm.checkpoint import build_for, save_checkpoint
+from hrm.checkpoint import build_for, save_checkpoint, shipped_models
+from hrm.checkpoint.layout import FIRST_SHIPPED
 from hrm.data.format import read_metadata
 from hrm.inference.batcher import Batcher
 from hrm.inference.solver import Solver
@@ -70,16 +71,20 @@ def serve(
     load: Callable[[Path], Solver] = LOAD,
     think_seconds: float = THINK_SECONDS,
     host: Callable[[Path], Model] | None = None,
+    shipped: bool = False,
     **limits: int,
 ) -> Iterator[str]:
     """Run the server in a thread; yields its address, without a slash at the end.
 
     Args:
         host: loads models; None: by `load`, into this process.
+        shipped: with the models of the package, as `hrm serve` has them.
         limits: of each `Batcher`.
     """
     models = Models(host or in_this_process(load, **limits))
-    app = create_app(Catalogue(checkpoints, data), models, think_seconds=think_seconds)
+    others = shipped_models() if shipped else {}
+    catalogue = Catalogue(checkpoints, data, others.get(FIRST_SHIPPED), others)
+    app = create_app(catalogue, models, think_seconds=think_seconds)
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

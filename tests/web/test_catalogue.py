@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrm.checkpoint import shipped_models
+from hrm.checkpoint.layout import FIRST_SHIPPED
 from hrm.data.format import METADATA_FILE, PuzzleArrays, array_path, read_metadata, write_metadata
 from hrm.data.split import Group
 from hrm.web import catalogue as module
@@ -50,6 +52,31 @@ def test_new_folders_show_and_the_newest_step_counts(roots, catalogue):
     assert set(catalogue.datasets()) == {"more/sudoku", "sudoku"}
     names = {"deep/er/run", "tests/begun", "tests/eager", "tests/patient"}
     assert set(catalogue.runs()) == names
+
+
+def test_examples_beside_a_checkpoint_are_its_data_where_there_are_no_others(roots):
+    runs, data = roots
+    shipped = shipped_models()
+    alone = Catalogue(runs / "none", data / "none", shipped[FIRST_SHIPPED], shipped)
+    assert set(alone.datasets()) == set(alone.checkpoints()) == set(shipped)
+    assert all(alone.data_of(name, one) == name for name, one in alone.checkpoints().items())
+    assert len(alone.split("maze-9x9", "test")) == 12
+    both = Catalogue(runs, data, None, shipped)
+    assert both.data_of("tests/eager", both.checkpoint("tests/eager")) == "sudoku"
+    shutil.copytree(data / "sudoku", data / "maze-9x9")  # a data set of that name comes first
+    assert len(both.split("maze-9x9", "test")) == 40
+    assert both.data_of("maze-9x9", both.checkpoint("maze-9x9")) is None
+
+
+def test_examples_that_lead_out_of_the_root_are_not_listed(roots, catalogue):
+    runs, data = roots
+    step = runs / "tests/eager/step_7"
+    shutil.copytree(data / "sudoku/test", step / "test")
+    assert "tests/eager" in catalogue.datasets()
+    inputs = array_path(step / "test", "test", "inputs")
+    inputs.unlink()
+    inputs.symlink_to(array_path(data / "sudoku/test", "test", "inputs"))
+    assert "tests/eager" not in catalogue.datasets()
 
 
 def test_a_known_checkpoint_waits_for_no_scan(roots, catalogue, monkeypatch):

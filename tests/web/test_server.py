@@ -12,6 +12,9 @@ from hrm.inference import Solver
 from hrm.web import schemas
 from hrm.web.guard import HEADERS, LARGEST_BODY
 
+from ..conftest import saved_run
+from .serving import serve
+
 PUZZLE = "1" + "." * 15
 DATA = "sudoku-4x4"
 POSTS = ("/api/think", "/api/solve", "/api/check", "/api/read")
@@ -111,6 +114,21 @@ def test_think_tells_every_step(client, solver):
         assert step.halt_probability == pytest.approx(sure, abs=1e-4)
     assert steps[-1].valid == alone.valid
     np.testing.assert_allclose(steps[-1].confidence, alone.confidence, atol=1e-4)
+
+
+def test_the_default_steps_are_those_of_the_configuration(data_4x4, tmp_path):
+    """Where a run says how long learned halting may take in evaluations."""
+    never = ("eval_max_steps=6", "eval_halt_probability=1")
+    saved_run(data_4x4, tmp_path / "runs/slow", *never)
+    with serve(tmp_path / "runs", data_4x4.parent) as url, httpx.Client(base_url=url) as client:
+        [listed] = client.get("/api/checkpoints").json()["checkpoints"]
+        assert listed["max_steps"] == 6
+        taken = {}
+        for halting in ("learned", "max_steps"):
+            asked = body("/api/think", checkpoint="slow", halting=halting)
+            lines = client.post("/api/think", json=asked).text.splitlines()
+            taken[halting] = [json.loads(line)["step"] for line in lines]
+    assert taken == {"learned": [1, 2, 3, 4, 5, 6], "max_steps": [1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 import { DataView } from "./data.js";
+import { sharedIn, viewOf } from "./link.js";
 import { SolveView } from "./solve.js";
 import "./theme_button.js";
 import { TrainingView } from "./training.js";
@@ -28,11 +29,18 @@ function show(name) {
     tab.tabIndex = chosen ? 0 : -1;
     panelOf(tab).hidden = !chosen;
   }
-  if (location.hash !== `#${name}`) history.replaceState(null, "", `#${name}`);
+  if (viewOf(location.hash) !== name) history.replaceState(null, "", `#${name}`);
   for (const [other, view] of Object.entries(views)) view.setVisible(other === name);
 }
 
-const named = () => (location.hash.slice(1) in views ? location.hash.slice(1) : null);
+const named = () => (viewOf(location.hash) in views ? viewOf(location.hash) : null);
+
+/** Show what the address names: a view, and in Solve what a link asks for. */
+function follow() {
+  const shared = named() === "solve" ? sharedIn(location.hash) : null;
+  if (shared) solve.openShared(shared);
+  if (named()) show(named());
+}
 
 tabs.forEach((tab, index) => {
   tab.addEventListener("click", () => show(nameOf(tab)));
@@ -50,6 +58,7 @@ tabs.forEach((tab, index) => {
     show(nameOf(tabs[target]));
   });
 });
-window.addEventListener("hashchange", () => named() && show(named()));
+window.addEventListener("hashchange", follow);
 
-show(named() ?? "solve");
+if (named() === null) show("solve");
+follow();

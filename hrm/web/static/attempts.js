@@ -1,12 +1,10 @@
 // The attempts at one puzzle: their steps, which one is shown, and the list to choose from.
 
+import { ONCE, countOf } from "./asking.js";
 import { byId, html } from "./dom.js";
 
-/** How many attempts are asked for. */
-export const countOf = ({ votes, restarts, rollouts }) => votes + restarts + rollouts - 1;
-
 export class Attempts {
-  #asked = { votes: 1, restarts: 0, rollouts: 1 };
+  #asked = ONCE;
   #all = []; // {steps, haltedAt} of each attempt that has begun
   #shown = 0;
   #best = null;
@@ -23,7 +21,7 @@ export class Attempts {
   }
 
   /** Forget all; so many are to come at most. */
-  begin(asked = { votes: 1, restarts: 0, rollouts: 1 }) {
+  begin(asked = ONCE) {
     this.#asked = asked;
     this.#all = [];
     this.#shown = 0;

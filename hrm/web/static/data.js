@@ -28,7 +28,7 @@ export class DataView {
   #answer = new Grid(byId("data-answer"), "Answer");
   #scan;
 
-  /** `onOpen({look, data, checkpoint, example, origin})`: show an example in Solve. */
+  /** `onOpen({look, place, checkpoint, example})`: show an example in Solve. */
   constructor(onOpen) {
     this.#onOpen = onOpen;
     this.#scan = new WrongScan({
@@ -173,10 +173,9 @@ export class DataView {
 
   #open() {
     const example = this.#example;
-    const data = this.#dataset.id;
-    const origin = `example ${example.index} of ${data}, ${byId("data-split").value}: the right answer is known`;
+    const place = { data: this.#dataset.id, split: byId("data-split").value, index: example.index };
     const checkpoint = this.#scan.isOn ? this.#scan.checkpoint : null;
-    this.#onOpen({ look: this.#look, data, checkpoint, example, origin });
+    this.#onOpen({ look: this.#look, place, checkpoint, example });
   }
 
   #fail(error) {

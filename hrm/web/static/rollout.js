@@ -50,6 +50,10 @@ export function describeStep(record, previous, puzzle, answer, look) {
 export const isSolved = (step, answer) =>
   answer !== null ? step.wrong === 0 : step.valid === true;
 
+/** Whether it is known not to be. */
+export const isFailed = (step, answer) =>
+  answer !== null ? step.wrong > 0 : step.valid === false;
+
 /** In words, whether a step's answer is right. */
 export function verdict(step, answer) {
   if (answer !== null)

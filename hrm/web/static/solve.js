@@ -1,27 +1,20 @@
 // The view "Solve": a puzzle, typed, pasted or from a data set, and the model thinking about it.
 
-import { ApiError, Latest, getJson, isAbort, think } from "./api.js";
+import { ApiError, Latest, getJson, isAbort, postJson, think } from "./api.js";
+import { Asking, ONCE, countOf } from "./asking.js";
+import { Attempts } from "./attempts.js";
 import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
-import { Attempts, countOf } from "./attempts.js";
 import { Grid } from "./grid.js";
+import { Address, faultOf } from "./link.js";
+import { Offers } from "./offers.js";
+import { InsideView } from "./inside.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
-import { describeStep, isSolved, puzzleCells, verdict } from "./rollout.js";
+import { describeStep, isFailed, isSolved, puzzleCells, verdict } from "./rollout.js";
 import { cellCount, conflicts, hasUnits, isEmpty, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
 const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
-const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
-const VOTES_BY_NAME =
-  "Votes: the puzzle and other versions of it that the model knows, so many in all; the answer that most of them give counts.";
-const RESTARTS = "Restarts: so many more attempts from other start states.";
-const ROLLOUTS =
-  "Rollouts: so many at the puzzle as it is, all but the first with noise of this strength.";
-const COUNTING = {
-  valid: "One attempt follows another until an answer is valid; else the surest counts.",
-  q_halt: "All are made, and the surest answer counts.",
-  majority: "All are made, and the answer that most of them give counts.",
-};
 const READY = "Ready: press Think.";
 
 export class SolveView {
@@ -31,22 +24,30 @@ export class SolveView {
   #puzzle = []; // symbols, one per cell
   #answer = null; // likewise, "?" where unknown; null: not known at all
   #identity = null; // {data, identifier} of an example; null: not one that a model may know
+  #place = null; // {data, split, index} of an example, or null
   #fault = null; // the cell that the server refused
   #follows = true; // the newest step is shown as it arrives
   #running = false;
   #visible = false;
   #retryTimer = null;
+  #link = new Address("solve");
   #thinking = new Latest();
   #loading = new Latest();
   #message = byId("solve-message");
+  #asking = new Asking();
+  #asked = null; // how the attempts that are there were asked for
+  #inside = new InsideView();
+  #offers = new Offers((values) => this.#thinkHarder(values));
   #grid = new Grid(byId("solve-grid"), "Puzzle", (cell, symbol) => this.#edit(cell, symbol));
   #player = new Player(() => {
     this.#follows = false;
     this.#showGrid();
+    this.#address();
   });
   #attempts = new Attempts(() => {
     this.#follows = false;
     this.#showAttempt(this.#attempts.steps.length);
+    this.#address();
   });
   #text = new PuzzleText({
     onPuzzle: (cells, note) => this.#setPuzzle(cells, { origin: note ?? "" }),
@@ -60,12 +61,12 @@ export class SolveView {
   constructor() {
     const select = byId("solve-checkpoint");
     select.addEventListener("change", () => this.#choose(select.value, true));
-    byId("solve-select").addEventListener("change", () => this.#explainAttempts());
     onClick(byId("solve-think"), () => this.#think());
     byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
     onClick(byId("solve-stop"), () => this.#stop());
     onClick(byId("solve-clear"), () => this.#clear());
-    onClick(byId("solve-example"), () => this.#loadExample());
+    onClick(byId("solve-example"), () => this.#loadExample(this.#anotherExample()));
+    onClick(byId("solve-link"), () => this.#copyLink());
     onClick(byId("player-continue"), () => this.#continue());
     this.#ready = this.#load();
   }
@@ -73,10 +74,12 @@ export class SolveView {
   setVisible(visible) {
     this.#visible = visible;
     if (!visible) this.#player.pause();
+    else this.#address();
   }
 
-  /** Show an example of a data set: {look, data, checkpoint, example, origin}. */
-  async open({ look, data, checkpoint, example, origin }) {
+  /** Show an example of a data set, of which it is in this place: {data, split, index}. */
+  async open({ look, place, checkpoint, example }) {
+    const { data } = place;
     await this.#ready;
     const fitting = this.#checkpoints.filter((one) => sameLook(one, look));
     const wanted = [
@@ -91,7 +94,7 @@ export class SolveView {
     }
     byId("solve-checkpoint").value = chosen;
     this.#choose(chosen, false);
-    this.#setExample(example, data, origin);
+    this.#setExample(example, place);
     byId("solve-think").focus();
   }
 
@@ -116,6 +119,65 @@ export class SolveView {
     }
   }
 
+  /** Show what a link asks for: text by name, as `sharedIn` gives it. */
+  async openShared(shared) {
+    await this.#ready;
+    const found = this.#checkpoints.find((one) => one.id === shared.model);
+    const fault =
+      faultOf(shared) ??
+      (found ? null : `This link asks the model “${shared.model}”, which is not here.`);
+    if (fault) {
+      this.#loading.stop();
+      say(this.#message, fault, "error");
+      return;
+    }
+    byId("solve-checkpoint").value = found.id;
+    this.#choose(found.id, false);
+    try {
+      await this.#showShared(shared);
+    } catch (error) {
+      if (!isAbort(error)) this.#fail(error);
+    }
+  }
+
+  async #showShared({ model, puzzle, data, split, index, attempt, step, ...asked }) {
+    const signal = this.#loading.start();
+    const read = await postJson("/api/read", { checkpoint: model, text: puzzle }, signal);
+    if (read.error) {
+      say(this.#message, `The puzzle of this link does not fit ${model}: ${read.error}.`, "error");
+      return;
+    }
+    const place = { data, split, index: Number(index) };
+    const example = data && (await getJson("/api/example", place, signal).catch(() => null));
+    if (example?.puzzle === read.puzzle) this.#setExample(example, place);
+    else this.#setPuzzle(Array.from(read.puzzle));
+    const given = Object.entries(asked).filter(([, value]) => value !== null);
+    this.#asking.fill(Object.fromEntries(given));
+    if (step === null && !this.#asking.problem) return;
+    await this.#think();
+    if (!this.#attempts.count || this.#running) return;
+    this.#attempts.show(Math.min(Math.max(1, attempt ?? 1), this.#attempts.count));
+    this.#follows = false;
+    this.#showAttempt(Math.min(step, this.#attempts.steps.length));
+    this.#address();
+  }
+
+  /** Let the address say what is shown. */
+  #address() {
+    if (!this.#visible || this.#running || this.#checkpoint === null) return;
+    const thought = this.#attempts.count > 0 && this.#asked !== null;
+    const { number: attempt } = this.#attempts;
+    const thinking = thought ? { ...this.#asked, attempt, step: this.#player.position } : {};
+    const puzzle = { puzzle: this.#puzzle.join(""), ...this.#place };
+    this.#link.show({ model: this.#checkpoint.id, ...puzzle, ...thinking });
+  }
+
+  async #copyLink() {
+    const isCopied = await this.#link.copy();
+    const place = isCopied ? "Link copied" : "Copy the address of this page";
+    say(this.#message, `${place}: it shows this puzzle, its answer and this step.`);
+  }
+
   #noCheckpoints() {
     say(
       this.#message,
@@ -126,13 +188,12 @@ export class SolveView {
   #choose(id, withExample) {
     const before = this.#checkpoint;
     this.#checkpoint = this.#checkpoints.find((one) => one.id === id);
-    byId("solve-steps").value = this.#checkpoint.max_steps;
-    this.#offerAttempts(this.#checkpoint.rules);
-    setEnabled(byId("solve-clear"), true);
+    this.#asking.fit(this.#checkpoint);
+    for (const id of ["solve-clear", "solve-link"]) setEnabled(byId(id), true);
     setEnabled(byId("solve-example"), this.#dataset() !== undefined);
     byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
     if (before && sameLook(before, this.#checkpoint)) {
-      const known = { answer: this.#answer, identity: this.#identity };
+      const known = { answer: this.#answer, identity: this.#identity, place: this.#place };
       this.#setPuzzle(this.#puzzle, { ...known, origin: byId("solve-origin").textContent });
       return;
     }
@@ -143,33 +204,7 @@ export class SolveView {
     for (const item of byId("solve-legend").querySelectorAll(".of-cells"))
       item.hidden = !hasUnits(this.#checkpoint);
     this.#clear();
-    if (withExample && this.#dataset()) this.#loadExample();
-  }
-
-  /** Fields for what the task can do; what it cannot do is hidden. */
-  #offerAttempts({ most_versions: versions, restarts, judged }) {
-    const [votes, starts] = [byId("solve-votes"), byId("solve-restarts")];
-    votes.max = versions;
-    votes.value = Math.min(votes.value || 1, versions);
-    votes.parentElement.hidden = versions === 1;
-    if (!restarts) starts.value = 0;
-    starts.parentElement.hidden = !restarts;
-    const counts = byId("solve-select");
-    const valid = counts.options[0];
-    if (valid.disabled === judged) counts.value = judged ? "valid" : "q_halt";
-    valid.disabled = valid.hidden = !judged;
-    this.#explainAttempts();
-  }
-
-  #explainAttempts() {
-    const { most_versions: versions, restarts, votes_by_name } = this.#checkpoint.rules;
-    const help = [
-      ...(versions > 1 ? [votes_by_name ? VOTES_BY_NAME : VOTES] : []),
-      ...(restarts ? [RESTARTS] : []),
-      ROLLOUTS,
-      COUNTING[byId("solve-select").value],
-    ];
-    byId("solve-attempts-help").textContent = help.join(" ");
+    if (withExample && this.#dataset()) this.#loadExample(0);
   }
 
   #dataset() {
@@ -177,15 +212,26 @@ export class SolveView {
     return named ?? this.#datasets.find((one) => sameLook(one, this.#checkpoint));
   }
 
-  async #loadExample() {
-    const { id, splits } = this.#dataset();
+  /** Where examples come from: {data, split, examples}. */
+  #exampleSource() {
+    const { id: data, splits } = this.#dataset();
     const split = splits.test ? "test" : Object.keys(splits)[0];
-    const index = Math.floor(Math.random() * splits[split].examples);
+    return { data, split, examples: splits[split].examples };
+  }
+
+  /** The number of one at random that is not shown now. */
+  #anotherExample() {
+    const { examples } = this.#exampleSource();
+    const drawn = Math.floor(Math.random() * Math.max(1, examples - 1));
+    return this.#place !== null && drawn >= this.#place.index ? Math.min(drawn + 1, examples - 1) : drawn;
+  }
+
+  async #loadExample(index) {
+    const { data, split } = this.#exampleSource();
     const signal = this.#loading.start();
     try {
-      const example = await getJson("/api/example", { data: id, split, index }, signal);
-      const origin = `example ${index} of ${id}, ${split}: the right answer is known`;
-      this.#setExample(example, id, origin);
+      const place = { data, split, index };
+      this.#setExample(await getJson("/api/example", place, signal), place);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
     }
@@ -196,27 +242,34 @@ export class SolveView {
     this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank));
   }
 
-  /** As the server gives it; a negative identifier is none. */
-  #setExample({ puzzle, answer, identifier }, data, origin) {
+  /** As the server gives it, and where it was: {data, split, index}; a negative identifier is none. */
+  #setExample({ puzzle, answer, identifier }, place) {
+    const { data, split, index } = place;
     const identity = identifier < 0 ? null : { data, identifier };
-    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, origin });
+    const origin = `example ${index} of ${data}, ${split}: the right answer is known`;
+    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, place, origin });
   }
 
   /** Another puzzle: whatever was thought about the one before is gone. */
-  #setPuzzle(cells, { answer = null, identity = null, origin = "" } = {}) {
+  #setPuzzle(cells, { answer = null, identity = null, place = null, origin = "" } = {}) {
     this.#loading.stop();
     this.#thinking.stop();
     this.#puzzle = cells;
     this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
     this.#identity = identity;
+    this.#place = place;
     this.#fault = null;
     this.#attempts.begin();
+    this.#asked = null;
+    this.#offers.hide();
+    this.#inside.follow(null);
     byId("solve-origin").textContent = origin;
     this.#text.show(cells, this.#checkpoint);
     this.#player.clear();
     this.#showGrid();
     this.#tellPuzzle();
     this.#setRunning(false);
+    this.#address();
   }
 
   #edit(cell, symbol) {
@@ -264,6 +317,7 @@ export class SolveView {
     if (!running && document.activeElement === stop) byId("solve-think").focus();
     byId("solve-grid").setAttribute("aria-busy", String(running));
     this.#running = running;
+    if (running) this.#offers.hide();
     this.#showContinue();
   }
 
@@ -281,24 +335,24 @@ export class SolveView {
       this.#ready = this.#load(); // it failed before
       return;
     }
-    const names = ["steps", "votes", "restarts", "rollouts", "noise"];
-    const fields = names.map((name) => byId(`solve-${name}`));
-    const wrong = fields.find((field) => !field.checkValidity() || field.value === "");
-    if (wrong) {
-      const { min, max, step } = wrong;
-      const name = wrong.labels[0].textContent;
-      const number = step === "any" ? "number" : "whole number";
-      say(this.#message, `${name}: give a ${number} from ${min} to ${max}.`, "error");
-      wrong.focus();
+    const problem = this.#asking.problem;
+    if (problem) {
+      say(this.#message, problem.text, "error");
+      problem.field.focus();
       return;
     }
-    const [steps, votes, restarts, rollouts, level] = fields.map((field) => Number(field.value));
-    const noise = rollouts > 1 ? level : 0; // the first rollout is without
-    const tries = { votes, restarts, rollouts, noise, select: byId("solve-select").value };
-    this.#attempts.begin(tries);
+    const asked = this.#asking.values;
+    this.#attempts.begin(asked);
     this.#follows = true;
     this.#player.clear();
-    this.#run({ halting: byId("solve-halting").value, steps, ...tries });
+    return this.#run(asked);
+  }
+
+  /** In another way, which an answer that was not found is worth. */
+  #thinkHarder(values) {
+    byId("solve-think").focus();
+    this.#asking.fill(values);
+    this.#think();
   }
 
   /**
@@ -308,7 +362,7 @@ export class SolveView {
   #continue() {
     this.#follows = false;
     const steps = this.#attempts.steps.length + this.#moreSteps();
-    this.#run({ halting: "max_steps", steps, votes: 1, restarts: 0, rollouts: 1 }, true);
+    this.#run({ ...this.#asking.values, ...ONCE, noise: 0, halting: "max_steps", steps }, true);
   }
 
   async #run(asked, goesOn = false) {
@@ -317,6 +371,7 @@ export class SolveView {
     const puzzle = { puzzle: this.#puzzle.join(""), identity: this.#identity };
     const body = { checkpoint: this.#checkpoint.id, ...puzzle, ...asked };
     this.#fault = null;
+    this.#asked = asked;
     this.#setRunning(true);
     this.#showGrid();
     say(this.#message, goesOn ? "Thinking on …" : "Thinking …");
@@ -329,6 +384,16 @@ export class SolveView {
     }
     this.#setRunning(false);
     this.#showAttempt(this.#player.position);
+    this.#address();
+    this.#lookInside(puzzle);
+  }
+
+  /** At the first attempt, the puzzle as it is. */
+  #lookInside(puzzle) {
+    if (this.#attempts.count === 0) return;
+    const steps = this.#attempts.stepsOf(1).length;
+    const question = { checkpoint: this.#checkpoint.id, ...puzzle, halting: "max_steps", steps };
+    this.#inside.follow(question, this.#checkpoint, this.#puzzle);
   }
 
   #take(record, asked) {
@@ -358,10 +423,12 @@ export class SolveView {
     const by = votes && `, by ${votes}`;
     const told = `${how} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
+    if (isFailed(last, this.#answer))
+      this.#offers.show(asked, this.#checkpoint.rules, this.#asking.most);
   }
 
   #moreSteps() {
-    return Math.min(MORE_STEPS, Number(byId("solve-steps").max) - this.#attempts.steps.length);
+    return Math.min(MORE_STEPS, this.#asking.most.steps - this.#attempts.steps.length);
   }
 
   /** Only the first attempt can go on: the server draws others anew for each request. */

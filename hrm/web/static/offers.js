@@ -1,0 +1,69 @@
+// Other ways to ask for an answer that was not found: one press each, with what it costs.
+
+import { ONCE, countOf } from "./asking.js";
+import { byId, count, html } from "./dom.js";
+
+const [VOTES, RESTARTS, ROLLOUTS, NOISE] = [8, 4, 16, 0.3];
+const MORE = 4; // times as many where they were in vain
+
+const more = (asked, none, first, most) =>
+  asked === none ? Math.min(first, most) : Math.min(MORE * asked, most);
+
+/** {name, what, values} of each way that asks more than was asked. */
+function waysFrom(asked, rules, most) {
+  const votes = more(asked.votes, 1, VOTES, most.votes);
+  const restarts = rules.restarts ? more(asked.restarts, 0, RESTARTS, most.restarts) : 0;
+  const rollouts = more(asked.rollouts, 1, ROLLOUTS, most.rollouts);
+  const steps = Math.min(2 * asked.steps, most.steps);
+  const versions = rules.votes_by_name ? "versions that the model knows" : "symmetric versions";
+  const noise = asked.noise || NOISE;
+  const all = [
+    [votes > asked.votes, count(votes, "vote"), versions, { votes }],
+    [rollouts > asked.rollouts, count(rollouts, "rollout"), "with noise", { rollouts, noise }],
+    [restarts > asked.restarts, count(restarts, "restart"), "other start states", { restarts }],
+    [steps > asked.steps, count(steps, "step"), "one longer attempt", { steps }],
+  ];
+  return all
+    .filter(([asksMore]) => asksMore)
+    .map(([, name, what, values]) => ({
+      name,
+      what,
+      values: { ...ONCE, steps: asked.steps, noise, ...values },
+    }));
+}
+
+function costOf(values) {
+  const attempts = countOf(values);
+  const total = (attempts * values.steps).toLocaleString("en");
+  return attempts === 1
+    ? `at most ${count(values.steps, "ACT step")}`
+    : `at most ${attempts} × ${values.steps} = ${total} ACT steps`;
+}
+
+export class Offers {
+  #onChoose;
+  #host = byId("solve-offers");
+
+  /** `onChoose(values)`: ask so; values as `Asking.fill` takes them. */
+  constructor(onChoose) {
+    this.#onChoose = onChoose;
+  }
+
+  hide() {
+    this.#host.hidden = true;
+  }
+
+  /** asked: in vain; rules: of the checkpoint; most: `Asking.most`. */
+  show(asked, rules, most) {
+    const ways = waysFrom(asked, rules, most);
+    byId("solve-ways").replaceChildren(
+      ...ways.map(({ name, what, values }) => {
+        const cost = html("span", { class: "cost" }, `${what}: ${costOf(values)}`);
+        const button = html("button", { type: "button" }, html("b", {}, name), " ", cost);
+        button.addEventListener("click", () => this.#onChoose(values));
+        return html("li", {}, button);
+      }),
+    );
+    this.#host.hidden = ways.length === 0;
+  }
+}

@@ -34,6 +34,7 @@ Hydra does: a=1,2 a='range(0,5)' a='choice(x,y)'. run_name names the sweep.
 """
 TABLE_FILE, CSV_FILE, REPORT_FILE = "sweep.md", "sweep.csv", "report.html"
 SOME_FAILED = 1  # exit code
+TERMINAL = 80  # columns
 PROCESS_BYTES = 6e8  # of Python with torch, beside what a step needs
 
 
@@ -116,7 +117,15 @@ def tell(run: "SweptRun") -> None:
     """How a run has ended, above the bar."""
     from hrm.progress import say
 
-    say(f"{run.name}: {state_of(run)}", sys.stderr)
+    say(line_of(run, 0), sys.stderr)
+
+
+def line_of(run: "SweptRun", width: int) -> str:
+    """A run's name, in so many columns, what is done of it, and what it has reached."""
+    exact = run.evaluation.get("eval/exact_accuracy") if run.is_finished else None
+    reached = "" if exact is None else f", exact accuracy {exact:.1%}"
+    line = f"{run.name:{width}}  {state_of(run)}{reached}"
+    return line if len(line) <= TERMINAL else f"{line[: TERMINAL - 1]}…"
 
 
 def state_of(run: "SweptRun") -> str:
@@ -124,12 +133,11 @@ def state_of(run: "SweptRun") -> str:
     from hrm.training.sweep_jobs import reason_of
 
     if run.is_finished:
-        exact = run.evaluation.get("eval/exact_accuracy")
-        return "finished" if exact is None else f"finished, exact accuracy {exact:.1%}"
+        return "finished"
     if run.outcome is None:
         return "not begun"
-    at = f"step {run.saved_step} of {run.steps}"
-    return f"{at}, {reason_of(run)}" if run.has_failed else f"stopped, {at}"
+    place = f"at step {run.saved_step} of {run.steps}"
+    return f"failed {place}: {reason_of(run)}" if run.has_failed else f"stopped {place}"
 
 
 def places(sweep: "Sweep", jobs: int | None) -> list[dict[str, str]]:
@@ -167,7 +175,7 @@ def fitting(sweep: "Sweep", most: int) -> int:
 def listing(sweep: "Sweep", count: int) -> str:
     """The runs, and what is done of each."""
     width = max(len(run.name) for run in sweep.runs)
-    lines = [f"{run.name:{width}}  {state_of(run)}" for run in sweep.runs]
+    lines = [line_of(run, width) for run in sweep.runs]
     at_once = "one at a time" if count == 1 else f"{count} at a time"
     return "\n".join([*lines, "", f"{len(lines)} runs in {sweep.folder}, {at_once}\n"])
 
@@ -184,12 +192,12 @@ def compare(sweep: "Sweep") -> None:
         CSV_FILE: settings.as_csv(runs),
         REPORT_FILE: report(sweep, settings.as_html(ranked)),
     }
-    paths = write_texts(sweep.folder, texts)
-    lines = [settings.as_text(ranked), "", *wrap(settings.RANKED_BY, 80)]
+    write_texts(sweep.folder, texts)
+    lines = [settings.as_text(ranked), "", *wrap(settings.RANKED_BY, TERMINAL)]
     for run in sweep.runs:
         if not run.is_finished:
-            lines += [f"{run.name}: {state_of(run)}", f"  see {run.folder / LOG_FILE}"]
-    lines.append(f"table: {paths[0]} and {paths[1].name}; report: {paths[2].name}")
+            lines += [line_of(run, 0), f"  see {run.folder / LOG_FILE}"]
+    lines.append(f"{', '.join(texts)}: in {sweep.folder}")
     if best := settings.best_run(ranked):
         lines.append(f"next: {next_command('report', Path(best.folder))}")
     write_output("\n".join([*lines, ""]))

@@ -21,7 +21,7 @@ RANKED_BY = (
     "the runs of a setting."
 )
 NAME_WIDTH = 36  # columns of a terminal
-MOST_IN_CHART = 12
+CHART_WIDTH = 60  # characters below a chart
 COLUMNS = ("setting", "runs", "exact accuracy", "lowest", "highest")
 METRICS = (METRIC, "accuracy", "steps", "lm_loss")  # of an evaluation
 
@@ -135,12 +135,14 @@ def as_html(found: Sequence[Setting]) -> str:
     """The section of a report."""
     parts = [html.paragraph(RANKED_BY)]
     known = [setting for setting in found if setting.values]
-    if 1 < len(known) <= MOST_IN_CHART:
+    widths = [len(part) for setting in known for part in setting.name.split(",")]
+    if len(known) > 1 and len(known) * max(widths) <= CHART_WIDTH:
         means = [setting.mean for setting in known]
         ends = [(min(setting.values), max(setting.values)) for setting in known]
         counts = [len(setting.values) for setting in known]
         alt = "Exact accuracy of each setting. " + "; ".join(" ".join(s.cells) for s in known)
-        chart = rate_chart([s.name for s in known], means, ends, counts, alt, "")
+        labels = [setting.name.replace(",", "\n") for setting in known]
+        chart = rate_chart(labels, means, ends, counts, alt, "")
         reading = "Points are means, bars reach from the lowest run to the highest, n counts runs."
         parts.append(html.figures([html.figure("Exact accuracy", chart, reading)]))
     parts.append(html.table("The settings", COLUMNS, [s.cells for s in found]))

@@ -132,17 +132,19 @@ def run_all(
                     for process in running:
                         process.ask_to_end()
                 time.sleep(POLL_SECONDS)
+                steps = 0
                 for process in list(running):
-                    run = process.run
-                    has_ended = process.has_ended()
+                    run, has_ended = process.run, process.has_ended()
                     step = run.steps if has_ended else min(process.step, run.steps)
-                    progress.update(max(0, step - done[run.name]), _shown(runs, waiting, running))
+                    steps += max(0, step - done[run.name])
                     done[run.name] = max(done[run.name], step)
                     if has_ended:
                         running.remove(process)
                         free.append(process.environment)
                         if not is_told:
                             ended(run)
+                over = len(runs) - len(waiting) - len(running)
+                progress.update(steps, f"{over}/{len(runs)} runs over")
         finally:
             for process in running:
                 process.end_at_once()
@@ -151,21 +153,13 @@ def run_all(
 
 def reason_of(run: SweptRun) -> str:
     """Why a run has not ended well, in a few words; the last line of its log says most of it."""
-    outcome = run.outcome
-    if outcome is None or outcome.code is None:
-        return "was cut off"
-    if outcome.code < 0:
+    outcome = run.outcome or Outcome()
+    if outcome.code is not None and outcome.code < 0:
         name = signal.Signals(-outcome.code).name
         return f"killed by {name}" + (", perhaps for memory" if name == "SIGKILL" else "")
     lines = [line.strip() for line in _tail(run.folder / LOG_FILE)]
     last = next((line for line in reversed(lines) if line), b"").decode(errors="replace")
     return last.removeprefix("error: ") or f"exit code {outcome.code}"
-
-
-def _shown(
-    runs: Sequence[SweptRun], waiting: Sequence[SweptRun], running: Sequence[RunProcess]
-) -> str:
-    return f"{len(runs) - len(waiting) - len(running)}/{len(runs)} runs over"
 
 
 def _open_log(run: SweptRun) -> BinaryIO:

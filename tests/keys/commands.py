@@ -14,6 +14,7 @@ from hrm.cli.main import root, start
 from hrm.cli.models import ModelsConfig
 from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
+from hrm.cli.sweep import SweepOptions
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
 from hrm.tasks.arc.builder import BuildOptions as ArcOptions
@@ -33,6 +34,7 @@ SCHEMAS = {
     "models": ModelsConfig,
     "check": CheckConfig,
     "export": ExportConfig,
+    "sweep": SweepOptions,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

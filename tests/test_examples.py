@@ -81,16 +81,15 @@ def test_a_sweep_is_killed_and_gone_on_with(stones, tmp_path, capfd):
     wait_for(lambda: any(folder.glob("*/metrics.jsonl")))
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    begun = [path.name for path in folder.iterdir()]
-    wait_for(lambda: all(any((folder / name).glob("step_*/manifest.json")) for name in begun))
-    assert begun == [name for name in begun if name in names] and len(begun) < 4
+    run = next(folder.glob("*/metrics.jsonl")).parent
+    wait_for(lambda: any(run.glob("step_*/manifest.json")))
+    assert len(list(folder.iterdir())) < 4, "some have not begun"
 
     subprocess.run(command, check=True, **places)
     out, _ = capfd.readouterr()
     assert "mean of 2 seeds" in out and " ACT steps\n" in out
     rows = list(csv.DictReader((folder / "sweep.csv").open(newline="")))
     assert [(row["run"], row["state"]) for row in rows] == [(name, "finished") for name in names]
-    run = folder / begun[0]
     assert "going on from" in (run / "log.txt").read_text()
     config = load_train_config(run / "all_config.yaml")
     place = {"checkpoint_path": tmp_path / "undisturbed", "resume": None, "progress": False}

@@ -88,7 +88,7 @@ def test_a_sweep_is_killed_and_gone_on_with(stones, tmp_path, capfd):
     subprocess.run(command, check=True, **places)
     out, _ = capfd.readouterr()
     assert "mean of 2 seeds" in out and " ACT steps\n" in out
-    rows = list(csv.DictReader((folder / "sweep.csv").open(newline="")))
+    rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
     assert [(row["run"], row["state"]) for row in rows] == [(name, "finished") for name in names]
     assert "going on from" in (run / "log.txt").read_text()
     config = load_train_config(run / "all_config.yaml")

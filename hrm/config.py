@@ -295,6 +295,9 @@ def _explain(error: Exception, schema: type[BaseModel], folder: Path) -> str:
         found = ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
         return f"{group or '--config-name'}={name}: not found; choose one of {found}"
     reason = first_line(error)
+    if reason.startswith("Ambiguous value for argument"):
+        given = reason.split("'")[1]
+        return f"{given}: several values; hrm sweep trains with each of them"
     if not reason.startswith("Could not override '"):
         return reason
     key = reason.split("'")[1]

@@ -96,6 +96,20 @@ def end_with_torchrun() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def end_with_stdin() -> None:
+    """Send this process SIGTERM at the end of its standard input.
+
+    Where that is a pipe, its end comes however the process at its other side ends.
+    """
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise `Interrupted`, so that what is open is closed and what is half-written removed."""
     raise Interrupted(number)

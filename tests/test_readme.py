@@ -26,6 +26,7 @@ CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their c
     r"--nproc-per-node 8": "--nproc-per-node 2",
     r"^python dataset/build_sudoku_dataset.py.*": r"\g<0> --source-dir csv",
     r"^hrm serve.*": r"\g<0> --port 0",
+    r"^hrm sweep.*": r"\g<0> --dry-run",  # tests/cli/test_sweep.py trains
 }
 
 

@@ -1,5 +1,6 @@
 """Watching a model at work."""
 
+import time
 from collections.abc import Callable
 
 from torch import Tensor
@@ -24,3 +25,11 @@ def rows_of_steps(act: ACT) -> list[int]:
     rows: list[int] = []
     on_steps(act, lambda carry, _: rows.append(len(carry.halted)))
     return rows
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
+    """Until something has happened, that long at most."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hrm.cli import build, check, evaluate, export, models, report, serve, solve
+from hrm.cli import build, check, evaluate, export, models, report, serve, solve, sweep
 from hrm.cli.options import SchemaCommand, choices, is_list, kinds
 from hrm.config import flag, schemas_in
 from hrm.training.config import PretrainConfig
@@ -40,6 +40,10 @@ How a value travels from the command line to where it acts:
 meaning with the core's name, such as (`trm`).
 """
 TRAIN = "Input: the data set, or `data_path=…`. `--config-name` names the recipe."
+SWEEP = (
+    "Input and keys are those of `hrm train`; those with several values are swept "
+    "([training flow](training_flow.md#many-runs-at-once))."
+)
 Row = tuple[str, ...]  # key, value, default, meaning
 BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 NAMES = {bool: "true, false", int: "whole number", float: "number", Path: "path", str: "text"}
@@ -57,6 +61,8 @@ COMMANDS: dict[str, SchemaCommand[Any]] = {
 def page() -> str:
     """The whole page."""
     parts = [OPENING.strip(), "## hrm train", TRAIN, table(rows(PretrainConfig))]
+    flags = {key: flag(key) for key in sweep.SweepOptions.model_fields}
+    parts += ["## hrm sweep", SWEEP, table(rows(sweep.SweepOptions, flags=flags))]
     builders = {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
     for name, command in (builders | COMMANDS).items():
         inputs = [key for key in (*command.places, command.rest) if key]

@@ -45,7 +45,7 @@ def next_command(name: str, path: Path) -> str:
         words = [sys.orig_argv[0], "-m", "hrm", name]
     elif program.name == "hrm" and shutil.which("hrm") != str(program) != "hrm":
         words = [str(program), name]
-    is_plain = words[-1] == name and "=" not in str(path) and not str(path).startswith("-")
+    is_plain = words[-1] == name and "=" not in path.parts[0] and not str(path).startswith("-")
     return shlex.join([*words, str(path) if is_plain else f"checkpoint={path}"])
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "build": "build a data set",
     "check": "read all of a data set, and say whether it is whole",
     "train": "train a model",
+    "sweep": "train with every combination of several values, and compare",
     "evaluate": "measure a checkpoint on unseen puzzles",
     "solve": "solve puzzles, and watch the model think",
     "serve": "solve puzzles on a web page",

@@ -56,7 +56,7 @@ class SchemaCommand(Described, Generic[Schema]):
         self.surplus = surplus
         self.keys = {key: f for key, f in schema.model_fields.items() if key != rest}
         words = click.Argument(["words"], nargs=-1, type=Text(is_path=True))
-        options = [_option(key, f) for key, f in self.keys.items() if key not in self.places]
+        options = [option_of(key, f) for key, f in self.keys.items() if key not in self.places]
         super().__init__(
             name, params=[words, *options, *switches], help=help, context_settings=SETTINGS
         )
@@ -165,7 +165,8 @@ class Text(click.ParamType):
         return [CompletionItem(word) for word in self._known if word.startswith(incomplete)]
 
 
-def _option(key: str, field: FieldInfo) -> click.Option:
+def option_of(key: str, field: FieldInfo) -> click.Option:
+    """The flag of a key."""
     if field.annotation is bool:
         return click.Option([flag(key)], is_flag=True, default=None, help=field.description)
     default = field.get_default()

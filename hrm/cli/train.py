@@ -33,6 +33,17 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+def recipe_option() -> click.Option:
+    """The flag that names a recipe."""
+    return click.Option(
+        ["--config-name"],
+        type=Text(recipes()),
+        default=RECIPE,
+        metavar="NAME",
+        help=f"recipe: {', '.join(recipes())} (default {RECIPE})",
+    )
+
+
 class TrainCommand(Described):
     """Words that are keys and values go to Hydra, the other one is the data set."""
 
@@ -48,13 +59,7 @@ command = TrainCommand(
     context_settings=SETTINGS,
     params=[
         click.Argument(["words"], nargs=-1, type=Text(is_path=True)),
-        click.Option(
-            ["--config-name"],
-            type=Text(recipes()),
-            default=RECIPE,
-            metavar="NAME",
-            help=f"recipe: {', '.join(recipes())} (default {RECIPE})",
-        ),
+        recipe_option(),
         click.Option(
             ["--keys"],
             is_flag=True,

@@ -60,17 +60,6 @@ class Core(nn.Module, ABC):
         """
 
     @abstractmethod
-    def blank_states(self, rows: int, device: torch.device) -> States:
-        """Zeros in the shape of the states, [rows, …]."""
-
-    @abstractmethod
-    def look_up(self, identifiers: Tensor) -> Tensor | None:
-        """Rows of the puzzle embedding, [B, …], for identifiers [B]; None: the core has none.
-
-        It stands apart, for the rows are leaves of their own, which no compiled graph can make.
-        """
-
-    @abstractmethod
     def prepare(self, inputs: Tensor, puzzle: Tensor | None) -> Any:
         """What all calls of an ACT step share, such as embedded inputs, with gradient.
 
@@ -83,13 +72,27 @@ class Core(nn.Module, ABC):
     def step(self, states: States, prepared: Any) -> CoreStep:
         """One ACT step."""
 
-    @abstractmethod
+    def blank_states(self, rows: int, device: torch.device) -> States:
+        """Zeros in the shape of the states, [rows, …]; here, in that of the initial ones."""
+        starts = self.initial_states().items()
+        return {n: torch.zeros(rows, *t.shape, dtype=t.dtype, device=device) for n, t in starts}
+
+    def look_up(self, identifiers: Tensor) -> Tensor | None:
+        """Rows of the puzzle embedding, [B, …], for identifiers [B]; None: the core has none.
+
+        It stands apart, for the rows are leaves of their own, which no compiled graph can make.
+        """
+        return None
+
+    @torch.no_grad()
     def next_q(self, states: States, prepared: Any) -> tuple[Tensor, Tensor]:
         """q_halt and q_continue, [B] float32 each, of one more ACT step; no gradient."""
+        next_step = self.step(states, prepared)
+        return next_step.q_halt, next_step.q_continue
 
-    @abstractmethod
     def blocks(self) -> Iterable[nn.Module]:
         """Modules of one kind that are worth compiling, each by itself."""
+        return ()
 
 
 @dataclass

@@ -39,8 +39,12 @@ CURVES = (
 )
 
 
-def page(runs: Sequence[RunReport]) -> str:
-    """The whole report, the same bytes for the same runs."""
+def page(runs: Sequence[RunReport], first: Sequence[tuple[str, str]] = ()) -> str:
+    """The whole report, the same bytes for the same runs.
+
+    Args:
+        first: headings and HTML of sections that stand before all others.
+    """
     names = [run.name for run in runs]
     title = f"Training report: {names[0]}" if len(runs) == 1 else f"{len(runs)} runs compared"
     lead = (
@@ -48,6 +52,7 @@ def page(runs: Sequence[RunReport]) -> str:
         "where it fails."
     )
     sections = [
+        *first,
         ("Overview", _overview(runs)),
         ("Learning curves", _curves(runs)),
     ]

@@ -87,14 +87,14 @@ def prepare(config: PretrainConfig, data_digest: str, say: Say, cleanup: ExitSta
     try:
         held = _inode(run_dir)
         if held is not None:
-            cleanup.enter_context(_held(run_dir))
+            cleanup.enter_context(used_alone(run_dir))
         if config.resume is None:
             _make(config)
             start = None
         else:
             start = _find_start(config, data_digest, say)
         if _inode(run_dir) != held:
-            cleanup.enter_context(_held(run_dir))
+            cleanup.enter_context(used_alone(run_dir))
     except OSError as error:
         raise UserError(f"{error.filename or run_dir}: {error.strerror}") from None
     return start
@@ -246,18 +246,21 @@ def cut_metrics(source: Path, target: Path, step: int, say: Say) -> dict[str, fl
 
 
 @contextmanager
-def _held(run_dir: Path) -> Iterator[None]:
+def used_alone(folder: Path, use: str = "trains this run") -> Iterator[None]:
     """Keep other processes from using the folder while inside.
+
+    Args:
+        use: what another process does with it, in messages.
 
     Raises:
         UserError: another process does.
     """
-    descriptor = os.open(run_dir, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         while not _lock(descriptor):
             if time.monotonic() > deadline:
-                raise UserError(f"{run_dir}: another process trains this run; stop it first")
+                raise UserError(f"{folder}: another process {use}; stop it first")
             time.sleep(0.2)
         yield
     finally:
@@ -347,7 +350,7 @@ def _check_same_run(
     for key in FIXED:
         if getattr(config, key) != getattr(saved, key):
             raise UserError(
-                f"resume: in {checkpoint} {_difference(key, saved, config)} now; give the run's "
+                f"resume: in {checkpoint} {difference(key, saved, config)} now; give the run's "
                 "own value, or begin another run"
             )
     if values["data"] != data_digest:
@@ -360,10 +363,11 @@ def _check_same_run(
         )
     for key in PretrainConfig.model_fields.keys() - FREE - set(FIXED):
         if getattr(config, key) != getattr(saved, key):
-            say(f"resume: {_difference(key, saved, config)} from here on")
+            say(f"resume: {difference(key, saved, config)} from here on")
 
 
-def _difference(key: str, saved: PretrainConfig, config: PretrainConfig) -> str:
+def difference(key: str, saved: PretrainConfig, config: PretrainConfig) -> str:
+    """What a key that is not the same was, and what it is."""
     old, new = getattr(saved, key), getattr(config, key)
     if key == "arch":
         for name in type(old).model_fields:

@@ -15,6 +15,7 @@ from hrm.cli.models import ModelsConfig
 from hrm.cli.push import PushConfig
 from hrm.cli.serve import ServeConfig
 from hrm.cli.solve import SolveConfig
+from hrm.cli.sweep import SweepOptions
 from hrm.errors import run_command
 from hrm.report.runs import ReportConfig
 from hrm.tasks.arc.builder import BuildOptions as ArcOptions
@@ -35,6 +36,7 @@ SCHEMAS = {
     "check": CheckConfig,
     "export": ExportConfig,
     "push": PushConfig,
+    "sweep": SweepOptions,
 }
 KEYS = {name: set(schema.model_fields) for name, schema in SCHEMAS.items()}
 

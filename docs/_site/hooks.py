@@ -4,11 +4,11 @@ Pages are written for the repository, where links lead to files. On the site
 
 - a link to a file or folder beside `docs/` leads to a copy of it, a page under `repository/`;
 - a line that is only a link to a section of such a file is replaced by that section;
-- `commands.md` and `api.md` are written from the code, so they cannot go stale.
+- `<!-- the site: commands -->` and `<!-- the site: api -->` are replaced by what the code says.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
@@ -28,20 +28,15 @@ DOCS, COPIES = PurePosixPath("docs"), PurePosixPath("repository")
 CODE = re.compile(r"(^~{6}.*|^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^()\s#]+)(?=[^()\s]*\))")
 SECTION = re.compile(r"^\[[^\]]*\]\(([^()\s#]+\.md)#([^()\s]+)\)$", re.MULTILINE)
+WRITTEN = re.compile(r"<!-- the site: (commands|api) -->")
 HEADING = re.compile(r"(#+) +(.+)")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".sbatch": "sh", ".md": "md"}
 MODULES = ("hrm", "hrm.inference", "hrm.data", "hrm.tasks", "hrm.models", "hrm.optim")
 FOR_PLUGINS = ("hrm.models.act.Core", "hrm.rollout.RolloutStep", "hrm.config.Config")
-PROMISE = """# Python
-
-What programs may import. It is written from the code; `Shapes` and `Raises` are part of the promise.
-"""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are written from the code, and the files that pages link to."""
-    files.append(File.generated(config, "commands.md", content=commands_page()))
-    files.append(File.generated(config, "api.md", content=api_page()))
+    """Add copies of the files that pages link to."""
     waiting = {target for file in files.documentation_pages() for target in _outside(file)}
     waiting |= {PurePosixPath("CHANGELOG.md"), PurePosixPath("CONTRIBUTING.md")}
     done: set[PurePosixPath] = set()
@@ -58,8 +53,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """A page as it stands on the site."""
-    source = source_of(page.file.src_uri)
-    return with_sections(with_site_links(markdown, source, page.file.src_uri), page.file.src_uri)
+    uri = page.file.src_uri
+    markdown = with_sections(with_site_links(markdown, source_of(uri), uri), uri)
+    return WRITTEN.sub(lambda match: {"commands": commands, "api": interface}[match[1]](), markdown)
 
 
 def source_of(uri: str) -> PurePosixPath:
@@ -169,32 +165,24 @@ def _is_shown(path: Path) -> bool:
     return path.suffix in LANGUAGES and path.name != "manifest.json"
 
 
-def commands_page() -> str:
+def commands() -> str:
     """Every command's `--help`, as a terminal of 80 columns shows it."""
-    commands = {"hrm": root} | {f"hrm {name}": find(name) for name in COMMANDS}
-    commands |= {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
-    parts = ["# Commands", "What `--help` prints. The keys of training are [keys](configuration.md)."]
-    for name, command in commands.items():
+    table = {"hrm": root} | {f"hrm {name}": find(name) for name in COMMANDS}
+    table |= {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
+    parts = []
+    for name, command in table.items():
         context = click.Context(command, info_name=name, terminal_width=80)
         parts += [f"## {name}", f"```text\n{command.get_help(context).strip()}\n```"]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
-def api_page() -> str:
-    """The names that the packages list in their `__all__`, each once."""
-    parts: list[str] = [PROMISE]
-    shown: set[int] = set()
+def interface() -> str:
+    """The functions and classes that the packages list in their `__all__`, each once."""
+    parts: list[str] = []
+    shown: set[object] = set()
     for module in map(import_module, MODULES):
-        listed = {name: id(value) for name in module.__all__ if _is_own(value := getattr(module, name))}
-        new = [f"{module.__name__}.{name}" for name, value in listed.items() if value not in shown]
-        parts += [f"## {module.__name__}", *_documented(new)]
-        shown |= set(listed.values())
-    return "\n\n".join([*parts, "## For plug-ins", *_documented(FOR_PLUGINS)]) + "\n"
-
-
-def _documented(names: Iterable[str]) -> list[str]:
-    return [f"::: {name}" for name in names]
-
-
-def _is_own(value: object) -> bool:
-    return callable(value)
+        listed = {name: getattr(module, name) for name in module.__all__}
+        new = [n for n, value in listed.items() if callable(value) and value not in shown]
+        shown |= {listed[name] for name in new}
+        parts += [f"## {module.__name__}", *(f"::: {module.__name__}.{name}" for name in new)]
+    return "\n\n".join([*parts, "## For plug-ins", *(f"::: {name}" for name in FOR_PLUGINS)])

@@ -33,6 +33,7 @@ HEADING = re.compile(r"(#+) +(.+)")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".sbatch": "sh", ".md": "md"}
 MODULES = ("hrm", "hrm.inference", "hrm.data", "hrm.tasks", "hrm.models", "hrm.optim")
 FOR_PLUGINS = ("hrm.models.act.Core", "hrm.rollout.RolloutStep", "hrm.config.Config")
+COLUMNS = 78  # as in a terminal of 80
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -167,12 +168,15 @@ def _is_shown(path: Path) -> bool:
 
 def commands() -> str:
     """Every command's `--help`, as a terminal of 80 columns shows it."""
-    table = {"hrm": root} | {f"hrm {name}": find(name) for name in COMMANDS}
-    table |= {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
+    builders = {f"hrm build {name}": build.find(name) for name in build.BUILDERS}
+    table: dict[str, click.Command] = {"hrm": root}
+    for name in COMMANDS:
+        table |= {f"hrm {name}": find(name)} | (builders if name == "build" else {})
     parts = []
     for name, command in table.items():
-        context = click.Context(command, info_name=name, terminal_width=80)
-        parts += [f"## {name}", f"```text\n{command.get_help(context).strip()}\n```"]
+        settings = {**command.context_settings, "terminal_width": COLUMNS}
+        shown = command.get_help(click.Context(command, info_name=name, **settings))
+        parts += [f"## {name}", f"```text\n{shown.strip()}\n```"]
     return "\n\n".join(parts)
 
 

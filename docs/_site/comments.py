@@ -1,4 +1,4 @@
-"""A field says what it is in a comment behind it, or in `Field(description=…)`; so does the page."""
+"""A field without a docstring is described by the comment behind it, or by its `Field`."""
 
 import re
 from typing import Any

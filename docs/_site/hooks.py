@@ -30,7 +30,7 @@ TARGET = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^()\s#]+)(?=[^()\s]*\))")
 SECTION = re.compile(r"^\[[^\]]*\]\(([^()\s#]+\.md)#([^()\s]+)\)$", re.MULTILINE)
 WRITTEN = re.compile(r"<!-- the site: (commands|api) -->")
 HEADING = re.compile(r"(#+) +(.+)")
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".sbatch": "sh", ".md": "md"}
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".sbatch": "sh"}
 MODULES = ("hrm", "hrm.inference", "hrm.data", "hrm.tasks", "hrm.models", "hrm.optim")
 FOR_PLUGINS = ("hrm.models.act.Core", "hrm.rollout.RolloutStep", "hrm.config.Config")
 COLUMNS = 78  # as in a terminal of 80
@@ -151,19 +151,14 @@ def copy_of(path: PurePosixPath) -> str:
     """
     here, hidden = ROOT / path, "---\nsearch: {exclude: true}\n---\n"
     if here.is_dir():
-        rows = sorted(child for child in here.iterdir() if child.is_dir() or _is_shown(child))
-        links = [f"- [{c.name}]({path.name}/{c.name})" for c in rows if c.name != "__pycache__"]
-        return f"{hidden}# {path}\n\n" + "\n".join(links) + "\n"
+        names = sorted(c.name for c in here.iterdir() if not c.name.startswith(("__py", ".")))
+        return f"{hidden}# {path}\n\n" + "".join(f"- `{name}`\n" for name in names)
     if not here.is_file():
         raise PluginError(f"a page links to {path}, which is not there")
     text = here.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return text
     return f"{hidden}# {path}\n\n~~~~~~{LANGUAGES.get(path.suffix, 'text')}\n{text}~~~~~~\n"
-
-
-def _is_shown(path: Path) -> bool:
-    return path.suffix in LANGUAGES and path.name != "manifest.json"
 
 
 def commands() -> str:

@@ -68,11 +68,11 @@ def on_time(starts: Sequence[float], total: float, name: str) -> list[str]:
     return rules
 
 
-def draw(solver: Solver, puzzle: str, calls: Sequence[str]) -> str:
+def draw(solver: Solver, puzzle: str, modules: Sequence[str]) -> str:
     """The picture.
 
     Args:
-        calls: what an ACT step calls, one letter each.
+        modules: what an ACT step calls, as of `calls`.
     """
     [solution] = solver.solve([puzzle], trace=True)
     trace = solution.trace
@@ -90,7 +90,7 @@ def draw(solver: Solver, puzzle: str, calls: Sequence[str]) -> str:
         text(SURE[0], SURE[1] - 16, "How sure it is of each cell", "h"),
         text(LOOP[0], LOOP[1] + 8, "One step of thought", "h"),
         text(BARS[0], BARS[1] - 8, "How sure it is of the whole", "h"),
-        *loop(calls, style),
+        *loop(modules, style),
     ]
     parts[1:1] = ["<style>", "", "</style>"]
     for n in range(steps):
@@ -125,28 +125,27 @@ def draw(solver: Solver, puzzle: str, calls: Sequence[str]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def loop(calls: Sequence[str], style: list[str]) -> list[str]:
+def loop(modules: Sequence[str], style: list[str]) -> list[str]:
     """The modules that a step calls one after the other, each lit in its turn."""
-    each = FRAME_SECONDS / len(calls)
-    style += on_time([each * n for n in range(len(calls))], FRAME_SECONDS, "c")
+    each = FRAME_SECONDS / len(modules)
+    style += on_time([each * n for n in range(len(modules))], FRAME_SECONDS, "c")
     found, y = [], LOOP[1] + 22
-    for n, call in enumerate(calls):
+    for n, module in enumerate(modules):
         x = LOOP[0] + 62 * n
         found.append(rect(x, y, 40, 28, PAPER, f' rx="6" stroke="{INK}"'))
         found.append(rect(x, y, 40, 28, "#bcdcf5", f' rx="6" stroke="{INK}" class="f" id="c{n}"'))
-        found.append(text(x + 20, y + 19, call, "s m"))
+        found.append(text(x + 20, y + 19, module, "s m"))
         found.append(text(x + 51, y + 19, "→", "s m"))
-    again = LOOP[0] + 62 * len(calls)
+    again = LOOP[0] + 62 * len(modules)
     return [*found, text(again, y + 19, "sure?", "s")]
 
 
-def main() -> None:
-    """Draw the model of the package."""
+def calls() -> list[str]:
+    """What an ACT step of the model calls, one letter each."""
     arch = load_checkpoint(Path(MODEL)).config.arch
-    calls = (["L"] * arch.L_cycles + ["H"]) * arch.H_cycles
-    with atomic_write(Path(sys.argv[1])) as temporary:
-        temporary.write_text(draw(pretrained(MODEL), PUZZLE, calls), encoding="utf-8")
+    return (["L"] * arch.L_cycles + ["H"]) * arch.H_cycles
 
 
 if __name__ == "__main__":
-    main()
+    with atomic_write(Path(sys.argv[1])) as temporary:
+        temporary.write_text(draw(pretrained(MODEL), PUZZLE, calls()), encoding="utf-8")

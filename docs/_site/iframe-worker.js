@@ -10,7 +10,8 @@ if (location.protocol === "file:") {
       this.inside = new Promise((resolve) => {
         frame.onload = () => {
           const inside = frame.contentWindow;
-          inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
+          inside.postMessage = (data) =>
+            setTimeout(() => this.dispatchEvent(new MessageEvent("message", { data })));
           const script = inside.document.createElement("script");
           script.src = url;
           script.onload = () => resolve(inside);

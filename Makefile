@@ -2,6 +2,7 @@
 # make quickstart TASK=maze|arc [SEED=0]        the same with mazes, or with made-up tasks in ARC's form
 # make pretrained                               trains the models of the package again, hours (MODELS=sudoku-4x4: one)
 # make test                                     lint, types, all tests
+# make docs                                     the documentation site, into site/
 # make bench                                    speed and memory of everything, against this machine's limits
 PYTHON ?= python3
 TASK ?= sudoku
@@ -48,7 +49,7 @@ STAGE = stage() { name="$$1"; shift; began=$$(date +%s); echo "$$*"; \
     "$$@" || test $$? = "$$ALLOWED" || exit; echo "--- $$name: $$(($$(date +%s) - began)) s"; }; stage
 BEGAN := $(shell date +%s)
 
-.PHONY: quickstart pretrained test lint types unit slow bench clean
+.PHONY: quickstart pretrained test lint types unit slow docs bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -102,6 +103,9 @@ unit: .venv/dev-installed
 
 slow: .venv/dev-installed
 	$(BIN)/pytest -m slow
+
+docs: .venv/dev-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/dev-installed
 	$(BIN)/python benchmarks/training.py

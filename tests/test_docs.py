@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT
+from .written import BLOCK, all_blocks
 
 PAGES = sorted(
     page
@@ -15,6 +16,7 @@ PAGES = sorted(
 NAMING = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it also names what has gone
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
+COMMAND = re.compile(r"^ *(?:\$ )?(?:hrm|python\d?|pip|make|torchrun|curl|git) ", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+)$", re.MULTILINE)
 FOLDERS = "hrm|tests|benchmarks|docs|launch|dataset|config"
@@ -84,3 +86,33 @@ def test_broken_links_are_found(tmp_path):
 def test_missing_paths_are_found():
     text = "`hrm/gone.py`, `hrm/{config,lost}.py`, `hrm/<name>/x.py`; `python benchmarks/no.py -x`"
     assert missing_paths(text) == ["hrm/gone.py", "hrm/lost.py", "benchmarks/no.py"]
+
+
+RUN = [page for page in NAMING if page.parent in (ROOT, ROOT / "docs")]  # not the model cards
+
+
+def unmarked_commands(text: str) -> list[str]:
+    """Commands that no test sees, since they stand in no block of their language."""
+    others = [block.code for block in all_blocks(text) if block.language not in ("sh", "python")]
+    indented = re.findall(r"(?:^|\n\n)((?: {4}.*\n)+)", BLOCK.sub("", text))
+    return COMMAND.findall("\n".join([*others, *indented]))
+
+
+@pytest.mark.parametrize("name", names(RUN))
+def test_commands_are_run_or_say_why_not(name):
+    """tests/test_readme.py and tests/test_own_task.py run all blocks that do not say why not."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert unmarked_commands(text) == []
+    reasons = [block.reason for block in all_blocks(text) if block.reason]
+    assert len(re.findall("^ *<!-- not run", text, re.MULTILINE)) == len(reasons), (
+        "a reason stands in the line before its block"
+    )
+    if (ROOT / name).name == "CONTRIBUTING.md":  # no test runs its blocks
+        assert not [b for b in all_blocks(text) if b.language in ("sh", "python") and not b.reason]
+
+
+def test_unmarked_commands_are_found():
+    text = (
+        "    hrm solve x\n\n```\n$ make test\n```\n\n```sh\nhrm train x\n```\n\n- a\n    python x\n"
+    )
+    assert [found.strip() for found in unmarked_commands(text)] == ["$ make", "hrm"]

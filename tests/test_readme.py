@@ -1,6 +1,5 @@
-"""The README's code blocks run as they are typed, on a small model and small data."""
+"""The code blocks of README and docs run as they are typed, on a small model and small data."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,11 +12,16 @@ import pytest
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS
 
-from . import written
 from .conftest import ROOT, saved_run
-from .written import SMALL, changed, commands, run_line
+from .written import SMALL, Block, all_blocks, changed, commands, run_line
 
-README = (ROOT / "README.md").read_text()
+OTHERS = {"your_own_task.md"}  # whose blocks tests/test_own_task.py runs
+PAGES = [
+    page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if page.name not in OTHERS
+]
+RUNNABLE = ("sh", "python")
 CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their cores, a connection
     r"^(hrm train|python pretrain.py|.*torchrun .* pretrain.py).*": rf"\g<0> {SMALL}",
     r"--num-aug 1000": "--num-aug 10",  # else a row of each of a million puzzles is saved
@@ -30,17 +34,32 @@ CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their c
 }
 
 
-def blocks(language: str) -> list[str]:
-    return written.blocks(README, language)
+def blocks(page: Path) -> list[Block]:
+    found = all_blocks(page.read_text(encoding="utf-8"))
+    return [block for block in found if block.language in RUNNABLE and block.reason is None]
+
+
+def places() -> list:
+    """Every block that is run, named by its page and place there."""
+    return [
+        pytest.param(block, id=f"{page.stem}-{number}")
+        for page in PAGES
+        for number, block in enumerate(blocks(page))
+    ]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory, data_4x4) -> Path:
-    """A folder like a checkout's, with `hrm` and torchrun, the quickstart's run, and CSV files."""
+    """A folder like a checkout's, with `hrm` and torchrun, the quickstarts' runs, data, puzzles."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("pretrain.py", "evaluate.py", "solve.py", "report.py", "dataset"):
         (folder / name).symlink_to(ROOT / name)
-    saved_run(data_4x4, folder / "checkpoints" / "quickstart" / "4x4-seed0")
+    runs = folder / "checkpoints" / "quickstart"
+    saved_run(data_4x4, runs / "4x4-seed0")
+    (runs / "9x9-seed0").symlink_to(ROOT / "hrm" / "shipped" / "sudoku-9x9")
+    (folder / "data").mkdir()
+    (folder / "data" / "sudoku-4x4").symlink_to(data_4x4)
+    (folder / "puzzles.txt").write_text("....12......3..4\n")
     scripts = {"hrm": "-m hrm", "python": "", "torchrun": "-m torch.distributed.run --standalone"}
     (folder / "bin").mkdir()
     for name, module in scripts.items():
@@ -67,14 +86,18 @@ def environment(checkout) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("number", range(len(blocks("sh"))))
-def test_shell_blocks(checkout, environment, call, call_script, monkeypatch, number):
-    for command in commands(blocks("sh")[number]):
+@pytest.mark.parametrize("block", places())
+def test_blocks_run(block, checkout, environment, call, call_script, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    if block.language == "python":
+        exec(block.code, {})
+        assert block.printed in (None, capsys.readouterr().out)
+        return
+    for command in commands(block.code):
         command = changed(command, CHANGES)
         if command.startswith("hrm serve"):
             assert_page_opens(command, checkout, environment)
         else:
-            monkeypatch.chdir(checkout)
             run_line(command, checkout, environment, call, call_script)
 
 
@@ -92,18 +115,8 @@ def assert_page_opens(command: str, folder: Path, environment: dict[str, str]) -
 
 
 def test_every_change_is_needed():
-    written = [command for block in blocks("sh") for command in commands(block)]
+    written = [
+        command for page in PAGES for block in blocks(page) for command in commands(block.code)
+    ]
     for pattern in CHANGES:
         assert any(re.search(pattern, command) for command in written), pattern
-
-
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks(checkout, environment, number):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
-        cwd=checkout,
-        env=environment | {"PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

@@ -1,9 +1,13 @@
-"""Blocks of code in our documentation, run as they are typed."""
+"""Blocks of code in our documentation, run as they are typed.
+
+A block that no test can run says so in a line before it: `<!-- not run: the reason -->`.
+"""
 
 import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 SMALL = (
@@ -11,11 +15,34 @@ SMALL = (
     "arch.H_cycles=1 arch.L_cycles=1 arch.forward_dtype=float32 compile=false device=cpu "
     "epochs=2 eval_interval=1"
 )
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    r"(?:\s+prints\s+```text\n(?P<printed>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
 END_OK = {"hrm solve": (0, 1)}  # 1: the model has learned nothing
 
 
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code."""
+
+    language: str
+    code: str
+    reason: str | None  # why it is not run
+    printed: str | None  # what the page says that it prints
+
+
+def all_blocks(text: str) -> list[Block]:
+    """The blocks of a page, in their order."""
+    names = ("language", "code", "reason", "printed")
+    return [Block(*match.group(*names)) for match in BLOCK.finditer(text)]
+
+
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    """The blocks of one language that can be run."""
+    found = all_blocks(text)
+    return [b.code for b in found if b.language == language and b.reason is None]
 
 
 def commands(block: str) -> Iterator[str]:

@@ -260,7 +260,8 @@ class Task:
         """Answers of a model without what means nothing in them, such as what is around a grid.
 
         Args:
-            answers, inputs: [N, T] integers.
+            answers: [N, T] integers.
+            inputs: [N, T] integers.
 
         Returns:
             [N, T], dtype of the answers.
@@ -322,7 +323,8 @@ class Task:
         """Whether each answer keeps the givens and the rules; None where no rule is known.
 
         Args:
-            answers, inputs: [N, T] integers.
+            answers: [N, T] integers.
+            inputs: [N, T] integers.
         """
         return [None] * len(answers)
 

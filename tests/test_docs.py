@@ -104,7 +104,9 @@ def test_commands_are_run_or_say_why_not(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert unmarked_commands(text) == []
     reasons = [block.reason for block in all_blocks(text) if block.reason]
-    assert len(re.findall("^ *<!-- not run", text, re.MULTILINE)) == len(reasons), "a reason stands in the line before its block"
+    assert len(re.findall("^ *<!-- not run", text, re.MULTILINE)) == len(reasons), (
+        "a reason stands in the line before its block"
+    )
     if (ROOT / name).name == "CONTRIBUTING.md":  # no test runs its blocks
         assert not [b for b in all_blocks(text) if b.language in ("sh", "python") and not b.reason]
 

@@ -1,5 +1,6 @@
 // The search runs in a worker. Browsers refuse one to a page that is opened as a file; there it runs
-// in a hidden frame, whose answers come later, as those of a worker do. (The name tells the theme's plugin `offline` that it need not fetch another.)
+// in a hidden frame, whose answers come later, as those of a worker do. (The name tells the theme's
+// plugin `offline` that it need not fetch another.)
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {

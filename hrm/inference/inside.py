@@ -63,7 +63,7 @@ class Recorder:
             model.model.step(self._before)
         tokens = self._before.current_data["inputs"].shape[1]
         rows = {
-            name: shares[0, :, self.cell - tokens, -tokens:].cpu().numpy()
+            name: shares[0, :, self.cell - tokens, -tokens:].nan_to_num().cpu().numpy()
             for name, shares in seen.items()
         }
         return Inside(paths, rows)
@@ -71,7 +71,8 @@ class Recorder:
 
 def path_of(name: str, states: np.ndarray) -> StatePath:
     """The path of a state, [S+1, …] float32, by an eigendecomposition of its Gram matrix."""
-    flat = states.reshape(len(states), -1).astype(np.float64)
+    finite = np.nan_to_num(states, posinf=0, neginf=0)  # a model may have diverged
+    flat = finite.reshape(len(states), -1).astype(np.float64)
     moved = np.sqrt(np.square(np.diff(flat, axis=0)).mean(1))
     centred = flat - flat.mean(0)
     values, vectors = np.linalg.eigh(centred @ centred.T)

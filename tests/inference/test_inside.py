@@ -45,6 +45,8 @@ def test_a_path_is_that_of_the_principal_components():
     np.testing.assert_allclose(path.moved, steps, rtol=1e-4)
     still = path_of("z_L", np.ones((2, 4), np.float32))
     assert not still.places.any() and still.moved.tolist() == [0]
+    diverged = path_of("z_L", np.full((3, 4), np.nan, np.float32))
+    assert np.isfinite(diverged.places).all() and diverged.explained == (0, 0)
 
 
 def test_a_question_is_looked_into_and_answered_as_ever():

@@ -305,6 +305,10 @@ def test_screenshots(browser, trained_url):
         page.goto(trained_url)
         choose_largest(page, "#solve-checkpoint")
         think_long(page)
+        if name == "page_solve":
+            page.get_by_text("Inside the model").click()
+            expect(page.locator("#inside-most")).not_to_be_empty()
+            page.evaluate("document.activeElement.blur()")
         page.screenshot(path=folder / f"{name}.png")
         if name == "page_solve":
             page.get_by_role("tab", name="Data").click()

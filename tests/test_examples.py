@@ -71,6 +71,7 @@ def test_a_shared_model_is_measured(monkeypatch, capsys):
     assert ways[-1].split()[4] == "100.0%"
 
 
+@pytest.mark.slow
 def test_a_sweep_is_killed_and_gone_on_with(stones, tmp_path, capfd):
     """With SIGKILL, of which only the ends of pipes tell the runs."""
     folder = tmp_path / "checkpoints" / "own" / "rates"

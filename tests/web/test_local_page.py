@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -90,8 +91,10 @@ def test_a_puzzle_is_solved_by_keyboard_as_by_the_solver(open_local, folder):
         page.keyboard.press("Home")
         page.keyboard.press("ArrowDown")
     assert shown(page) == PUZZLE
+    began = time.perf_counter()
     page.keyboard.press("Enter")
     expect(message(page)).to_have_text(f"Halted after {solution.steps} steps: a valid solution.")
+    print(f"{size / 1e6:.1f} MB; solved in {time.perf_counter() - began:.2f} s")
     assert shown(page) == solution.answer
     rows = page.locator("#player-table tr").all()
     halts = [float(row.locator("td").first.text_content().rstrip("%")) / 100 for row in rows]

@@ -12,7 +12,7 @@ import torch
 import uvicorn
 
 from hrm.checkpoint import build_for, save_checkpoint, shipped_models
-from hrm.checkpoint.layout import FIRST_SHIPPED
+from hrm.checkpoint.finding import FIRST_SHIPPED
 from hrm.data.format import read_metadata
 from hrm.inference.batcher import Batcher
 from hrm.inference.solver import Solver

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hrm.checkpoint import shipped_models
-from hrm.checkpoint.layout import FIRST_SHIPPED
+from hrm.checkpoint.finding import FIRST_SHIPPED
 from hrm.data.format import METADATA_FILE, PuzzleArrays, array_path, read_metadata, write_metadata
 from hrm.data.split import Group
 from hrm.web import catalogue as module

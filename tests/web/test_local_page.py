@@ -64,9 +64,9 @@ def open_local(open_page):
         if puzzle == OPEN:
             page.get_by_role("button", name="Clear").click()
         else:
-            page.locator("summary").click()
+            page.get_by_text("Puzzle as text").click()
             page.locator("#solve-text").fill(puzzle)
-            page.locator("summary").click()
+            page.get_by_text("Puzzle as text").click()
         expect(page.locator("#solve-origin")).to_be_empty()
         return page
 
@@ -137,7 +137,7 @@ def test_thinking_is_stopped_and_goes_on(open_local):
 
 def test_what_is_no_puzzle_is_said(open_local):
     page = open_local()
-    page.locator("summary").click()
+    page.get_by_text("Puzzle as text").click()
     page.locator("#solve-text").fill("12x")
     error = page.locator("#solve-text-error")
     expect(error).to_have_text("character 'x' is not one of '.123456789'.")
@@ -153,6 +153,19 @@ def test_an_example_is_judged_by_its_answer(open_local):
     page.get_by_role("button", name="Example from the data set").click()
     expect(page.locator("#solve-origin")).to_contain_text("the right answer is known")
     tell(page, "solved exactly|cells wrong")
+
+
+def test_a_link_shows_the_same_again(open_local):
+    page = open_local()
+    expect(page.locator("#inside")).to_be_hidden()
+    tell(page, "a valid solution")
+    page.get_by_role("button", name="Copy link").click()
+    answer, link = shown(page), page.url
+    assert f"puzzle={PUZZLE}" in link
+    page.goto("about:blank")
+    page.goto(link)
+    expect(message(page)).to_contain_text("a valid solution")
+    assert shown(page) == answer
 
 
 def test_axe_finds_nothing_and_a_phone_shows_all(open_local):

@@ -271,13 +271,21 @@ def _run(
     try:
         config.local_micro_batch_size(ranks=1)
         with torch.device("meta"):
-            build_for(config, metadata)
+            build_for(_with_some_dtype(config), metadata)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     groups, examples = metadata.total_groups, metadata.mean_puzzle_examples
     steps = total_steps(config.epochs, groups, examples, config.global_batch_size)
     place = {"run_name": name, "checkpoint_path": folder / name, "resume": "auto"}
     return SweptRun(values, tuple(overrides), config.model_copy(update=place), steps)
+
+
+def _with_some_dtype(config: PretrainConfig) -> PretrainConfig:
+    """Where the device decides on the dtype one of them, since a model of any has the same shapes."""
+    if config.arch.forward_dtype != "auto":
+        return config
+    arch = config.arch.model_copy(update={"forward_dtype": "float32"})
+    return config.model_copy(update={"arch": arch})
 
 
 def _joined(values: Mapping[str, str]) -> str:

@@ -64,7 +64,7 @@ def test_stopped_by_ctrl_c_gone_on_with_and_one_that_fails(
     assert code == 0 and "lr=0.01,seed=0   stopped at step " in out and "of 100\n" in out
     assert "lr=1e+30,seed=0  not begun\n" in out and f"2 runs in {folder}, " in out
 
-    code, out, err = call(*both)
+    code, out, err = call(*both, "--jobs", "1")  # with as many threads as before
     log = (good / "log.txt").read_text()
     assert code == 1 and "going on from" in log and log.count("; the run begins") == 1
     value = last_of(read_records(good / "metrics.jsonl"), "eval")["eval/exact_accuracy"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hrm.hub import Choose, Repository
 from hrm.tasks import processes
 from hrm.tasks.sudoku.difficulty import count_guesses
 from hrm.tasks.sudoku.generator import generate_split
@@ -97,14 +98,15 @@ def test_puzzles_versions_and_the_draw_come_from_the_seed(tmp_path, source):
 def test_puzzles_are_downloaded_from_the_repository_that_is_named(tmp_path, source, monkeypatch):
     asked: list[str] = []
 
-    def download(repo: str, *_: object) -> dict[str, Path]:
-        asked.append(repo)
-        return {name: source / name for name in ("train.csv", "test.csv")}
+    def fetch(repository: Repository, choose: Choose, *_: object) -> Path:
+        asked.append(str(repository))
+        assert choose(["README.md", "train.csv", "test.csv"]) == ["train.csv", "test.csv"]
+        return source
 
-    monkeypatch.setattr("hrm.tasks.building.download", download)
+    monkeypatch.setattr("hrm.tasks.building.fetch", fetch)
     built(tmp_path / "theirs", "--source-repo", "some/where", "--box", "3x2")
     built(tmp_path / "usual", "--box", "3x2")
-    assert asked == ["some/where", "sapientinc/sudoku-extreme"]
+    assert asked == ["hf://datasets/some/where", "hf://datasets/sapientinc/sudoku-extreme"]
 
 
 @acts("source_dir", "box")

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hrm.hub import Choose, Repository
+
 from .commands import KEYS, command, done
 from .registry import Registry
 from .test_build_flags import array, metadata
@@ -71,11 +73,12 @@ def test_mazes_and_the_draw_come_from_the_seed(tmp_path, source):
 def test_mazes_are_downloaded_from_the_repository_that_is_named(tmp_path, source, monkeypatch):
     asked: list[str] = []
 
-    def download(repo: str, *_: object) -> dict[str, Path]:
-        asked.append(repo)
-        return {name: source / name for name in ("train.csv", "test.csv")}
+    def fetch(repository: Repository, choose: Choose, *_: object) -> Path:
+        asked.append(str(repository))
+        assert choose(["README.md", "train.csv", "test.csv"]) == ["train.csv", "test.csv"]
+        return source
 
-    monkeypatch.setattr("hrm.tasks.building.download", download)
+    monkeypatch.setattr("hrm.tasks.building.fetch", fetch)
     built(tmp_path / "theirs", "--source-repo", "some/where")
     built(tmp_path / "usual")
     assert asked == ["some/where", "sapientinc/maze-30x30-hard-1k"]

@@ -232,6 +232,7 @@ def test_openapi_describes_every_address(client):
     assert set(described["paths"]) == {
         *("/health", "/api/checkpoints", "/api/think", "/api/solve", "/api/datasets"),
         *("/api/example", "/api/check", "/api/read", "/api/runs", "/api/metrics"),
+        "/api/inside",
     }
     for path in described["paths"].values():
         for operation in path.values():

@@ -281,7 +281,7 @@ def _run(
 
 
 def _with_some_dtype(config: PretrainConfig) -> PretrainConfig:
-    """Where the device decides on the dtype one of them, since a model of any has the same shapes."""
+    """With some dtype where the device is to decide: models of all have the same shapes."""
     if config.arch.forward_dtype != "auto":
         return config
     arch = config.arch.model_copy(update={"forward_dtype": "float32"})

@@ -81,7 +81,7 @@ def test_mazes_are_downloaded_from_the_repository_that_is_named(tmp_path, source
     monkeypatch.setattr("hrm.tasks.building.fetch", fetch)
     built(tmp_path / "theirs", "--source-repo", "some/where")
     built(tmp_path / "usual")
-    assert asked == ["some/where", "sapientinc/maze-30x30-hard-1k"]
+    assert asked == ["hf://datasets/some/where", "hf://datasets/sapientinc/maze-30x30-hard-1k"]
 
 
 @acts("source_dir")

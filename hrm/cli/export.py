@@ -1,7 +1,7 @@
 """`hrm export`: a model as others need it: a small folder, a graph of one ACT step, a web page."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -73,12 +73,12 @@ def run(read: Callable[[], ExportConfig]) -> None:
 
     notes = notes_of(config.notes)
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    numbers = _chosen(checkpoint, config.examples) if config.output_dir or config.page else []
     if config.output_dir is not None:
         stored = cast(StoredDtype, config.dtype or "float32")
-        numbers = _chosen(checkpoint, config.examples)
         _tell(export_checkpoint(checkpoint, config.output_dir, stored, notes, None, numbers))
     if config.onnx or config.torch_export or config.page:
-        _export_graphs(config, checkpoint)
+        _export_graphs(config, checkpoint, numbers)
 
 
 def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
@@ -95,7 +95,7 @@ def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
     return choose_examples(Split.open(checkpoint.examples / TEST_SPLIT), count)
 
 
-def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint") -> None:
+def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint", numbers: Sequence[int]) -> None:
     from hrm.checkpoint.step_graph import (
         as_onnx,
         check_onnx,
@@ -130,9 +130,7 @@ def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint") -> None:
         if config.page:
             dtype = cast(GraphDtype, config.dtype or "int8")
             write = partial(write_onnx, model, known, dtype=dtype)
-            write_page(
-                config.page, checkpoint, write, runtime, _chosen(checkpoint, config.examples)
-            )
+            write_page(config.page, checkpoint, write, runtime, numbers)
             progress.update()
     for path in graphs:
         _tell(path)

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from hrm.cli.described import SETTINGS, Described
 from hrm.cli.launch import next_command
-from hrm.cli.options import Text, option_of
-from hrm.cli.train import overrides_of, recipe_option
+from hrm.cli.options import option_of
+from hrm.cli.train import overrides_of, words_and_recipe
 from hrm.config import Config, PositiveInt, flag, validate
 from hrm.errors import UserError, write_output
 from hrm.files import write_texts
@@ -66,8 +66,7 @@ command = SweepCommand(
     help=HELP,
     context_settings=SETTINGS,
     params=[
-        click.Argument(["words"], nargs=-1, type=Text(is_path=True)),
-        recipe_option(),
+        *words_and_recipe(),
         *(option_of(key, field) for key, field in SweepOptions.model_fields.items()),
     ],
 )

@@ -33,15 +33,16 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def recipe_option() -> click.Option:
-    """The flag that names a recipe."""
-    return click.Option(
+def words_and_recipe() -> list[click.Parameter]:
+    """A data set with keys and values, and the flag that names a recipe."""
+    recipe = click.Option(
         ["--config-name"],
         type=Text(recipes()),
         default=RECIPE,
         metavar="NAME",
         help=f"recipe: {', '.join(recipes())} (default {RECIPE})",
     )
+    return [click.Argument(["words"], nargs=-1, type=Text(is_path=True)), recipe]
 
 
 class TrainCommand(Described):
@@ -58,8 +59,7 @@ command = TrainCommand(
     help=HELP,
     context_settings=SETTINGS,
     params=[
-        click.Argument(["words"], nargs=-1, type=Text(is_path=True)),
-        recipe_option(),
+        *words_and_recipe(),
         click.Option(
             ["--keys"],
             is_flag=True,

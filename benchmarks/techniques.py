@@ -148,8 +148,11 @@ def muon() -> dict[str, Work]:
     layers = [m for block in blocks for m in block.modules() if isinstance(m, CastedLinear)]
     for layer in layers:
         layer.weight.grad = torch.randn_like(layer.weight)
-    ours = Muon([{"params": [layer.weight], "pieces": layer.fused} for layer in layers], lr=1e-4)
-    ways: dict[str, Work] = {"used": ours.step}
+    groups = [{"params": [layer.weight], "pieces": layer.fused} for layer in layers]
+    ways: dict[str, Work] = {
+        "used": Muon([dict(group) for group in groups], lr=1e-4).step,
+        "used beside bfloat16": Muon(groups, lr=1e-4, dtype=torch.bfloat16).step,
+    }
     if hasattr(torch.optim, "Muon"):
         ways["torch's, in bfloat16"] = torch.optim.Muon([x.weight for x in layers], lr=1e-4).step
     return ways

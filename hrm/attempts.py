@@ -2,16 +2,17 @@
 
 Symmetric versions, other start states and noise: solver, server and evaluation try them wave after
 wave. The attempts of one wave think side by side; where a valid answer counts, the first wave that
-has one is the last, and its attempts that cannot count any more are given up.
+has one is the last, and its attempts that cannot count any more are given up. Guesses come last:
+which ones follows from the answers before (`guesses.py`).
 
 Shapes: N puzzles, T tokens per puzzle, V vocabulary.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, replace
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor
 
 from hrm.config import Halting, Select, refuse_idle_noise
 from hrm.errors import UserError
+from hrm.guesses import AT_ONCE, Guesses
 from hrm.models.losses import ACTLossHead
+from hrm.progress import Progress
 from hrm.rollout import Batch, Noise, RolloutStep, rollout
 from hrm.tasks import Symmetry, Task
 
@@ -69,7 +72,17 @@ class Answered(Protocol):
     def halt_probability(self) -> float: ...
 
 
+class Tried(Answered, Protocol):
+    """An answer after which guesses may follow: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def probabilities(self) -> np.ndarray | None: ...  # T V, of every token in every cell
+
+
 Answer = TypeVar("Answer", bound=Answered)
+Try = TypeVar("Try", bound=Tried)
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,7 @@ class Plan:
 
     waves: tuple[Wave, ...] = ((Attempt(),),)
     select: Select = "valid"
+    guesses: int = 0  # further attempts at most, at the puzzle with guesses written into it
 
     @cached_property
     def attempts(self) -> Wave:
@@ -152,8 +166,9 @@ def plan_attempts(
     rollouts: int = 1,
     select: Select | None = None,
     seed: int = 0,
+    guesses: int = 0,
 ) -> Plan:
-    """The puzzle as it is, `votes - 1` symmetric versions, `restarts` other starts, then noise.
+    """The puzzle as it is, `votes - 1` symmetric versions, `restarts` other starts, noise, guesses.
 
     The first attempt is rollout 0, without noise; the other `rollouts - 1` come in waves of 1, 2,
     4, … where a valid answer ends the search, so that few are in vain, else all in one.
@@ -161,11 +176,16 @@ def plan_attempts(
     Args:
         select: None: `valid` where the task's rules are known, else `q_halt`.
         seed: of versions, start states and noise.
+        guesses: at most so many attempts with guesses, where no answer before is valid.
 
     Raises:
         UserError: a number is out of range, or the task has not as many versions, or no rules.
     """
-    for name, value, least in (("votes", votes, 1), ("restarts", restarts, 0)):
+    for name, value, least in (
+        ("votes", votes, 1),
+        ("restarts", restarts, 0),
+        ("guesses", guesses, 0),
+    ):
         if value < least:
             raise UserError(f"{name}={value}: must be at least {least}")
     try:
@@ -174,7 +194,11 @@ def plan_attempts(
         raise UserError(str(error)) from None
     if select == "valid" and not task.judges:
         raise UserError(f"select=valid: no rules are known for {task.name}; use q_halt or majority")
+    if guesses and not task.takes_guesses:
+        raise UserError(f"guesses={guesses}: none can be written into puzzles of {task.name}")
     select = select or ("valid" if task.judges else "q_halt")
+    if guesses and select != "valid":
+        raise UserError(f"guesses={guesses}: they end with a valid answer; use select=valid")
     versions = task.symmetries(votes - 1, seed) if votes > 1 else []
     waves: list[Wave] = [
         (Attempt(),),
@@ -188,40 +212,94 @@ def plan_attempts(
         size = 2 ** (len(waves) - votes - restarts) if select == "valid" else len(noisy)
         waves.append(noisy[:size])
         noisy = noisy[size:]
-    return Plan(tuple(waves), select)
+    return Plan(tuple(waves), select, guesses)
 
 
-Run = Callable[[np.ndarray, Wave, int], Iterable[tuple[int, Answer]]]
+Run = Callable[[np.ndarray, np.ndarray, Wave, int], Iterable[tuple[int, Try]]]
 
 
-def search(plan: Plan, puzzles: int, run: Run[Answer]) -> tuple[list[Answer], list[int]]:
+def search(
+    plan: Plan, task: Task, inputs: np.ndarray, run: Run[Try], progress: bool = False
+) -> tuple[list[Try], list[int]]:
     """Wave after wave of attempts at puzzles, until each has the answer that counts.
 
     Args:
-        run: makes a wave's attempts at some puzzles; it is given their rows [n], the wave, and the
-            number of attempts before. Returns, of each attempt that has ended, which of the n
-            puzzles it was at, and its answer.
+        inputs: the puzzles, [N, T] int32.
+        run: makes a wave's attempts at some puzzles; it is given their rows [n], what the model is
+            asked instead of their inputs [n, T], the wave, and the number of attempts before.
+            Returns, of each attempt that has ended, which of the n it was at, and its answer.
+        progress: show that of the guesses, where they take long.
 
     Returns:
         The answers, and the ACT steps of all attempts at each puzzle.
     """
-    found: list[list[Answer]] = [[] for _ in range(puzzles)]
-    costs = [0] * puzzles
-    rows, before = np.arange(puzzles), 0
+    found: list[list[Try]] = [[] for _ in inputs]
+    costs = [0] * len(inputs)
+    rows, before = np.arange(len(inputs)), 0
+    first: dict[int, Try] = {}
     for wave in plan.waves:
         if not len(rows):
             break
-        of_wave: list[list[Answer]] = [[] for _ in rows]
-        for number, answer in run(rows, wave, before):
+        of_wave: list[list[Try]] = [[] for _ in rows]
+        for number, answer in run(rows, inputs[rows], wave, before):
             of_wave[number].append(answer)
         for row, ended in zip(rows.tolist(), of_wave, strict=True):
             costs[row] += plan.cost_of_wave(len(wave), ended)
             found[row] += ended
+            first.setdefault(row, ended[0])
             if plan.select != "majority":
                 found[row] = [plan.choose(found[row])]
         rows = np.array([n for n in rows.tolist() if not plan.is_settled(found[n])], np.int64)
         before += len(wave)
+    if plan.guesses:
+        unsolved = {row: (inputs[row], first[row]) for row in rows.tolist()}
+        for row, answer in _guess(plan, task, unsolved, run, before, progress):
+            costs[row] += answer.steps
+            if answer.valid:
+                found[row] = [plan.choose([*found[row], answer])]
     return [plan.choose(answers) for answers in found], costs
+
+
+def _guess(
+    plan: Plan,
+    task: Task,
+    puzzles: Mapping[int, tuple[np.ndarray, Try]],
+    run: Run[Try],
+    before: int,
+    progress: bool,
+) -> Iterator[tuple[int, Try]]:
+    """Attempts with guesses, until each puzzle is solved or has no more of them.
+
+    Args:
+        puzzles: by row, [T] each, and the first answer to it.
+        before: attempts at each of them before.
+    """
+    waiting = {row: Guesses(task, p, _known(answer)) for row, (p, answer) in puzzles.items()}
+    with Progress("guesses at each puzzle", plan.guesses, enabled=progress) as shown:
+        for made in range(0, plan.guesses, AT_ONCE):
+            most = min(AT_ONCE, plan.guesses - made)
+            asked = [
+                (row, place, guess)
+                for row, tree in waiting.items()
+                for place, guess in enumerate(tree.take(most))
+            ]
+            if not asked:
+                break
+            rows = np.array([row for row, _, _ in asked])
+            tokens = np.stack([guess.tokens for _, _, guess in asked])
+            for number, answer in run(rows, tokens, (Attempt(),), before + made):
+                row, place, guess = asked[number]
+                yield row, replace(answer, attempt=before + made + place + 1)
+                if answer.valid:
+                    waiting.pop(row, None)
+                elif row in waiting:
+                    waiting[row].branch(guess, _known(answer))
+            shown.update(most, f", {len(waiting):,} puzzles left")
+
+
+def _known(answer: Tried) -> np.ndarray:
+    assert answer.probabilities is not None
+    return answer.probabilities
 
 
 @dataclass(frozen=True)

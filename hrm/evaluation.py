@@ -6,7 +6,7 @@ keep sums or votes, not logits.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm.attempts import Plan, Thinking, Wave, answers_of, run_wave, search
+from hrm.attempts import Attempt, Plan, Thinking, Wave, answers_of, run_wave, search
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
@@ -184,6 +184,7 @@ class _Ended:
     tokens: np.ndarray
     valid: bool | None
     halt_probability: float
+    probabilities: np.ndarray | None
     row: int  # of the outputs
 
 
@@ -213,10 +214,13 @@ def _try(
     outputs: list[dict[str, Tensor]] = []
     done = 0
 
-    def run(rows: np.ndarray, wave: Wave, before: int) -> Iterator[tuple[int, _Ended]]:
+    def run(
+        rows: np.ndarray, asked: np.ndarray, wave: Wave, before: int
+    ) -> Iterator[tuple[int, _Ended]]:
         nonlocal done
         at = torch.from_numpy(rows)
         given = {name: values[at.to(device)] for name, values in batch.items()}
+        given["inputs"] = torch.from_numpy(asked).to(device)
         for step in run_wave(model, task, given, positions[at], plan, wave, how, device):
             if not step.halting.any():
                 continue
@@ -230,6 +234,7 @@ def _try(
                 tokens,
                 task.are_valid(tokens, inputs[rows[numbers // len(wave)]]),
                 ended.outputs["q_halt_logits"].sigmoid().tolist(),
+                _probabilities(ended, wave[0]) if plan.guesses else repeat(None, len(tokens)),
                 range(done, done + len(numbers)),
                 strict=True,
             )
@@ -237,7 +242,7 @@ def _try(
             for number, end in zip(numbers.tolist(), ends, strict=True):
                 yield number // len(wave), _Ended(*end)
 
-    found, costs = search(plan, len(inputs), run)
+    found, costs = search(plan, task, inputs, run)
     chosen = torch.tensor([end.row for end in found], device=device)
     every = torch.ones(len(inputs), dtype=torch.bool)
     return RolloutStep(
@@ -248,6 +253,11 @@ def _try(
         data=batch,
         outputs={n: torch.cat([part[n] for part in outputs])[chosen] for n in outputs[0]},
     )
+
+
+def _probabilities(step: RolloutStep, attempt: Attempt) -> np.ndarray:
+    """Of every token in every cell of the puzzles' answers, [B, T, V] float32."""
+    return attempt.undo_probabilities(step.outputs["logits"].float().softmax(-1).cpu().numpy())
 
 
 class MetricsEvaluator:

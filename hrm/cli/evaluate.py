@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ from hrm.cli.options import SchemaCommand
 from hrm.config import (
     CompileMode,
     Config,
+    Count,
     DeviceName,
     FileName,
     Fraction,
@@ -73,9 +74,10 @@ class EvaluateConfig(Config):
     halting: Halting = Field("max_steps", description="all steps, or until sure")
     halt_probability: Fraction | None = Field(None, description="learned: how sure it must be")
     steps: PositiveInt | None = Field(None, description="ACT steps at most (the run's own)")
-    restarts: Annotated[int, Field(ge=0)] = Field(0, description="also N other start states")
+    restarts: Count = Field(0, description="also N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
+    guesses: Count = Field(0, description="then N puzzles with guesses written into them")
     select: Select | None = Field(
         None, description="which answer counts; if not given, valid where rules are known"
     )
@@ -280,10 +282,10 @@ def plan_of(config: EvaluateConfig, dataset: "PuzzleDataset") -> "Plan | None":
     from hrm.attempts import plan_attempts
     from hrm.tasks import task_of
 
-    keys = ("restarts", "noise", "rollouts", "select", "seed")
+    keys = ("restarts", "noise", "rollouts", "guesses", "select", "seed")
     tries = {key: getattr(config, key) for key in keys}
     plan = plan_attempts(task_of(dataset.metadata), **tries)
-    return plan if len(plan.attempts) > 1 else None
+    return plan if len(plan.attempts) > 1 or plan.guesses else None
 
 
 def compile_mode(

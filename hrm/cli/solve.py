@@ -71,6 +71,7 @@ class SolveConfig(Config):
     restarts: Count = Field(0, description="then N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
+    guesses: Count = Field(0, description="then N puzzles with guesses written into them")
     select: Select | None = Field(
         None, description="which answer counts; if not given, valid where rules are known"
     )
@@ -209,7 +210,7 @@ def stdin() -> BinaryIO:
 
 def plain(config: SolveConfig) -> bool:
     """Whether each puzzle is tried once."""
-    return (config.votes or 1) + config.restarts + config.rollouts == 2
+    return (config.votes or 1) + config.restarts + config.rollouts + config.guesses == 2
 
 
 def solve_chunk(
@@ -236,6 +237,7 @@ def solve_chunk(
         "restarts": config.restarts,
         "noise": config.noise,
         "rollouts": config.rollouts,
+        "guesses": config.guesses,
         "select": config.select,
         "trace": trace,
         "batch_size": config.batch_size,

@@ -57,6 +57,8 @@ class Solution:
     total_steps: int  # ACT steps of all attempts
     trace: Trace | None = field(default=None, repr=False)
     attempt: int = 1  # that led to this answer, of all attempts; the first is the puzzle as it is
+    probabilities: np.ndarray | None = field(default=None, repr=False)  # T V, if guesses may follow
+    guessed: tuple[int, ...] = ()  # cells into which guesses were written in that attempt
     votes: int = 0  # of named versions, see `solve_by_vote`; then `choices` are the first answers
     choices: tuple[Choice, ...] = field(default=(), repr=False)
 
@@ -205,6 +207,7 @@ class Solver:
         restarts: int = 0,
         noise: float = 0.0,
         rollouts: int = 1,
+        guesses: int = 0,
         select: Select | None = None,
         trace: bool = False,
         puzzle_identifiers: np.ndarray | None = None,
@@ -224,6 +227,7 @@ class Solver:
             noise: then attempts with noise of this standard deviation on the states before each
                 ACT step.
             rollouts: so many of the puzzle as it is; the first, without noise, has been made.
+            guesses: then so many attempts at most at the puzzle with guesses written into it.
             select: how the answer is chosen of those of all attempts, see `Plan.choose`. With
                 `valid`, where the task's rules are known the default, a puzzle whose answer is
                 valid needs no further attempt; else (`q_halt`, the default where they are not, and
@@ -241,7 +245,7 @@ class Solver:
         for name, value in (("steps", steps), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}: must be at least 1")
-        plan = plan_attempts(self.task, votes, restarts, noise, rollouts, select, seed)
+        plan = plan_attempts(self.task, votes, restarts, noise, rollouts, select, seed, guesses)
         tokens = self.task.read_all(puzzles)
         if puzzle_identifiers is None:
             puzzle_identifiers = np.full(len(tokens), self.unseen_identifier)
@@ -251,16 +255,24 @@ class Solver:
         limit = steps or self.traits.steps_at_most(halting)
         how = Thinking(halting, self.halt_probability, limit, batch_size)
 
-        def run(rows: np.ndarray, wave: Wave, before: int) -> list[tuple[int, Solution]]:
-            named = {"inputs": tokens[rows], "puzzle_identifiers": identifiers[rows]}
+        def run(
+            rows: np.ndarray, asked: np.ndarray, wave: Wave, before: int
+        ) -> list[tuple[int, Solution]]:
+            named = {"inputs": asked, "puzzle_identifiers": identifiers[rows]}
             given = {name: torch.from_numpy(values) for name, values in named.items()}
             shown = None if before else progress
             positions = torch.from_numpy(rows + offset)
             return self._run(given, positions, plan, wave, before, how, trace, shown)
 
-        found, costs = search(plan, len(tokens), run)
+        found, costs = search(plan, self.task, tokens, run, progress is not None)
         return [
-            replace(solution, total_steps=cost) for solution, cost in zip(found, costs, strict=True)
+            replace(
+                solution,
+                inputs=puzzle,
+                guessed=tuple(np.flatnonzero(solution.inputs != puzzle).tolist()),
+                total_steps=cost,
+            )
+            for solution, puzzle, cost in zip(found, tokens, costs, strict=True)
         ]
 
     @torch.inference_mode()
@@ -292,7 +304,7 @@ class Solver:
                 taken = step.select(shown)
                 index.append(taken.index)
                 halted.append(taken.index[taken.halting])
-                records.append(_record(taken.outputs, taken.steps, trace))
+                records.append(_record(taken.outputs, taken.steps, trace or plan.guesses > 0))
         number_of, order = torch.cat(index).sort(stable=True)
         has_ended = torch.isin(number_of, torch.cat(halted))
         number_of, order = number_of[has_ended], order[has_ended]
@@ -305,7 +317,7 @@ class Solver:
         asked_at = (number_of // len(wave)).numpy()
         columns["tokens"] = self.task.tidied(kind.undo(columns["tokens"]), given[asked_at])
         columns["confidence"] = kind.undo_cells(columns["confidence"])
-        if trace:
+        if "probabilities" in columns:
             columns["probabilities"] = kind.undo_probabilities(columns["probabilities"])
         numbers, counts = torch.unique_consecutive(number_of, return_counts=True)
         puzzle_of, ends = (numbers // len(wave)).numpy(), counts.cumsum(0).numpy()
@@ -330,6 +342,7 @@ class Solver:
                 last["steps"].tolist(),
                 traces,
                 (numbers % len(wave) + before + 1).tolist(),
+                last.get("probabilities", [None] * len(numbers)),
                 strict=True,
             )
         )
@@ -348,7 +361,7 @@ def pretrained(name: str = FIRST_SHIPPED, device: DeviceName = "auto") -> Solver
     return Solver.from_checkpoint(known[name], device)
 
 
-def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str, Tensor]:
+def _record(outputs: dict[str, Tensor], steps: Tensor, whole: bool) -> dict[str, Tensor]:
     probabilities = outputs["logits"].float().softmax(-1)
     confidence, tokens = probabilities.max(-1)
     record = {
@@ -358,7 +371,7 @@ def _record(outputs: dict[str, Tensor], steps: Tensor, trace: bool) -> dict[str,
         "q_continue": outputs["q_continue_logits"],
         "steps": steps,
     }
-    return record | ({"probabilities": probabilities} if trace else {})
+    return record | ({"probabilities": probabilities} if whole else {})
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

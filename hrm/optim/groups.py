@@ -94,11 +94,12 @@ def build_optimizers(
     puzzle_emb_weight_decay: float,
     process_group: dist.ProcessGroup | None = None,
     muon: MuonRates | None = None,
+    muon_dtype: torch.dtype | None = None,
 ) -> list[GroupOptimizer]:
     """One AdamATan2 over all parameters, and one SparseSignSGD per puzzle embedding, if any.
 
     With `muon` the matrices of the blocks are Muon's, and AdamATan2 has the rest: embeddings,
-    heads, biases of attention.
+    heads, biases of attention. `muon_dtype` is that of Muon's products.
     """
     matrices = [] if muon is None else _matrices(model)
     taken = {id(layer.weight) for layer in matrices}
@@ -113,7 +114,7 @@ def build_optimizers(
             params = [layer.weight for layer in matrices if layer.fused == pieces]
             named = {"role": "matrices", "base_lr": muon.lr, "pieces": pieces}
             groups.append({"params": params, **named})
-        optimizers.append(Muon(groups, **muon._asdict()))
+        optimizers.append(Muon(groups, **muon._asdict(), dtype=muon_dtype))
     for table in _tables(model):
         sparse = SparseSignSGD(table, puzzle_emb_lr, puzzle_emb_weight_decay, process_group)
         sparse.param_groups[0] |= {"role": "puzzle_embedding", "base_lr": puzzle_emb_lr}

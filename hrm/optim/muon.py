@@ -1,8 +1,7 @@
 """Muon: momentum made orthogonal, for matrices (https://kellerjordan.github.io/posts/muon/).
 
 The formula, the coefficients and the factor of the rate are those of `torch.optim.Muon`, whose
-products are in bfloat16; here they are in the parameters' dtype, and a weight may be several
-matrices.
+products are in bfloat16; here their dtype is chosen, and a weight may be several matrices.
 
 Shapes: K matrices one below the other in a weight [K·M, N].
 """
@@ -51,6 +50,8 @@ class Muon(Optimizer):
         lr: learning rate; changed between steps through `param_groups`.
         weight_decay: decoupled, times lr.
         momentum: μ, in [0, 1).
+        dtype: of the products that make a matrix orthogonal; None: the parameters'. Everything else
+            is in the parameters' dtype.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Muon(Optimizer):
         lr: float,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
+        dtype: torch.dtype | None = None,
     ):
         if lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise ValueError(
@@ -66,6 +68,7 @@ class Muon(Optimizer):
             )
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "pieces": 1}
         super().__init__(params, defaults)
+        self.dtype = dtype
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2 or len(p) % group["pieces"]:
@@ -113,7 +116,8 @@ class Muon(Optimizer):
             ahead = torch.where(only_if, ahead, 0)
         rows, N = params[0].shape
         M = rows // group["pieces"]
-        directions = orthogonalized(ahead.view(-1, M, N)).reshape(ahead.shape)
+        matrices = ahead.view(-1, M, N).to(self.dtype or ahead.dtype)
+        directions = orthogonalized(matrices).reshape(ahead.shape)
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
         step = lr * max(1, M / N) ** 0.5
         for p, direction in zip(params, directions, strict=True):

@@ -149,6 +149,7 @@ class Task:
     name: ClassVar[str] = "grids"
     best_metric: ClassVar[str] = "exact_accuracy"  # of an evaluation; higher is better
     judges: ClassVar[bool] = False  # whether `are_valid` knows the rules
+    takes_guesses: ClassVar[bool] = False  # whether cells of an answer may be given as well
     file_suffix: ClassVar[str | None] = None  # of files that `read_file` reads
     votes_by_name: ClassVar[bool] = False  # whether `polls` knows versions; else by `symmetries`
     votes_of_file: ClassVar[int] = 1  # versions to ask of a puzzle of a file, if not said

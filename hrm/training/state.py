@@ -108,6 +108,7 @@ class TrainState:
                 puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
                 process_group=ranks.group,
                 muon=config.muon,
+                muon_dtype=(torch.bfloat16 if config.arch.forward_dtype == "bfloat16" else None),
             ),
             ema=average_of(model, config),
             total_steps=steps,

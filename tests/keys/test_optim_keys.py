@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hrm.optim.groups import OptimConfig
-from hrm.optim.muon import orthogonalized
+from hrm.optim.muon import Muon, orthogonalized
 from hrm.optim.schedule import learning_rate
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
@@ -155,6 +155,16 @@ def test_puzzle_rows_without_gradient_only_decay(data):
     expected = torch.ones_like(table)
     expected[seen] = 1 - 0.1 * 0.5
     torch.testing.assert_close(table, expected)
+
+
+@pytest.mark.parametrize("dtype, products", [("bfloat16", torch.bfloat16), ("float32", None)])
+def test_products_of_muon_are_in_the_dtype_of_the_activations(data, dtype, products):
+    keys = (*TINY, "optimizer=muon", f"arch.forward_dtype={dtype}")
+    config = load_pretrain_config([f"data_path={data}", *keys])
+    metadata = open_split(config, ALONE, "train").metadata
+    state = TrainState.create(config, metadata, torch.device("cpu"), ALONE)
+    (muon,) = (o for o in state.optimizers if isinstance(o, Muon))
+    assert muon.dtype == products
 
 
 @acts("ema", "ema_decay")

@@ -99,6 +99,23 @@ def test_it_is_torch_s_but_for_bfloat16(shape):
     torch.testing.assert_close(optimizers[0].state[ours]["momentum_buffer"], buffer)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_products_in_bfloat16(momentum):
+    """Only the products: weights and momentum keep float32's digits."""
+    start, gradient = torch.randn(2, 24, 16)
+    moved = {}
+    for dtype in (None, torch.float32, torch.bfloat16):
+        p = torch.nn.Parameter(start.clone())
+        optimizer = Muon([p], lr=0.1, momentum=momentum, dtype=dtype)
+        p.grad = gradient.clone()
+        optimizer.step()
+        assert p.dtype == optimizer.state[p]["momentum_buffer"].dtype == torch.float32
+        moved[dtype] = p.detach() - start
+    assert torch.equal(moved[None], moved[torch.float32])
+    error = (moved[torch.bfloat16] - moved[None]).norm() / moved[None].norm()
+    assert 1e-4 < error < 0.03
+
+
 def test_a_skipped_step_changes_nothing():
     p = torch.nn.Parameter(torch.randn(4, 4))
     optimizer = Muon([p], lr=0.1, weight_decay=0.5)

@@ -23,6 +23,7 @@ class SudokuTask(Task):
 
     name = "sudoku"
     judges = True
+    takes_guesses = True
 
     @classmethod
     def fits(cls, metadata: DatasetMetadata) -> bool:

@@ -27,6 +27,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "steps256": {"steps": 256},
     "votes8": {"votes": 8},
     "votes8-steps64": {"votes": 8, "steps": 64},
+    "guesses25": {"guesses": 25},
+    "guesses100": {"guesses": 100},
+    "guesses400": {"guesses": 400},
     "noise16-steps64": {"noise": 0.3, "rollouts": 16, "steps": 64},
 }
 GIVENS = (26, 28, 30, 32, 36, 40)

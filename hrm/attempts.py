@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hrm.config import Halting, Select, refuse_idle_noise
 from hrm.errors import UserError
-from hrm.guesses import AT_ONCE, Guesses
+from hrm.guesses import Guesses
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.rollout import Batch, Noise, RolloutStep, rollout
@@ -274,27 +274,25 @@ def _guess(
         puzzles: by row, [T] each, and the first answer to it.
         before: attempts at each of them before.
     """
-    waiting = {row: Guesses(task, p, _known(answer)) for row, (p, answer) in puzzles.items()}
+    waiting = {
+        row: Guesses(task, tokens, _known(answer), plan.guesses)
+        for row, (tokens, answer) in puzzles.items()
+    }
+    made = 0  # at each puzzle
     with Progress("guesses at each puzzle", plan.guesses, enabled=progress) as shown:
-        for made in range(0, plan.guesses, AT_ONCE):
-            most = min(AT_ONCE, plan.guesses - made)
-            asked = [
-                (row, place, guess)
-                for row, tree in waiting.items()
-                for place, guess in enumerate(tree.take(most))
-            ]
-            if not asked:
-                break
+        while asked := [(row, *one) for row, tree in waiting.items() for one in tree.take()]:
             rows = np.array([row for row, _, _ in asked])
             tokens = np.stack([guess.tokens for _, _, guess in asked])
-            for number, answer in run(rows, tokens, (Attempt(),), before + made):
+            for number, answer in run(rows, tokens, (Attempt(),), before):
                 row, place, guess = asked[number]
-                yield row, replace(answer, attempt=before + made + place + 1)
+                yield row, replace(answer, attempt=before + place)
                 if answer.valid:
                     waiting.pop(row, None)
                 elif row in waiting:
                     waiting[row].branch(guess, _known(answer))
-            shown.update(most, f", {len(waiting):,} puzzles left")
+            left = max((tree.taken for tree in waiting.values()), default=plan.guesses) - made
+            made += left
+            shown.update(left, f", {len(waiting):,} puzzles left")
 
 
 def _known(answer: Tried) -> np.ndarray:

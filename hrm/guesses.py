@@ -28,21 +28,25 @@ class Guess:
 
 
 class Guesses:
-    """The partial puzzles of one puzzle that have not been asked yet."""
+    """The partial puzzles of one puzzle that have not been asked yet: at first those of one guess.
 
-    def __init__(self, task: Task, inputs: np.ndarray, probabilities: np.ndarray):
-        """Those with one guess.
+    Args:
+        inputs: the puzzle, [T] int32.
+        probabilities: what the model answered, [T, V].
+        most: so many are asked at most.
+    """
 
-        Args:
-            inputs: the puzzle, [T] int32.
-            probabilities: what the model answered, [T, V].
-        """
+    def __init__(self, task: Task, inputs: np.ndarray, probabilities: np.ndarray, most: int):
+        self.taken, self._most = 0, most  # so many have been taken
         self._task, self._open, self._count = task, list[Guess](), 0
         self.branch(Guess(0.0, 0, inputs), probabilities)
 
-    def take(self, most: int) -> list[Guess]:
-        """The likeliest, at most so many, which are forgotten."""
-        return [heapq.heappop(self._open) for _ in range(min(most, len(self._open)))]
+    def take(self) -> list[tuple[int, Guess]]:
+        """The likeliest, to be asked side by side, each with its number from 1; none at the end."""
+        count = min(AT_ONCE, self._most - self.taken, len(self._open))
+        numbers = range(self.taken + 1, self.taken + count + 1)
+        self.taken += count
+        return [(number, heapq.heappop(self._open)) for number in numbers]
 
     def branch(self, asked: Guess, probabilities: np.ndarray) -> None:
         """Add what follows from a partial puzzle whose answer is not valid: one guess more.

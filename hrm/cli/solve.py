@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CHUNK = 4096  # puzzles between outputs
 CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
 MORE = "note: more attempts may solve what is not: --votes 8, or --noise 0.3 --rollouts 16"
+GUESSES = ", or --guesses 100"
 HELP = """
 hrm solve 1....2....3....4 --trace                 # by a model of the package
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
@@ -71,7 +72,7 @@ class SolveConfig(Config):
     restarts: Count = Field(0, description="then N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
-    guesses: Count = Field(0, description="then N puzzles with guesses written into them")
+    guesses: Count = Field(0, description="then N puzzles with guesses written into them at most")
     select: Select | None = Field(
         None, description="which answer counts; if not given, valid where rules are known"
     )
@@ -157,7 +158,7 @@ def solve(config: SolveConfig) -> int:
         draw(config, solver, found[0], solutions[0])
     print(summary, file=sys.stderr)
     if summary.valid < summary.judged and plain(config):
-        print(MORE, file=sys.stderr)
+        print(MORE + GUESSES * task.takes_guesses, file=sys.stderr)
     return 1 if summary.unsolved else 0
 
 

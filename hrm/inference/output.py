@@ -74,6 +74,8 @@ def _as_values(puzzle: Puzzle, solution: Solution, task: Task, trace: bool) -> d
         "halt_probability": round(solution.halt_probability, DIGITS),
         "confidence": rounded(solution.confidence),
     }
+    if solution.guessed:
+        values["guessed"] = list(solution.guessed)
     if solution.choices:
         values["votes"] = solution.votes
         values["attempts"] = [
@@ -203,6 +205,8 @@ def verdict(puzzle: Puzzle, solution: Solution, task: Task) -> str:
     steps = f"{solution.steps} ACT step{'s' * (solution.steps > 1)}"
     if solution.total_steps > solution.steps:
         steps += f" ({solution.total_steps} in all {'versions' if solution.votes else 'attempts'})"
+    if guesses := len(solution.guessed):
+        steps += f", with {guesses} guess{'es' * (guesses > 1)}"
     if solution.choices:
         return _verdict_of_votes(puzzle, solution, steps)
     if _has_answer(puzzle):

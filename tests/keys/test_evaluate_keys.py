@@ -125,6 +125,12 @@ def test_as_many_start_states_are_tried(moody):
     assert most["eval/q_halt"] == pytest.approx(one["eval/q_halt"], abs=1e-3)
 
 
+@acts("guesses")
+def test_as_many_guesses_are_made(moody):
+    one, more = evaluated(moody), evaluated(moody, "guesses=6")
+    assert one["eval/exact_accuracy"] == 0 and (one["eval/steps"], more["eval/steps"]) == (4, 28)
+
+
 @acts("noise", "rollouts", "seed")
 def test_noise_acts_in_as_many_rollouts_as_asked(moody):
     def sure(*keys: str) -> float:

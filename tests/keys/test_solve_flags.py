@@ -145,6 +145,14 @@ def test_noise_is_that_of_a_puzzles_position_in_the_whole_input(moody, monkeypat
     assert whole[0]["halt_probability"] != whole[2]["halt_probability"]
 
 
+@acts("guesses")
+def test_as_many_guesses_are_made(moody):
+    words = (FIRST, "--halting", "max_steps")
+    one, *_ = solved(moody, *words)
+    more, *_ = solved(moody, *words, "--guesses", 6)
+    assert not one["valid"] and (one["total_steps"], more["total_steps"]) == (4, 28)
+
+
 @acts("seed")
 @pytest.mark.parametrize("way", [("--votes",), ("--restarts",), ("--noise", 1, "--rollouts")])
 def test_versions_start_states_and_noise_are_drawn_from_the_seed(moody, way):

@@ -10,7 +10,14 @@ import torch
 import hrm
 from hrm.checkpoint.config import RunConfig, save_config
 from hrm.checkpoint.folder import Checkpoint
-from hrm.checkpoint.layout import CARD_FILE, CONFIG_FILE, RECORD_FILE, TEST_SPLIT, WEIGHTS_FILE
+from hrm.checkpoint.layout import (
+    CARD_FILE,
+    CARD_PICTURE_FILE,
+    CONFIG_FILE,
+    RECORD_FILE,
+    TEST_SPLIT,
+    WEIGHTS_FILE,
+)
 from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
@@ -36,6 +43,7 @@ def export_checkpoint(
     notes: str = "",
     typed: str | None = None,
     examples: Sequence[int] = (),
+    picture: bytes | None = None,
 ) -> Path:
     """Write the folder that others need to run a model; `load_checkpoint` reads it.
 
@@ -45,6 +53,7 @@ def export_checkpoint(
         notes: Markdown for the model card, as of `model_card`.
         typed: what users of the model type to name it; the folder's name by default.
         examples: numbers of test examples (`Checkpoint.examples`) that go with the model.
+        picture: GIF for the model card, of the first example.
 
     Raises:
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
@@ -66,7 +75,9 @@ def export_checkpoint(
             record = {"step": checkpoint.step, **vars(checkpoint.origin), "hrm": hrm.__version__}
             text = json.dumps(record, indent=1) + "\n"
             (folder / RECORD_FILE).write_text(text, encoding="utf-8")
-            card = model_card(checkpoint, target.name, notes, typed)
+            if picture is not None:
+                (folder / CARD_PICTURE_FILE).write_bytes(picture)
+            card = model_card(checkpoint, target.name, notes, typed, picture is not None)
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
             write_manifest(folder)
     except OSError as error:
@@ -97,7 +108,13 @@ def _is_export(folder: Path) -> bool:
     )
 
 
-def model_card(checkpoint: Checkpoint, name: str, notes: str = "", typed: str | None = None) -> str:
+def model_card(
+    checkpoint: Checkpoint,
+    name: str,
+    notes: str = "",
+    typed: str | None = None,
+    has_picture: bool = False,
+) -> str:
     """Markdown with the front matter of a model hub: what the model is, and how it was trained.
 
     Args:
@@ -105,6 +122,7 @@ def model_card(checkpoint: Checkpoint, name: str, notes: str = "", typed: str | 
             first heading goes into its first paragraph, which `hrm models` shows of the models of
             the package.
         typed: as of `export_checkpoint`.
+        has_picture: whether it lies beside the card.
     """
     metadata, model = checkpoint.metadata, checkpoint.model
     start = 0 if notes.startswith("#") else notes.find("\n#") + 1 or len(notes)
@@ -131,6 +149,9 @@ def model_card(checkpoint: Checkpoint, name: str, notes: str = "", typed: str | 
     rows["keys"] = ", ".join(keys)
     rows["code"] = f"hrm {hrm.__version__}, torch {torch.__version__}"
     ending = f"\n{rest}\n" if rest else _evaluation(checkpoint.path)
+    picture = (
+        f"![A test puzzle, ACT step by ACT step]({CARD_PICTURE_FILE})\n\n" if has_picture else ""
+    )
     facts = "\n".join(f"| {what} | {value} |" for what, value in rows.items())
     return f"""---
 license: apache-2.0
@@ -143,7 +164,7 @@ A model of {weights:,} weights for {task} {shape}, which thinks in loops. {openi
 
     hrm solve {typed or name} PUZZLE --trace
 
-| | |
+{picture}| | |
 | --- | --- |
 {facts}
 {ending}"""

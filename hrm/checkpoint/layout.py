@@ -9,6 +9,7 @@
     training-<rank>.safetensors   what each further rank adds to it
     manifest.json       size and SHA-256 of the files above
     README.md           model card of an exported checkpoint, which lacks source/ and what resumes
+    thinking.gif        its picture, where there is one
     test/               a few test examples beside an exported checkpoint, and the data set's
     identifiers.json    names of its puzzles, where the model knows puzzles by name
     predictions.safetensors   where evaluation was asked to save its outputs
@@ -31,6 +32,7 @@ TRAINING_FILE = "training.safetensors"
 RECORD_FILE = "training.json"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
+CARD_PICTURE_FILE = "thinking.gif"
 TEST_SPLIT = "test"
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
 

@@ -1,7 +1,7 @@
 """`hrm export`: a model as others need it: a small folder, a graph of one ACT step, a web page."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -40,10 +40,20 @@ TARGETS = {  # and the dtypes that each can store
 }
 
 
-class ExportConfig(Config):
-    """What is exported, and how."""
+class SharedConfig(Config):
+    """What is given to others of a checkpoint."""
 
     checkpoint: Path = Field(description="folder of a checkpoint or of a run")
+    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    examples: Count = Field(12, description="test puzzles that go with it, at most")
+    notes: Path | None = Field(
+        None, description="Markdown for the model card: a summary, then sections"
+    )
+
+
+class ExportConfig(SharedConfig):
+    """What is exported, and how."""
+
     output_dir: Path | None = Field(
         None, description="folder to solve with here; its name is the model's"
     )
@@ -55,11 +65,7 @@ class ExportConfig(Config):
     dtype: StoredDtype | Literal["int8"] | None = Field(
         None, description="of the stored weights (default float32, int8 in a page)"
     )
-    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
-    examples: Count = Field(12, description="test puzzles that go with it, at most")
-    notes: Path | None = Field(
-        None, description="Markdown for the model card: a summary, then sections"
-    )
+    picture: bool = Field(False, description="draw the first of them into the model card")
     runtime: Path | None = Field(
         None, description="folder with onnxruntime-web for the page; else it is downloaded"
     )
@@ -69,16 +75,54 @@ def run(read: Callable[[], ExportConfig]) -> None:
     """Export, and say where."""
     config = read()
     _check_targets(config)
+    if config.output_dir is not None:
+        stored = cast(StoredDtype, config.dtype or "float32")
+        _tell(export_folder(config, config.output_dir, stored, config.picture))
+    if config.onnx or config.torch_export or config.page:
+        _export_graphs(config)
+
+
+def export_folder(
+    config: SharedConfig,
+    target: Path,
+    dtype: StoredDtype,
+    picture: bool,
+    typed: str | None = None,
+) -> Path:
+    """Write the folder of a model, with its examples; arguments as of `export_checkpoint`.
+
+    Args:
+        picture: draw the first example into the model card, where there is one.
+
+    Raises:
+        UserError: the checkpoint or the notes cannot be read, or the folder not be written.
+    """
     from hrm.checkpoint import export_checkpoint, load_checkpoint
 
     notes = notes_of(config.notes)
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
-    numbers = _chosen(checkpoint, config.examples) if config.output_dir or config.page else []
-    if config.output_dir is not None:
-        stored = cast(StoredDtype, config.dtype or "float32")
-        _tell(export_checkpoint(checkpoint, config.output_dir, stored, notes, None, numbers))
-    if config.onnx or config.torch_export or config.page:
-        _export_graphs(config, checkpoint, numbers)
+    numbers = _chosen(checkpoint, config.examples)
+    drawn = _drawn(config, checkpoint, numbers[0]) if picture and numbers else None
+    return export_checkpoint(checkpoint, target, dtype, notes, typed, numbers, drawn)
+
+
+def _drawn(config: SharedConfig, checkpoint: "Checkpoint", number: int) -> bytes:
+    """A test example as the model solves it, as a GIF."""
+    import numpy as np
+
+    from hrm.checkpoint.layout import TEST_SPLIT
+    from hrm.inference import Solver
+    from hrm.inference.output import pictures
+    from hrm.inference.sources import from_split
+    from hrm.viz.picture import as_gif
+
+    assert checkpoint.examples is not None
+    solver = Solver.from_checkpoint(checkpoint.path, "cpu", config.weights)
+    given = checkpoint.examples, TEST_SPLIT, solver.metadata, number
+    [puzzle] = from_split(*given, origin=solver.origin)
+    names = np.array([solver.identifier_of(puzzle.identifier)])
+    [solution] = solver.solve([puzzle.inputs], puzzle_identifiers=names, trace=True)
+    return as_gif(pictures(puzzle, solution, solver.task, every_step=True))
 
 
 def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
@@ -95,7 +139,8 @@ def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
     return choose_examples(Split.open(checkpoint.examples / TEST_SPLIT), count)
 
 
-def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint", numbers: Sequence[int]) -> None:
+def _export_graphs(config: ExportConfig) -> None:
+    from hrm.checkpoint import load_checkpoint
     from hrm.checkpoint.step_graph import (
         as_onnx,
         check_onnx,
@@ -105,6 +150,8 @@ def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint", numbers: Sequ
         write_program,
     )
 
+    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    numbers = _chosen(checkpoint, config.examples) if config.page else []
     runtime: dict[str, bytes] = {}
     if config.onnx or config.page:
         check_onnx()

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from pydantic import Field, field_validator
 
-from hrm.cli.export import notes_of
+from hrm.cli.export import SharedConfig, export_folder
 from hrm.cli.options import SchemaCommand
-from hrm.config import Config, StoredDtype, WeightsName
+from hrm.config import StoredDtype
 from hrm.errors import write_output
 from hrm.hub import Repository, push
 
@@ -23,18 +23,13 @@ for the model wherever a checkpoint is named.
 """
 
 
-class PushConfig(Config):
+class PushConfig(SharedConfig):
     """What is shared, and where."""
 
-    checkpoint: Path = Field(description="folder of a checkpoint or of a run")
     repository: str = Field(description="user/name, or user/name@branch")
     private: bool = Field(False, description="show a new repository to yourself alone")
     message: str = Field("Upload model", description="of the commit")
     dtype: StoredDtype = Field("float32", description="of the stored weights")
-    weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
-    notes: Path | None = Field(
-        None, description="Markdown for the model card: a summary, then sections"
-    )
 
     @field_validator("repository")
     @classmethod
@@ -48,15 +43,10 @@ class PushConfig(Config):
 def run(read: Callable[[], PushConfig]) -> None:
     """Export, upload, and say where."""
     config = read()
-    notes = notes_of(config.notes)
-
-    from hrm.checkpoint import export_checkpoint, load_checkpoint
-
     repository = Repository.parse(config.repository)
-    checkpoint = load_checkpoint(config.checkpoint, config.weights)
     with TemporaryDirectory() as folder:
         target = Path(folder) / repository.name.partition("/")[2]
-        export_checkpoint(checkpoint, target, config.dtype, notes, str(repository))
+        export_folder(config, target, config.dtype, picture=True, typed=str(repository))
         address = push(target, repository, config.private, config.message)
     write_output(f"{address}: named {repository} wherever a checkpoint is\n")
 

@@ -1,5 +1,6 @@
 """Puzzle grids as images: one picture, or the steps of a solution as a GIF."""
 
+import io
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -121,23 +122,30 @@ def save_png(picture: Image.Image, path: Path) -> None:
 
 
 def save_gif(pictures: Sequence[Image.Image], path: Path) -> None:
-    """Write pictures of one size as an endless animation that rests at the last one.
+    """Write pictures as `as_gif` makes them.
 
     Raises:
         OSError: it cannot be written.
     """
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(as_gif(pictures))
+
+
+def as_gif(pictures: Sequence[Image.Image]) -> bytes:
+    """Pictures of one size as an endless animation that rests at the last one."""
     seconds = [FRAME_SECONDS] * (len(pictures) - 1) + [LAST_FRAME_SECONDS]
     first, *rest = (picture.quantize(64) for picture in pictures)
-    with atomic_write(path) as temporary:
-        first.save(
-            temporary,
-            "GIF",
-            save_all=True,
-            append_images=rest,
-            duration=[int(1000 * s) for s in seconds],
-            loop=0,
-            disposal=1,
-        )
+    written = io.BytesIO()
+    first.save(
+        written,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[int(1000 * s) for s in seconds],
+        loop=0,
+        disposal=1,
+    )
+    return written.getvalue()
 
 
 @lru_cache

@@ -161,6 +161,11 @@ def test_push_and_load(hub, run, monkeypatch):
     card = hub.repositories["me/first"]["main"]["README.md"].decode()
     assert "\n# first\n" in card and "hrm solve hf://me/first PUZZLE" in card
     assert equal(state("hf://me/first"), state(run)) and hub.private == set()
+    files = hub.repositories["me/first"]["main"]
+    assert "](thinking.gif)" in card and files["thinking.gif"].startswith(b"GIF89a")
+    assert "test/dataset.json" in files
+    code, _, err = command("solve", "hf://me/first", "--index", "11", "--format", "line")
+    assert code in (0, 1) and "1 puzzle" in err
     code, out, err = command("solve", "hf://me/first", PUZZLE, "--format", "json")
     assert json.loads(out)["answer"] == Solver.from_checkpoint(run).solve([PUZZLE])[0].answer
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import onnx
+from PIL import Image
 from safetensors.torch import load_file
 
 from hrm import pretrained
@@ -130,6 +131,17 @@ def test_so_many_examples_go_with_it(patient, tmp_path):
     assert len(Split.open(tmp_path / "three/test")) == 3
     done("export", patient, "--output-dir", tmp_path / "none", "--examples", "0")
     assert not (tmp_path / "none/test").exists()
+
+
+@acts("picture")
+def test_a_picture_of_the_first_example_is_in_the_card(patient, tmp_path):
+    done("export", patient, "--output-dir", tmp_path / "drawn", "--picture")
+    with Image.open(tmp_path / "drawn/thinking.gif") as picture:
+        assert picture.n_frames == 2  # the puzzle and one ACT step
+    assert "](thinking.gif)\n\n|" in (tmp_path / "drawn/README.md").read_text()
+    done("export", patient, "--output-dir", tmp_path / "none", "--picture", "--examples", "0")
+    assert not (tmp_path / "none/thinking.gif").exists()
+    assert "thinking.gif" not in (tmp_path / "none/README.md").read_text()
 
 
 def test_every_flag_has_a_test():

@@ -55,5 +55,13 @@ def test_notes_are_in_the_card(hub, patient, tmp_path):
     assert b"Made on a Sunday.\n" in hub.repositories["me/noted"]["main"]["README.md"]
 
 
+@acts("examples")
+def test_so_many_examples_go_with_it(hub, patient):
+    done("push", patient, "me/none", "--examples", "0")
+    done("push", patient, "me/some", "--examples", "3")
+    none, some = (hub.repositories[name]["main"] for name in ("me/none", "me/some"))
+    assert "test/dataset.json" in some and "test/dataset.json" not in none
+
+
 def test_every_flag_has_a_test():
     acts.check(KEYS["push"])

@@ -29,7 +29,7 @@ halt_exploration_prob pos_encodings puzzle_emb_ndim forward_dtype backprop q_con
 attention_bias name loss"""
 CORE_KEYS = {"hrm_act_v1": "H_layers puzzle_emb_mode", "trm": "mlp_t puzzle_emb_len"}
 EVALUATE_KEYS = """checkpoint data_path split halting halt_probability global_batch_size weights
-allow_leakage eval_save_outputs device compile steps restarts noise rollouts select seed
+allow_leakage eval_save_outputs device compile steps restarts noise rollouts guesses select seed
 predictions artefacts_dir"""
 
 

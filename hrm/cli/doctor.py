@@ -20,7 +20,13 @@ Print versions, devices, threads, compilers and free disk, and below them what
 is odd about them. Put it into a report of a fault. Nothing is sent anywhere.
 """
 PACKAGES = ("torch", "numpy", "pydantic", "hydra-core", "safetensors", "huggingface-hub")
-EXTRAS = {"web": "fastapi", "generate": "numba", "wandb": "wandb"}
+EXTRAS = {
+    "web": "fastapi",
+    "generate": "numba",
+    "onnx": "onnx",
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+}
 LITTLE_DISK, LITTLE_MEMORY = 2e9, 2e9  # bytes
 OLDEST_TORCH = (2, 7)
 

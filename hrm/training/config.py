@@ -95,8 +95,8 @@ class PretrainConfig(OptimConfig, RunConfig):
         None, description="null: checkpoints/<project_name>/<run_name>"
     )
     overwrite: bool = Field(False, description="replace an earlier run of the same name")
-    logger: Literal["none", "wandb"] = Field(
-        "none", description="or wandb; metrics.jsonl is written in any case"
+    logger: Literal["none", "wandb", "tensorboard"] = Field(
+        "none", description="besides metrics.jsonl, which is written in any case"
     )
     log_interval: PositiveInt = Field(
         1, description="steps per line of metrics.jsonl; each costs a message between ranks"

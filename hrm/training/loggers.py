@@ -1,11 +1,12 @@
-"""Where metrics go: `metrics.jsonl`, and Weights & Biases where it is asked for."""
+"""Where metrics go: `metrics.jsonl`, and W&B or TensorBoard where they are asked for."""
 
 import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from hrm.progress import say
 
 TIMINGS_FILE = "timings.jsonl"
+TENSORBOARD_DIR = "tensorboard"
 
 
 class Logger(Protocol):
@@ -87,8 +89,55 @@ class JsonLinesLogger:
         """Every line is in the file already."""
 
 
-class WandbLogger:
-    """Weights & Biases; offline without a login. Failures are reported once and never raised."""
+class _Guest:
+    """A logger that is not ours: what fails in it is reported once, and never raised."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self._run: Any = None  # None: it has stopped
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            self._run = None
+            say(f"{self.name} stopped ({error}); training goes on without it", sys.stderr)
+
+
+class TensorBoardLogger(_Guest):
+    """Curves for `tensorboard --logdir`.
+
+    Args:
+        folder: of the event files; those of a run that is resumed stay.
+        begun_after: steps that were taken before; what was logged for later ones is forgotten.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, folder: Path, begun_after: int = 0):
+        super().__init__()
+
+        def begin() -> Any:
+            writer = import_module("torch.utils.tensorboard").SummaryWriter
+            return writer(str(folder), purge_step=begun_after + 1 if begun_after else None)
+
+        self._run = self._try(begin)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            if self._run is not None:
+                self._try(partial(self._run.add_scalar, name, value, step))
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._try(self._run.close)
+
+
+class WandbLogger(_Guest):
+    """Weights & Biases; offline without a login."""
+
+    name = "wandb"
 
     def __init__(
         self,
@@ -99,12 +148,13 @@ class WandbLogger:
         source_dir: Path,
         run_id: str | None = None,
     ):
-        self._run: Any = None
-        try:
+        super().__init__()
+
+        def begin() -> Any:
             wandb: Any = import_module("wandb")
             mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_login() else "offline")
             settings = wandb.Settings(silent=True, init_timeout=30)
-            self._run = wandb.init(
+            run = wandb.init(
                 project=project,
                 name=run_name,
                 config=config,
@@ -113,9 +163,10 @@ class WandbLogger:
                 settings=settings,
                 **({} if run_id is None else {"id": run_id, "resume": "allow"}),
             )
-            self._run.log_code(str(source_dir))
-        except Exception as error:
-            self._give_up(error)
+            run.log_code(str(source_dir))
+            return run
+
+        self._run = self._try(begin)
 
     @property
     def run_id(self) -> str | None:
@@ -124,21 +175,11 @@ class WandbLogger:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         if self._run is not None:
-            try:
-                self._run.log(dict(metrics), step=step)
-            except Exception as error:
-                self._give_up(error)
+            self._try(partial(self._run.log, dict(metrics), step=step))
 
     def close(self) -> None:
         if self._run is not None:
-            try:
-                self._run.finish()
-            except Exception as error:
-                self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        say(f"wandb stopped ({error}); training goes on without it", sys.stderr)
+            self._try(self._run.finish)
 
 
 def _has_wandb_login() -> bool:

@@ -32,9 +32,11 @@ from hrm.training.config import PretrainConfig
 from hrm.training.graph import can_capture, stepper
 from hrm.training.interrupt import StopRequest
 from hrm.training.loggers import (
+    TENSORBOARD_DIR,
     TIMINGS_FILE,
     JsonLinesLogger,
     Logger,
+    TensorBoardLogger,
     WandbLogger,
     prefixed,
 )
@@ -178,12 +180,13 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
     """The fingerprint of the training data.
 
     Raises:
-        UserError: the model cannot be built for the data, or W&B is not installed.
+        UserError: the model cannot be built for the data, or the logger is not installed.
     """
     with torch.device("meta"):
         build_for(config, train_set.metadata)
-    if config.logger == "wandb" and find_spec("wandb") is None:
-        raise UserError("logger=wandb: not installed; pip install 'hrm[wandb]' or logger=none")
+    name = config.logger
+    if name != "none" and find_spec(name) is None:
+        raise UserError(f"logger={name}: not installed; pip install 'hrm[{name}]' or logger=none")
     code_version()  # asks git, which may be slow, while there is nothing to save yet
     return fingerprint(config.data_path / "train", train_set.metadata)
 
@@ -235,6 +238,8 @@ def open_job(
             wandb = open_wandb(config, wandb_run_id)
             loggers.append(wandb)
             record["wandb_run_id"] = wandb.run_id or wandb_run_id
+        if config.logger == "tensorboard":
+            loggers.append(TensorBoardLogger(config.run_dir / TENSORBOARD_DIR, state.step))
     for logger in loggers:
         cleanup.callback(logger.close)
     checkpoints = Checkpoints(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.errors import TrainingDiverged, UserError
@@ -420,6 +421,41 @@ def test_weights_and_biases_hear_what_is_logged(data, tmp_path, monkeypatch, pla
     wandb.started.clear()
     run(data, tmp_path / "quiet", "logger=none", "epochs=1")
     assert "wandb" not in sys.modules
+
+
+def scalars(folder):
+    """What TensorBoard shows of a run: {name: [(step, value)]}."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
+
+
+@acts("logger")
+def test_tensorboard_has_what_is_logged_and_each_step_once(data, tmp_path, plain):
+    made = run(data, tmp_path / "run", "logger=tensorboard", "epochs=1")
+    assert made.steps[-1] == 2
+    made = run(data, tmp_path / "run", "logger=tensorboard", "epochs=2", "resume=auto")
+    shown = scalars(tmp_path / "run/tensorboard")
+    names = {name for line in made.lines for name in line} - {"step"}
+    assert shown.keys() == names
+    for name, found in shown.items():
+        logged = [(line["step"], line[name]) for line in made.lines if name in line]
+        assert found == [(step, pytest.approx(value)) for step, value in logged]
+    assert not (plain.path / "tensorboard").exists()
+
+
+def test_tensorboard_that_fails_does_not_end_a_run(data, tmp_path, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    made = run(data, tmp_path / "run", "logger=tensorboard", "epochs=1")
+    assert made.steps[-1] == 2
+    said = capsys.readouterr().err
+    assert said.count("tensorboard stopped (no space); training goes on without it") == 1
 
 
 @acts("log_interval")

@@ -435,9 +435,9 @@ def scalars(folder):
 
 @acts("logger")
 def test_tensorboard_has_what_is_logged_and_each_step_once(data, tmp_path, plain):
-    made = run(data, tmp_path / "run", "logger=tensorboard", "epochs=1")
-    assert made.steps[-1] == 2
-    made = run(data, tmp_path / "run", "logger=tensorboard", "epochs=2", "resume=auto")
+    keys = ("logger=tensorboard", "eval_interval=1")
+    assert run(data, tmp_path / "run", *keys, "epochs=1").steps[-1] == 2
+    made = run(data, tmp_path / "run", *keys, "epochs=2", "resume=auto")
     shown = scalars(tmp_path / "run/tensorboard")
     names = {name for line in made.lines for name in line} - {"step"}
     assert shown.keys() == names

@@ -4,6 +4,7 @@ The public names load on first use, so that the data builders never import torch
 """
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     from hrm.inference import Solution, Solver, pretrained
     from hrm.models import build_model
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("hrm")  # of its git tag
+except PackageNotFoundError:  # run from sources that are not installed
+    __version__ = "unknown"
 
 SUBMODULES = ("data", "inference", "models", "optim")
 HOMES = {

@@ -36,6 +36,7 @@ class Attempt:
     noise: float = 0.0  # standard deviation of what is added to the states
     noise_seed: int = 0
     rollout: int = 0  # tells noisy attempts apart
+    is_guess: bool = False  # takes as many steps as in training at most
 
     def apply(self, puzzles: np.ndarray) -> np.ndarray:
         """What the model is asked, [..., T] -> [..., T]."""
@@ -283,7 +284,7 @@ def _guess(
         while asked := [(row, *one) for row, tree in waiting.items() for one in tree.take()]:
             rows = np.array([row for row, _, _ in asked])
             tokens = np.stack([guess.tokens for _, _, guess in asked])
-            for number, answer in run(rows, tokens, (Attempt(),), before):
+            for number, answer in run(rows, tokens, (Attempt(is_guess=True),), before):
                 row, place, guess = asked[number]
                 yield row, replace(answer, attempt=before + place)
                 if answer.valid:
@@ -330,6 +331,8 @@ def run_wave(
         positions: [N] int64 on the host: of the puzzles in the input, for their noise.
     """
     size, kind = len(wave), wave[0]
+    trained = model.model.config.halt_max_steps
+    most = min(how.max_steps or trained, trained) if kind.is_guess else how.max_steps
     inputs = puzzles["inputs"].cpu().numpy()
     asked = {**puzzles, "inputs": torch.from_numpy(kind.apply(inputs))}
     every = torch.arange(len(inputs) * size)
@@ -353,7 +356,7 @@ def run_wave(
         batches,
         how.halting,
         how.halt_probability,
-        how.max_steps,
+        most,
         kind.start_seed,
         noise if any(attempt.noise for attempt in wave) else None,
         is_wanted if stops else None,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hrm.config import Halting, Select, refuse_idle_noise
 from hrm.errors import UserError
-from hrm.guesses import Guesses
+from hrm.guesses import AT_ONCE, Guesses
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
 from hrm.rollout import Batch, Noise, RolloutStep, rollout
@@ -102,7 +102,7 @@ class Plan:
     @property
     def width(self) -> int:
         """Attempts that are made side by side at most."""
-        return max(map(len, self.waves))
+        return max(*map(len, self.waves), AT_ONCE if self.guesses else 0)
 
     def is_settled(self, answers: Iterable[Answered]) -> bool:
         """Whether these answers to a puzzle make further waves needless."""
@@ -111,9 +111,9 @@ class Plan:
     def choose(self, answers: Iterable[Answer]) -> Answer:
         """The answer that counts of those to a puzzle; of equals that of the first attempt.
 
-        `valid`: the valid answer after the fewest ACT steps, else that of the highest halting
-        probability. `q_halt`: the latter in any case. `majority`: the answer that most attempts
-        gave, of several such the one of the highest halting probability.
+        `valid`: the valid answer after the fewest ACT steps, else, of those without guesses, that
+        of the highest halting probability. `q_halt`: the latter in any case. `majority`: the answer
+        that most attempts gave, of several such the one of the highest halting probability.
         """
         known = sorted(answers, key=lambda answer: answer.attempt)
         if self.select == "majority":
@@ -121,6 +121,8 @@ class Plan:
             return max(known, key=lambda a: (given[a.tokens.tobytes()], a.halt_probability))
         if self.is_settled(known):
             return min((a for a in known if a.valid), key=lambda a: a.steps)
+        if self.guesses:
+            known = [answer for answer in known if answer.attempt <= len(self.attempts)]
         return max(known, key=lambda answer: answer.halt_probability)
 
     def cost(self, answers: Sequence[Answered]) -> tuple[int, int]:
@@ -136,7 +138,8 @@ class Plan:
                 break
             begun += len(wave)
             steps += self.cost_of_wave(len(wave), ended)
-        return begun, steps
+        guesses = [answer for answer in answers if answer.attempt > len(self.attempts)]
+        return begun + len(guesses), steps + sum(guess.steps for guess in guesses)
 
     def cost_of_wave(self, size: int, ended: Sequence[Answered]) -> int:
         """ACT steps of the attempts of a wave; those that have not ended were given up."""
@@ -256,8 +259,7 @@ def search(
         unsolved = {row: (inputs[row], first[row]) for row in rows.tolist()}
         for row, answer in _guess(plan, task, unsolved, run, before, progress):
             costs[row] += answer.steps
-            if answer.valid:
-                found[row] = [plan.choose([*found[row], answer])]
+            found[row] = [plan.choose([*found[row], answer])]
     return [plan.choose(answers) for answers in found], costs
 
 

@@ -2,7 +2,8 @@
 
 One thread runs ACT steps over all puzzles of a model. A puzzle joins at the next step and leaves as
 soon as it has halted or is cancelled, so that nobody waits for a batch to fill or to end. Where
-other attempts are to be made, the next wave of them waits for places again, behind the others.
+other attempts are to be made, the next wave of them waits for places again, behind the others;
+guesses (`hrm/guesses.py`) are waves like the rest.
 
 Shapes: T tokens per puzzle.
 """
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Attempt, Place, Plan, can_count, noise_of
+from hrm.guesses import Guess, Guesses
 from hrm.inference.inside import Inside, Recorder
 from hrm.inference.solver import Solver
 from hrm.rollout import Halting, Slots
+from hrm.tasks import Task
 
 MAX_BATCH, MAX_WAITING = 64, 256  # puzzles; one request may bring 256
 
@@ -45,6 +48,7 @@ class Step:
     halted: bool  # the last step of the attempt
     last: bool  # the last one that is told of the puzzle
     inside: Inside | None = None  # where it was asked for, in the last step of the first attempt
+    guessed: tuple[int, ...] = ()  # cells into which guesses were written in the attempt
 
     @property
     def steps(self) -> int:
@@ -92,12 +96,17 @@ class _Puzzle:
     open: int = 0  # attempts that have neither ended nor been given up
     best: Place | None = None  # of the best valid answer where that ends the search
     held: Step | None = None  # that answer; it is told when no other can be better any more
+    guesses: Guesses | None = None  # from the end of its first attempt on, where it may guess
 
     def begin_wave(self) -> "list[_Row]":
         """The attempts of the next wave; none where there is no other."""
         plan = self.question.plan
         waves = plan.waves[self.waves : self.waves + 1]
         rows = [_Row(self, self.attempts + n, a) for n, a in enumerate(waves[0])] if waves else []
+        if not waves and self.guesses is not None:
+            taken = self.guesses.take()
+            attempt, before = Attempt(is_guess=True), len(plan.attempts) - 1
+            rows = [_Row(self, before + number, attempt, guess=guess) for number, guess in taken]
         if (cell := self.question.look_at) is not None and rows and self.attempts == 0:
             rows[0] = replace(rows[0], recorder=Recorder(cell))
         self.waves, self.attempts = self.waves + 1, self.attempts + len(rows)
@@ -116,6 +125,14 @@ class _Puzzle:
         self.best, self.held = place, step
         return told
 
+    def learn(self, task: Task, row: "_Row", probabilities: np.ndarray) -> None:
+        """What can be guessed after an answer that is not valid, [T, V]."""
+        if row.guess is not None and self.guesses is not None:
+            self.guesses.branch(row.guess, probabilities)
+        elif row.number == 0:
+            given = self.question.inputs, probabilities, self.question.plan.guesses
+            self.guesses = Guesses(task, *given)
+
 
 @dataclass(frozen=True, eq=False)
 class _Row:
@@ -125,14 +142,20 @@ class _Row:
     number: int  # of the attempt, from 0
     attempt: Attempt
     recorder: Recorder | None = None
+    guess: Guess | None = None
+
+    @property
+    def asked(self) -> np.ndarray:
+        """What the model is asked, before the attempt's symmetry, [T] int32."""
+        return self.puzzle.question.inputs if self.guess is None else self.guess.tokens
 
     @property
     def is_cancelled(self) -> bool:
         return self.puzzle.ticket.cancelled
 
     def is_lost(self, taken: int) -> bool:
-        """Whether it cannot count any more after so many steps."""
-        return not can_count(self.puzzle.best, self.number + 1, taken)
+        """Whether it cannot count any more after so many steps; guesses are few steps, and end."""
+        return self.guess is None and not can_count(self.puzzle.best, self.number + 1, taken)
 
 
 class Batcher:
@@ -259,7 +282,8 @@ class Batcher:
         alike: dict[tuple[int, Halting, int | None], list[int]] = {}
         for number, row in joining.items():
             asked = row.puzzle.question
-            limits = (asked.steps, asked.halting, row.attempt.start_seed)
+            most = min(asked.steps, self.traits.max_steps) if row.guess else asked.steps
+            limits = (most, asked.halting, row.attempt.start_seed)
             alike.setdefault(limits, []).append(number)
         for limits, those in alike.items():
             rows = [joining[number] for number in those]
@@ -275,7 +299,8 @@ class Batcher:
         for number, recorder in recorded.items():
             recorder.end(slots.states(number))
         outputs = step.outputs
-        confidence, tokens = outputs["logits"].float().softmax(-1).max(-1)
+        probabilities = outputs["logits"].float().softmax(-1)
+        confidence, tokens = probabilities.max(-1)
         sure = outputs["q_halt_logits"].sigmoid()
         # Probabilities of a model that has diverged are NaN: it is sure of nothing then.
         reported = (tokens.int(), confidence.nan_to_num(), step.steps, sure.nan_to_num())
@@ -293,6 +318,13 @@ class Batcher:
             else (row, one)
             for row, one in self._judge(sorted(events, key=lambda event: event[0].number))
         ]
+        places = {number: place for place, number in enumerate(step.index.tolist())}
+        invalid = {row for row, one in judged if one.halted and not one.valid}
+        for number in ended:
+            row = self._running[number]
+            if row.puzzle.question.plan.guesses and row in invalid:
+                known = probabilities[places[number]].nan_to_num().cpu().numpy()
+                row.puzzle.learn(self.solver.task, row, known)
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
             told = self._settle(judged, slots, taken)
@@ -307,7 +339,8 @@ class Batcher:
         answers = np.stack([row.attempt.undo(values[0]) for row, _, values in events])
         inputs = np.stack([row.puzzle.question.inputs for row, _, _ in events])
         answers = self.solver.task.tidied(answers, inputs)
-        judged = zip(events, answers, self.solver.task.are_valid(answers, inputs), strict=True)
+        valid = self.solver.task.are_valid(answers, inputs)
+        judged = zip(events, answers, valid, inputs, strict=True)
         return [
             (
                 row,
@@ -320,9 +353,10 @@ class Batcher:
                     valid=valid,
                     halted=halted,
                     last=False,
+                    guessed=tuple(np.flatnonzero(row.asked != asked).tolist()),
                 ),
             )
-            for (row, halted, (_, confidence, number, probability)), answer, valid in judged
+            for (row, halted, (_, confidence, number, probability)), answer, valid, asked in judged
         ]
 
     def _settle(
@@ -358,9 +392,7 @@ class Batcher:
         return told
 
     def _batch(self, rows: list[_Row]) -> dict[str, Tensor]:
-        inputs = torch.from_numpy(
-            np.stack([row.attempt.apply(row.puzzle.question.inputs) for row in rows])
-        )
+        inputs = torch.from_numpy(np.stack([row.attempt.apply(row.asked) for row in rows]))
         identifiers = torch.tensor(
             [row.puzzle.question.identifier for row in rows], dtype=torch.int32
         )

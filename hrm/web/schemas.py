@@ -10,7 +10,7 @@ from hrm.tasks import PuzzleError, Task
 
 LONGEST_ID, LONGEST_PUZZLE = 500, 4096
 MOST_STEPS, MOST_PUZZLES = 256, 256
-MOST_VOTES, MOST_RESTARTS, MOST_ROLLOUTS, MOST_NOISE = 64, 16, 64, 10.0
+MOST_VOTES, MOST_RESTARTS, MOST_ROLLOUTS, MOST_GUESSES, MOST_NOISE = 64, 16, 64, 256, 10.0
 LARGEST_NUMBER = 2**53 - 1  # that JavaScript counts to
 
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
@@ -36,14 +36,15 @@ class Trying(Thinking):
     """How often to try, and which answer counts; by default the first that is found valid.
 
     The first attempt is at the puzzle as it is, the next `votes - 1` at symmetric versions of it,
-    then `restarts` at the puzzle from other start states, the last `rollouts - 1` with `noise` on
-    the states; `seed` draws all of them.
+    then `restarts` at the puzzle from other start states, then `rollouts - 1` with `noise` on the
+    states, the last `guesses` with guesses written into it; `seed` draws all but these.
     """
 
     votes: Annotated[int, Field(ge=1, le=MOST_VOTES)] = 1
     restarts: Annotated[int, Field(ge=0, le=MOST_RESTARTS)] = 0
     noise: Annotated[float, Field(ge=0, le=MOST_NOISE)] = 0.0
     rollouts: Annotated[int, Field(ge=1, le=MOST_ROLLOUTS)] = 1
+    guesses: Annotated[int, Field(ge=0, le=MOST_GUESSES)] = 0
     select: Select | None = None
     seed: Index = 0
 
@@ -211,6 +212,7 @@ class StepAnswer(BaseModel):
     halted: bool  # the attempt's last step; an attempt that is given up has none
     last: bool  # the last line
     best: int | None  # in the last line: the attempt whose answer counts
+    guessed: list[int] | None = None  # cells into which guesses were written in the attempt
     versions: int | None = None  # that vote, one attempt each; None: none do
     voted: list[Voted] | None = None  # in the last line, where versions vote: the best one first
 

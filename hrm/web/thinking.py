@@ -306,6 +306,7 @@ def _line(
         halted=step.halted,
         last=last,
         best=None,
+        guessed=list(step.guessed) or None,
     )
 
 

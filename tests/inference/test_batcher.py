@@ -254,6 +254,31 @@ def test_rollouts_side_by_side_are_those_of_the_solver(make, tries, max_batch, e
     assert listener.rest() == tried
 
 
+@pytest.mark.parametrize("max_batch", [1, 5, 64])
+@pytest.mark.parametrize(
+    "tries", [{"guesses": 3}, {"votes": 2, "guesses": 30}, {"guesses": 30, "steps": 2}]
+)
+def test_guesses_are_those_of_the_solver(make, tries, max_batch):
+    puzzles = np.stack([np.roll(np.eye(16, dtype=np.int32)[0] * 3, n) for n in range(12)])
+    solver = halting_solver(puzzles)
+    solver.task = ThirdsAreValid(solver.metadata)
+    expected = solver.solve(puzzles, **tries)
+    plan = plan_attempts(solver.task, **{k: n for k, n in tries.items() if k != "steps"})
+    steps = tries.get("steps", 4)
+    batcher = make(solver, max_batch=max_batch)
+    tried = Listener(batcher, [Question(p, 0, steps, plan=plan) for p in puzzles]).until_ended()
+    for ends, alone in zip(tried, expected, strict=True):
+        assert [step.last for step in ends] == [False] * (len(ends) - 1) + [True]
+        assert len({step.attempt for step in ends}) == len(ends)
+        best = plan.choose(ends)
+        np.testing.assert_array_equal(best.tokens, alone.tokens)
+        assert (best.attempt, best.valid, best.steps) == (alone.attempt, alone.valid, alone.steps)
+        assert best.guessed == alone.guessed
+        assert plan.cost(ends) == (len(ends), alone.total_steps)
+    assert any(alone.guessed for alone in expected)
+    eventually(lambda: batcher.idle)
+
+
 def test_rollouts_need_places_for_the_widest_wave(make):
     solver = make_solver()
     gate, batcher = Gate(solver), make(solver, max_batch=2, max_waiting=6)

@@ -72,6 +72,22 @@ def test_solve_tries_as_the_solver_does(client, data_4x4, solver, votes, restart
     assert len({one["attempts"] for one in answered}) > 1 or votes + restarts == 1
 
 
+def test_guesses_are_those_of_the_solver(client, data_4x4, solver):
+    inputs = read_split(data_4x4 / "test")[1]["test"].inputs[:20]
+    tries = {"votes": 2, "guesses": 12}
+    expected = solver.solve(inputs, **tries)
+    answered = solved_alike(client, solver, inputs, expected, tries)
+    assert max(one["attempts"] for one in answered) > 2
+    row = next(n for n, one in enumerate(answered) if one["attempts"] > 2)
+    lines = think(client, puzzle=solver.task.grid.text(inputs[row]), **tries)
+    assert lines[0].guessed is None and lines[-1].best == expected[row].attempt
+    best = next(line for line in lines if line.attempt == lines[-1].best)
+    assert best.guessed == (list(expected[row].guessed) or None)
+    for line in lines:
+        assert (line.guessed is not None) == (line.attempt > 2)
+        assert all(inputs[row][cell] == 0 for cell in line.guessed or ())
+
+
 @pytest.mark.parametrize("select", ["valid", "q_halt", "majority"])
 def test_rollouts_are_those_of_the_solver(client, data_4x4, solver, select):
     inputs = read_split(data_4x4 / "test")[1]["test"].inputs[:20]

@@ -360,6 +360,7 @@ def test_a_wrong_field_is_named(client, path, changes, named):
     [
         ("votes", [0, 65, "2", 2.0, None, True]),
         ("restarts", [-1, 17, "1", 1.5, None]),
+        ("guesses", [-1, 257, "1", 1.5, None]),
         ("seed", [-1, 2**53, "0", 0.5, None]),
     ],
 )

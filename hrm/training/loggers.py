@@ -14,7 +14,9 @@ from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from hrm.checkpoint.layout import SOURCE_DIR
 from hrm.progress import say
+from hrm.training.config import PretrainConfig
 
 TIMINGS_FILE = "timings.jsonl"
 TENSORBOARD_DIR = "tensorboard"
@@ -180,6 +182,13 @@ class WandbLogger(_Guest):
     def close(self) -> None:
         if self._run is not None:
             self._try(self._run.finish)
+
+
+def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
+    """Of a run, which goes on under its id there, if it has one."""
+    values, run_dir = config.model_dump(mode="json"), config.run_dir
+    source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
+    return WandbLogger(config.project, run_name, values, run_dir, source, run_id)
 
 
 def _has_wandb_login() -> bool:

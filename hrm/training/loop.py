@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hrm.checkpoint import build_for
-from hrm.checkpoint.layout import MANIFEST_FILE, SOURCE_DIR
+from hrm.checkpoint.layout import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
@@ -37,7 +37,7 @@ from hrm.training.loggers import (
     JsonLinesLogger,
     Logger,
     TensorBoardLogger,
-    WandbLogger,
+    open_wandb,
     prefixed,
 )
 from hrm.training.progress import TrainingProgress
@@ -279,12 +279,6 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
         restore(state, snapshot, ranks, config.local_micro_batch_size(ranks.size))
 
     ranks.together(read)
-
-
-def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
-    values, run_dir = config.model_dump(mode="json"), config.run_dir
-    source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
-    return WandbLogger(config.project, run_name, values, run_dir, source, run_id)
 
 
 def with_run_name(config: PretrainConfig) -> PretrainConfig:

@@ -27,6 +27,12 @@ def url(runs, data_4x4) -> Iterator[str]:
         yield address
 
 
+def await_example(page: Page) -> None:
+    """Of the runs' data set; before, the page shows one of another model's."""
+    expect(page.locator("#solve-origin")).to_contain_text("example 0 of sudoku-4x4, test")
+    expect(page.get_by_role("button", name="Ask 2 other models")).to_be_visible()
+
+
 def others(page: Page) -> Locator:
     return page.locator("#others-list > li")
 
@@ -71,7 +77,7 @@ def test_other_models_answer_the_puzzle_that_is_there(open_page, url, data_4x4):
     page.get_by_role("tab", name="Solve").click()
     choose(page, "sudoku-9x9")
     choose(page, "tests/patient")
-    expect(page.locator("#solve-origin")).to_contain_text(f"example 0 of {data_4x4.name}")
+    await_example(page)
     asked = notice(page)
     ask_others(page, "2 of 2 models answered; right: 1.")
     answer, own = example(page, data_4x4.name, 0)
@@ -93,6 +99,7 @@ def test_other_models_answer_the_puzzle_that_is_there(open_page, url, data_4x4):
 
 def test_without_a_known_answer_the_rules_say_who_is_right(open_page):
     page = open_page()
+    await_example(page)
     puzzle = shown(page)
     clear(page)
     cell(page, 1, 1).focus()
@@ -110,6 +117,7 @@ def test_without_a_known_answer_the_rules_say_who_is_right(open_page):
 
 def test_a_model_that_fails_is_told_in_its_place(open_page, problems):
     page = open_page()
+    await_example(page)
 
     def refuse(route: Route) -> None:
         if route.request.post_data_json["checkpoint"] == RUN:
@@ -127,6 +135,7 @@ def test_a_model_that_fails_is_told_in_its_place(open_page, problems):
 
 def test_asking_is_stopped_by_keyboard_and_by_another_puzzle(open_page):
     page = open_page()
+    await_example(page)
     page.route("**/api/solve", lambda route: None)  # never answered
     ask = page.get_by_role("button", name="Ask 2 other models")
     stop = page.locator("#others-stop")
@@ -150,6 +159,7 @@ def test_asking_is_stopped_by_keyboard_and_by_another_puzzle(open_page):
 
 def test_only_models_that_fit_are_offered(open_page):
     page = open_page()
+    await_example(page)
     panel = page.locator("#others")
     expect(panel).to_be_visible()
     choose(page, "sudoku-9x9")
@@ -247,8 +257,10 @@ def test_a_checkpoint_that_vanishes_is_told_and_the_next_one_asked(open_page, pr
     page.get_by_label("Run", exact=True).select_option(RUN)
     message = page.locator("#puzzles-message")
     expect(message).to_have_text("Step 10 gave no answer: it cannot be loaded.")
+    listed = []
+    page.on("request", lambda r: listed.append(r.url) if "/api/checkpoints" in r.url else None)
     page.wait_for_timeout(2500)
-    assert len(asked) == 3  # not again
+    assert len(asked) == 3 and not listed  # not again
     steps["now"] = 20
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "too many wait"}}
     answered.update(busy)
@@ -307,6 +319,7 @@ def test_nothing_is_asked_where_training_is_not_seen(open_page):
 def test_axe_finds_nothing_and_a_phone_shows_all(open_page, runs, color_scheme):
     append_metrics(runs / RUN, step=7, loss=1.0, fresh=True)
     page = open_page(color_scheme=color_scheme, reduced_motion="reduce", viewport=PHONE)
+    await_example(page)
     ask_others(page, "2 of 2 models answered; right: 1.")
     assert_accessible(page)
     assert overflow(page) == 0

@@ -71,6 +71,7 @@ class Traits:
     origin: Origin  # what names the data set that it was trained on
     max_steps: int  # ACT steps at most in training
     learned_steps: int  # and with learned halting
+    step: int | None  # of the checkpoint
 
     def steps_at_most(self, halting: Halting) -> int:
         """ACT steps at most where nobody says how many."""
@@ -93,6 +94,7 @@ class Solver:
         origin: Origin | None = None,
         learned_steps: int | None = None,
         examples: Path | None = None,
+        step: int | None = None,
     ):
         self.model = model.to(device).eval()
         self.metadata = metadata
@@ -103,6 +105,7 @@ class Solver:
         self.data_path = data_path  # of the data set that the model was trained on
         self.origin = origin or Origin()  # what names it
         self.examples = examples  # data set with a test split, beside the weights
+        self.step = step  # of training, after which the weights were saved
         self._learned_steps = learned_steps  # at most, with learned halting; None: as in training
 
     @classmethod
@@ -129,7 +132,8 @@ class Solver:
         config = checkpoint.config
         sure = config.eval_halt_probability
         known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
-        return cls(checkpoint.model, *known, config.eval_max_steps, checkpoint.own_examples)
+        kept = config.eval_max_steps, checkpoint.own_examples, checkpoint.step
+        return cls(checkpoint.model, *known, *kept)
 
     @classmethod
     def from_pretrained(
@@ -195,7 +199,7 @@ class Solver:
     @property
     def traits(self) -> Traits:
         learned = self._learned_steps or self.max_steps
-        return Traits(self.metadata, self.origin, self.max_steps, learned)
+        return Traits(self.metadata, self.origin, self.max_steps, learned, self.step)
 
     def solve(
         self,

@@ -77,7 +77,10 @@ class InsideRequest(Thinking):
 
 
 class SolveRequest(Trying):
+    """With `identity` all are that puzzle of a data set; without, none was seen in training."""
+
     puzzles: Annotated[list[Puzzle], Field(min_length=1, max_length=MOST_PUZZLES)]
+    identity: Identity | None = None
 
 
 class CheckRequest(Thinking):
@@ -252,6 +255,7 @@ class Inside(BaseModel):
 
 class Answers(BaseModel):
     solutions: list[Answer]
+    step: int | None  # of training: that of the checkpoint which answered
 
 
 class ReadPuzzle(BaseModel):

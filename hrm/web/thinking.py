@@ -140,10 +140,11 @@ class Thinking:
         inputs = await _read_puzzles(asked.puzzles, task)
         plan = _plan(task, asked, len(inputs))
         batcher, steps = await self._model_for(asked, facts)
-        unseen = batcher.traits.metadata.unseen_identifier
-        questions = [Question(tokens, unseen, steps, asked.halting, plan=plan) for tokens in inputs]
+        name = self._name(batcher.traits, asked.identity)
+        questions = [Question(tokens, name, steps, asked.halting, plan=plan) for tokens in inputs]
         ends = await _while_here(request, self._deadline(), _ends(batcher, questions))
-        return schemas.Answers(solutions=[_answer(tried, task, plan) for tried in ends])
+        solutions = [_answer(tried, task, plan) for tried in ends]
+        return schemas.Answers(solutions=solutions, step=batcher.traits.step)
 
     async def check(self, asked: schemas.CheckRequest, request: Request) -> schemas.Checked:
         """Which of some examples are answered wrongly."""

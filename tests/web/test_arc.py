@@ -68,6 +68,10 @@ def test_an_example_is_solved_under_its_identity(arc_url):
             sure({"data": "data", "identifier": 2}),
         )
         assert len({unseen, own, other}) == 3
+        for identity, expected in ((None, unseen), ({"data": "data", "identifier": 2}, other)):
+            body = {"checkpoint": "run", "puzzles": [example["puzzle"]], "halting": "max_steps"}
+            answers = client.post("/api/solve", json=body | {"identity": identity}).json()
+            assert answers["solutions"][0]["halt_probability"] == expected
         assert sure({"data": "data", "identifier": 10**6}) == unseen
         wrong = client.post("/api/think", json=asked | {"identity": {"data": "x", "identifier": 1}})
         assert wrong.status_code == 404 and "no data set of that name" in wrong.json()["error"]

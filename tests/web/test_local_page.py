@@ -157,7 +157,8 @@ def test_an_example_is_judged_by_its_answer(open_local):
 
 def test_a_link_shows_the_same_again(open_local):
     page = open_local()
-    expect(page.locator("#inside")).to_be_hidden()
+    for panel in ("inside", "others"):
+        expect(page.locator(f"#{panel}")).to_be_hidden()
     tell(page, "a valid solution")
     page.get_by_role("button", name="Copy link").click()
     answer, link = shown(page), page.url

@@ -320,6 +320,8 @@ def test_screenshots(browser, trained_url):
             page.get_by_role("tab", name="Training").click()
             choose_largest(page, "#training-run")
             expect(page.locator("#chart-loss polyline").first).to_be_attached()
+            expect(page.locator("#puzzles-list li").first).to_be_visible()
+            page.set_viewport_size({"width": 1200, "height": 1540})
             page.locator("#chart-accuracy .plot").hover()
             page.screenshot(path=folder / "page_training.png")
         page.close()

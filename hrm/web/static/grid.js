@@ -128,7 +128,8 @@ export class Grid {
   #picture(rows, columns) {
     const cells = Array.from({ length: rows * columns }, () => html("span", { class: "tile" }));
     this.#cells = cells;
-    return html("div", { class: "picture", role: "img", tabindex: "0" }, ...cells);
+    const tabindex = this.#onEdit ? "0" : null;
+    return html("div", { class: "picture", role: "img", tabindex }, ...cells);
   }
 
   #showCell(cell, index) {
@@ -161,6 +162,8 @@ export class Grid {
       if (document.activeElement === input) input.select();
     } else {
       element.firstChild.textContent = text;
+      if (cell.wrong) element.setAttribute("aria-label", `${text || "empty"}, wrong`);
+      else element.removeAttribute("aria-label");
     }
   }
 

@@ -1,5 +1,6 @@
 // The view "Solve": a puzzle, typed, pasted or from a data set, and the model thinking about it.
 
+import { questionOf } from "./answers.js";
 import { ApiError, Latest, getJson, isAbort, postJson, think } from "./api.js";
 import { Asking, ONCE, countOf } from "./asking.js";
 import { Attempts } from "./attempts.js";
@@ -8,6 +9,7 @@ import { Grid } from "./grid.js";
 import { Address, faultOf } from "./link.js";
 import { Offers } from "./offers.js";
 import { InsideView } from "./inside.js";
+import { OtherModels } from "./others.js";
 import { Player } from "./player.js";
 import { PuzzleText } from "./puzzle_text.js";
 import { describeStep, isFailed, isSolved, puzzleCells, verdict } from "./rollout.js";
@@ -37,6 +39,7 @@ export class SolveView {
   #asking = new Asking();
   #asked = null; // how the attempts that are there were asked for
   #inside = new InsideView();
+  #others = new OtherModels();
   #offers = new Offers((values) => this.#thinkHarder(values));
   #grid = new Grid(byId("solve-grid"), "Puzzle", (cell, symbol) => this.#edit(cell, symbol));
   #player = new Player(() => {
@@ -242,12 +245,12 @@ export class SolveView {
     this.#setPuzzle(Array(cellCount(this.#checkpoint)).fill(blank));
   }
 
-  /** As the server gives it, and where it was: {data, split, index}; a negative identifier is none. */
-  #setExample({ puzzle, answer, identifier }, place) {
+  /** As the server gives it, and where it was: {data, split, index}. */
+  #setExample(example, place) {
     const { data, split, index } = place;
-    const identity = identifier < 0 ? null : { data, identifier };
+    const { puzzle, answer, identity } = questionOf(example, data);
     const origin = `example ${index} of ${data}, ${split}: the right answer is known`;
-    this.#setPuzzle(Array.from(puzzle), { answer: Array.from(answer), identity, place, origin });
+    this.#setPuzzle(puzzle, { answer, identity, place, origin });
   }
 
   /** Another puzzle: whatever was thought about the one before is gone. */
@@ -255,7 +258,7 @@ export class SolveView {
     this.#loading.stop();
     this.#thinking.stop();
     this.#puzzle = cells;
-    this.#answer = answer?.some((symbol) => symbol !== "?") ? answer : null;
+    this.#answer = answer;
     this.#identity = identity;
     this.#place = place;
     this.#fault = null;
@@ -263,6 +266,7 @@ export class SolveView {
     this.#asked = null;
     this.#offers.hide();
     this.#inside.follow(null);
+    this.#others.follow({ puzzle: cells, answer, identity }, this.#checkpoint, this.#checkpoints);
     byId("solve-origin").textContent = origin;
     this.#text.show(cells, this.#checkpoint);
     this.#player.clear();

@@ -1,8 +1,9 @@
-// The view "Training": learning curves of a run, followed while the view is visible.
+// The view "Training": curves of a run and what it answers, followed while the view is visible.
 
 import { Latest, getJson, isAbort, sleep } from "./api.js";
 import { Chart } from "./chart.js";
 import { byId, html, percent, say, setOptions } from "./dom.js";
+import { TestPuzzles } from "./test_puzzles.js";
 
 const POLL_SECONDS = 2;
 const FIRST = ["exact_accuracy", "accuracy", "lm_loss", "steps"]; // of the table; then by name
@@ -25,6 +26,7 @@ export class TrainingView {
   #visible = false;
   #following = new Latest();
   #message = byId("training-message");
+  #puzzles = new TestPuzzles();
   #charts = {
     lm_loss: new Chart(byId("chart-loss"), { ...common, label: "Loss", formatY: rounded }),
     exact_accuracy: new Chart(byId("chart-accuracy"), {
@@ -53,6 +55,7 @@ export class TrainingView {
 
   #choose(run) {
     this.#run = run;
+    this.#puzzles.show(run);
     this.#forget();
     this.#draw();
   }
@@ -68,8 +71,14 @@ export class TrainingView {
     this.#known = false;
     if (!this.#visible || document.hidden) return;
     const signal = this.#following.start();
+    const repeat = async (poll) => {
+      for (;;) await sleep(await poll(), signal);
+    };
     try {
-      for (;;) await sleep(await this.#poll(signal), signal);
+      await Promise.all([
+        repeat(() => this.#poll(signal)),
+        repeat(() => this.#puzzles.poll(this.#run, signal)),
+      ]);
     } catch (error) {
       if (!isAbort(error)) throw error;
     }

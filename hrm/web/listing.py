@@ -30,6 +30,7 @@ class Listing:
                 facts.task,
                 id=name,
                 max_steps=facts.config.steps_at_most("learned"),
+                guess_steps=facts.config.arch.halt_max_steps if facts.task.takes_guesses else 0,
                 data_path_id=self._catalogue.data_of(name, facts),
                 step=facts.step,
             )

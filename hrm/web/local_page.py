@@ -90,6 +90,7 @@ def describe_page(checkpoint: Checkpoint, examples: Sequence[int] = ()) -> dict[
         task,
         id=path.name if checkpoint.step is None else path.parent.name,
         max_steps=checkpoint.config.steps_at_most("learned"),
+        guess_steps=0,
         data_path_id=None,
         step=checkpoint.step,
     )

@@ -174,6 +174,7 @@ class Kind(BaseModel):
 
 class CheckpointInfo(Kind):
     max_steps: int
+    guess_steps: int  # of an attempt with guesses, at most; 0: none can be made
     data_path_id: str | None
     step: int | None
 

@@ -12,6 +12,7 @@ from ..inference.test_solver import metadata
 from ..inference.test_sources import READ, REFUSED
 from .page_actions import (
     answer_reading,
+    cell,
     choose,
     clear,
     forgive,
@@ -73,9 +74,12 @@ def ask_for(page: Page, votes: int, restarts: int) -> None:
 def offer(page: Page, *kinds: dict[str, Any]) -> None:
     """Let the server list checkpoints for these metadata, by number, and no data set."""
     own = {"max_steps": 2, "data_path_id": None, "step": 1}
+    tasks = [task_of(metadata(**kind)) for kind in kinds]
     models = [
-        CheckpointInfo.of(task_of(metadata(**kind)), id=str(n), **own).model_dump(mode="json")
-        for n, kind in enumerate(kinds)
+        CheckpointInfo.of(task, id=str(n), guess_steps=2 * task.takes_guesses, **own).model_dump(
+            mode="json"
+        )
+        for n, task in enumerate(tasks)
     ]
     listed = {"checkpoints": models, "default": "0"}
     page.route("**/api/checkpoints", lambda route: route.fulfill(json=listed))
@@ -188,6 +192,25 @@ def test_rollouts_with_noise_are_made_and_named(open_page, problems):
     forgive(problems, "status of 422")
 
 
+def test_guesses_are_made_and_named(open_page):
+    page = open_page()
+    clear(page)
+    cell(page, 1, 1).fill("1")
+    page.get_by_label("Guesses").fill("6")
+    expect(page.locator("#solve-attempts-help")).to_contain_text("the likeliest first")
+    lines = listen(page)
+    think(page)
+    options = page.get_by_label("Attempt shown").locator("option")
+    ends = {line["attempt"]: line for line in lines if line["halted"]}
+    assert max(ends) == 7 and not any(end["valid"] for end in ends.values())
+    expect(options).to_have_count(7)
+    expect(options.nth(0)).to_contain_text("Attempt 1 of 7, the puzzle as it is: not valid")
+    for number in range(2, 8):
+        count = len(ends[number]["guessed"])
+        named = f"with {count} guess{'es' * (count > 1)}: not valid"
+        expect(options.nth(number - 1)).to_contain_text(f"Attempt {number} of 7, {named}")
+
+
 def test_the_attempt_that_is_shown_stays_while_others_think_beside_it(open_page):
     page = open_page(init_script=HANGING)
     clear(page)
@@ -273,7 +296,9 @@ def test_attempts_that_the_task_has_not_are_not_offered(open_page):
     choose(page, "3")
     expect(votes).to_be_hidden()
     expect(page.get_by_label("Restarts")).to_be_visible()
+    expect(page.get_by_label("Guesses")).to_be_hidden()
     expect(help).not_to_contain_text("Votes")
+    expect(help).not_to_contain_text("Guesses")
     expect(help).to_contain_text("the surest answer counts")
     asked = answer_with(page, step(1, 1, "0", valid=None, halted=True, last=True, best=1))
     think(page)

@@ -43,18 +43,21 @@ def test_an_answer_that_is_not_valid_is_offered_other_ways_with_their_cost(open_
         "8 votes": "symmetric versions: at most 8 × 4 = 32 ACT steps",
         "16 rollouts": "with noise: at most 16 × 4 = 64 ACT steps",
         "4 restarts": "other start states: at most 5 × 4 = 20 ACT steps",
+        "64 guesses": "likely cells filled in: at most 4 + 64 × 4 = 260 ACT steps",
         "8 steps": "one longer attempt: at most 8 ACT steps",
     }
     for name, asked_for in (
         ("8 votes", {"votes": 8, "restarts": 0, "rollouts": 1, "noise": 0, "steps": 4}),
         ("16 rollouts", {"votes": 1, "restarts": 0, "rollouts": 16, "noise": 0.3, "steps": 4}),
         ("4 restarts", {"votes": 1, "restarts": 4, "rollouts": 1, "noise": 0, "steps": 4}),
-        ("8 steps", {"votes": 1, "restarts": 0, "rollouts": 1, "noise": 0, "steps": 8}),
+        ("64 guesses", {"votes": 1, "guesses": 64, "rollouts": 1, "select": "valid", "steps": 4}),
+        ("8 steps", {"votes": 1, "guesses": 0, "rollouts": 1, "noise": 0, "steps": 8}),
     ):
         asked = answer_with(page, step(1, 1, "1", halted=True, last=True, best=1))
         page.get_by_label("At most steps").fill("4")
         ask_for(page, votes=1, restarts=0)
         page.get_by_label("Rollouts").fill("1")
+        page.get_by_label("Guesses").fill("0")
         think(page)
         page.get_by_role("button", name=re.compile(f"^{name}")).click()
         expect(message(page)).to_have_text(re.compile("^Halted after 1 step"))
@@ -69,7 +72,7 @@ def test_what_was_in_vain_is_offered_more_of_and_a_solution_nothing(open_page):
     ask_for(page, votes=16, restarts=16)
     answer_with(page, step(1, 1, "1", halted=True, last=True, best=1))
     think(page)
-    assert set(ways(page)) == {"64 votes", "16 rollouts", "8 steps"}
+    assert set(ways(page)) == {"64 votes", "16 rollouts", "64 guesses", "8 steps"}
     answer_with(page, step(1, 1, "2", valid=True, halted=True, last=True, best=1))
     think(page)
     expect(page.locator("#solve-offers")).to_be_hidden()

@@ -94,6 +94,7 @@ def test_checkpoints(client):
         "symbols": ".1234",
         "rules": RULES,
         "max_steps": 4,
+        "guess_steps": 4,
         "data_path_id": DATA,
         "step": 7,
     }

@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 
-const NUMBERS = ["steps", "votes", "restarts", "rollouts", "noise"];
+const NUMBERS = ["steps", "votes", "restarts", "rollouts", "noise", "guesses"];
 const CHOICES = ["halting", "select"];
 const VOTES = "Votes: the puzzle and symmetric versions of it, so many in all.";
 const VOTES_BY_NAME =
@@ -11,6 +11,8 @@ const VOTES_BY_NAME =
 const RESTARTS = "Restarts: so many more attempts from other start states.";
 const ROLLOUTS =
   "Rollouts: so many at the puzzle as it is, all but the first with noise of this strength.";
+const GUESSES =
+  "Guesses: then so many at most with likely symbols filled in, the likeliest first.";
 const COUNTING = {
   valid: "One attempt follows another until an answer is valid; else the surest counts.",
   q_halt: "All are made, and the surest answer counts.",
@@ -18,23 +20,26 @@ const COUNTING = {
 };
 
 /** One attempt, at the puzzle as it is. */
-export const ONCE = { votes: 1, restarts: 0, rollouts: 1 };
+export const ONCE = { votes: 1, restarts: 0, rollouts: 1, guesses: 0 };
 
 /** How many attempts are asked for. */
-export const countOf = ({ votes, restarts, rollouts }) => votes + restarts + rollouts - 1;
+export const countOf = ({ votes, restarts, rollouts, guesses }) =>
+  votes + restarts + rollouts - 1 + guesses;
 
 const fieldOf = (name) => byId(`solve-${name}`);
 
 export class Asking {
   #rules = null;
+  #guesses = false; // can be made
 
   constructor() {
     fieldOf("select").addEventListener("change", () => this.#explain());
   }
 
   /** Fields for what the task of a checkpoint can do; what it cannot do is hidden. */
-  fit({ rules, max_steps: steps }) {
+  fit({ rules, max_steps: steps, guess_steps }) {
     this.#rules = rules;
+    this.#guesses = guess_steps > 0;
     const { most_versions: versions, restarts, judged } = rules;
     fieldOf("steps").value = steps;
     const votes = fieldOf("votes");
@@ -43,6 +48,8 @@ export class Asking {
     votes.parentElement.hidden = versions === 1;
     if (!restarts) fieldOf("restarts").value = 0;
     fieldOf("restarts").parentElement.hidden = !restarts;
+    if (!this.#guesses) fieldOf("guesses").value = 0;
+    fieldOf("guesses").parentElement.hidden = !this.#guesses;
     const counts = fieldOf("select");
     const valid = counts.options[0];
     if (valid.disabled === judged) counts.value = judged ? "valid" : "q_halt";
@@ -91,6 +98,7 @@ export class Asking {
       ...(versions > 1 ? [votes_by_name ? VOTES_BY_NAME : VOTES] : []),
       ...(restarts ? [RESTARTS] : []),
       ROLLOUTS,
+      ...(this.#guesses ? [GUESSES] : []),
       COUNTING[fieldOf("select").value] ?? "",
     ];
     byId("solve-attempts-help").textContent = help.join(" ");

@@ -1,7 +1,7 @@
 // The attempts at one puzzle: their steps, which one is shown, and the list to choose from.
 
 import { ONCE, countOf } from "./asking.js";
-import { byId, html } from "./dom.js";
+import { byId, count, html } from "./dom.js";
 
 export class Attempts {
   #asked = ONCE;
@@ -76,12 +76,14 @@ export class Attempts {
 
   /** Such as “attempt 2 of 8, a symmetric version”. */
   name(number) {
-    const { votes, restarts } = this.#asked;
+    const { votes, restarts, rollouts } = this.#asked;
+    const guessed = this.#all[number - 1]?.steps.at(-1)?.guessed?.length ?? 0;
     const kinds = [
       [1, "the puzzle as it is"],
       [votes, "a symmetric version"],
       [votes + restarts, "another start state"],
-      [Infinity, "with noise"],
+      [votes + restarts + rollouts - 1, "with noise"],
+      [Infinity, `with ${count(guessed, "guess", "guesses")}`],
     ];
     const [, kind] = kinds.find(([last]) => number <= last);
     return `attempt ${number} of ${countOf(this.#asked)}, ${kind}`;

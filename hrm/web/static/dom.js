@@ -50,5 +50,5 @@ export function say(element, text, kind = "info") {
 
 export const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
-export const count = (number, noun) =>
-  `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+export const count = (number, noun, many = `${noun}s`) =>
+  `${number.toLocaleString("en")} ${number === 1 ? noun : many}`;

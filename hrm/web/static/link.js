@@ -4,7 +4,7 @@ import { ONCE } from "./asking.js";
 
 const NAMES = [
   ...["model", "puzzle", "data", "split", "index"],
-  ...["halting", "steps", "votes", "restarts", "rollouts", "noise", "select", "attempt", "step"],
+  ...["halting", "steps", "votes", "restarts", "rollouts", "noise", "guesses", "select", "attempt", "step"],
 ];
 const NOTHING = { ...ONCE, noise: 0, attempt: 1 };
 const SECONDS = 0.3; // until the address changes: browsers refuse too many changes of it

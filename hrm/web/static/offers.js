@@ -3,17 +3,18 @@
 import { ONCE, countOf } from "./asking.js";
 import { byId, count, html } from "./dom.js";
 
-const [VOTES, RESTARTS, ROLLOUTS, NOISE] = [8, 4, 16, 0.3];
+const [VOTES, RESTARTS, ROLLOUTS, NOISE, GUESSES] = [8, 4, 16, 0.3, 64];
 const MORE = 4; // times as many where they were in vain
 
 const more = (asked, none, first, most) =>
   asked === none ? Math.min(first, most) : Math.min(MORE * asked, most);
 
 /** {name, what, values} of each way that asks more than was asked. */
-function waysFrom(asked, rules, most) {
+function waysFrom(asked, { rules, guess_steps }, most) {
   const votes = more(asked.votes, 1, VOTES, most.votes);
   const restarts = rules.restarts ? more(asked.restarts, 0, RESTARTS, most.restarts) : 0;
   const rollouts = more(asked.rollouts, 1, ROLLOUTS, most.rollouts);
+  const guesses = guess_steps ? more(asked.guesses, 0, GUESSES, most.guesses) : 0;
   const steps = Math.min(2 * asked.steps, most.steps);
   const versions = rules.votes_by_name ? "versions that the model knows" : "symmetric versions";
   const noise = asked.noise || NOISE;
@@ -21,6 +22,7 @@ function waysFrom(asked, rules, most) {
     [votes > asked.votes, count(votes, "vote"), versions, { votes }],
     [rollouts > asked.rollouts, count(rollouts, "rollout"), "with noise", { rollouts, noise }],
     [restarts > asked.restarts, count(restarts, "restart"), "other start states", { restarts }],
+    [guesses > asked.guesses, count(guesses, "guess", "guesses"), "likely cells filled in", { guesses, select: "valid" }],
     [steps > asked.steps, count(steps, "step"), "one longer attempt", { steps }],
   ];
   return all
@@ -32,9 +34,14 @@ function waysFrom(asked, rules, most) {
     }));
 }
 
-function costOf(values) {
+function costOf(values, guessSteps) {
+  const { guesses, steps } = values;
+  if (guesses) {
+    const total = (steps + guesses * guessSteps).toLocaleString("en");
+    return `at most ${steps} + ${guesses} × ${guessSteps} = ${total} ACT steps`;
+  }
   const attempts = countOf(values);
-  const total = (attempts * values.steps).toLocaleString("en");
+  const total = (attempts * steps).toLocaleString("en");
   return attempts === 1
     ? `at most ${count(values.steps, "ACT step")}`
     : `at most ${attempts} × ${values.steps} = ${total} ACT steps`;
@@ -53,12 +60,12 @@ export class Offers {
     this.#host.hidden = true;
   }
 
-  /** asked: in vain; rules: of the checkpoint; most: `Asking.most`. */
-  show(asked, rules, most) {
-    const ways = waysFrom(asked, rules, most);
+  /** asked: in vain; most: `Asking.most`. */
+  show(asked, checkpoint, most) {
+    const ways = waysFrom(asked, checkpoint, most);
     byId("solve-ways").replaceChildren(
       ...ways.map(({ name, what, values }) => {
-        const cost = html("span", { class: "cost" }, `${what}: ${costOf(values)}`);
+        const cost = html("span", { class: "cost" }, `${what}: ${costOf(values, checkpoint.guess_steps)}`);
         const button = html("button", { type: "button" }, html("b", {}, name), " ", cost);
         button.addEventListener("click", () => this.#onChoose(values));
         return html("li", {}, button);

@@ -428,7 +428,7 @@ export class SolveView {
     const told = `${how} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
     if (isFailed(last, this.#answer))
-      this.#offers.show(asked, this.#checkpoint.rules, this.#asking.most);
+      this.#offers.show(asked, this.#checkpoint, this.#asking.most);
   }
 
   #moreSteps() {

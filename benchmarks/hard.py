@@ -30,6 +30,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "guesses25": {"guesses": 25},
     "guesses100": {"guesses": 100},
     "guesses400": {"guesses": 400},
+    "guesses1600": {"guesses": 1600},
+    "votes64": {"votes": 64},
     "noise16-steps64": {"noise": 0.3, "rollouts": 16, "steps": 64},
 }
 GIVENS = (26, 28, 30, 32, 36, 40)

@@ -7,7 +7,7 @@ from hrm.web.runtime import FILES
 
 from .keys.commands import done
 
-PUZZLE = ".7.42961...9..3...4....8.732.87.43...4793..853.....7.9.21.46857....8.1...56.974.."
+PUZZLE = "6749......1...6.9.3.5...6.1...8.....7.3.92..65...73.4.96..8..5....4.921...1......"
 
 
 @dataclass(frozen=True)

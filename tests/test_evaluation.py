@@ -41,6 +41,10 @@ ARCH = {
 }
 
 
+# Batches of other sizes are multiplied by other kernels: 2.2e-5 on an Intel Xeon with AVX-512.
+BUT_FOR_ROUNDING = {"rtol": 1e-4, "atol": 1e-4}
+
+
 def make_model() -> torch.nn.Module:
     torch.manual_seed(0)
     model = hrm.build_model(ARCH, {"loss_type": "softmax_cross_entropy"}).eval()
@@ -139,7 +143,7 @@ def assert_same(result: EvaluationResult, expected: EvaluationResult) -> None:
         assert metrics == pytest.approx(expected.per_set[name], rel=1e-5)
     for key, rows in result.outputs.items():
         assert rows.dtype == expected.outputs[key].dtype
-        torch.testing.assert_close(rows, expected.outputs[key])
+        torch.testing.assert_close(rows, expected.outputs[key], **BUT_FOR_ROUNDING)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16, 45, 64])

@@ -211,7 +211,9 @@ def test_a_stream_gives_what_each_puzzle_gives_alone(seed, batch_size, puzzles, 
             for name in data:
                 assert torch.equal(step.data[name][0], data[name][puzzle])
             for key in KEYS:
-                torch.testing.assert_close(step.outputs[key][0], outputs[key][puzzle])
+                # 2.9e-5 on an Intel Xeon with AVX-512, whose kernels depend on the batch size
+                ours, alone = step.outputs[key][0], outputs[key][puzzle]
+                torch.testing.assert_close(ours, alone, rtol=1e-4, atol=1e-4)
 
     slots, maximum = sizes[0], ARCH["halt_max_steps"]
     tail = maximum * max(slots // 2, 2 * FEWEST_SLOTS)

@@ -72,7 +72,7 @@ class SolveConfig(Config):
     restarts: Count = Field(0, description="then N other start states")
     noise: NonNegative = Field(0.0, description="on the states before each step, in rollouts")
     rollouts: PositiveInt = Field(1, description="then N in all, the first without noise")
-    guesses: Count = Field(0, description="then N puzzles with guesses written into them at most")
+    guesses: Count = Field(0, description="then N with guesses, at most")
     select: Select | None = Field(
         None, description="which answer counts; if not given, valid where rules are known"
     )

@@ -102,15 +102,21 @@ def _float_means_double(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
 
-def make_model(arch: dict, loss: dict, generator: torch.Generator) -> torch.nn.Module:
-    """Float64 weights under which nothing is zero and the halting values cross."""
-    model = hrm.build_model(arch, loss).double()
+def doubled(model: torch.nn.Module) -> torch.nn.Module:
+    """The model in float64, where `float` means `double`."""
+    model = model.double()
     model.model.inner.dtype = torch.float64
     for module in model.modules():
         if hasattr(module, "cast_to"):
             module.cast_to = torch.float64
         if isinstance(module, RotaryEmbedding):
             make_exact(module)
+    return model
+
+
+def make_model(arch: dict, loss: dict, generator: torch.Generator) -> torch.nn.Module:
+    """Float64 weights under which nothing is zero and the halting values cross."""
+    model = doubled(hrm.build_model(arch, loss))
     state = model.state_dict()
     for name, tensor in state.items():
         noise = torch.randn(tensor.shape, generator=generator)

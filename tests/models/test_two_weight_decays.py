@@ -4,6 +4,7 @@ The golden cases give both the same. Here the model's final weights are compared
 float64 reference, updated by the formulas of both optimizers written out below.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor
 import hrm
 from hrm.optim import build_optimizers
 from tests.models.reference_act import Reference
+
+from .test_reference import doubled
 
 ROWS, LENGTH, VOCABULARY, IDENTIFIERS, STEPS = 4, 6, 7, 5, 6
 ARCH: dict[str, Any] = {
@@ -94,10 +97,19 @@ def trained_reference(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Weights before, after our steps, and after the reference's."""
+def pair() -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
+    """Weights before, after our steps, and after the reference's; all in float64.
+
+    AdamATan2 turns a gradient that is rounding alone into a step as long as any other.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        yield train_both()
+
+
+def train_both() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     torch.set_num_threads(1)
-    model = make_model()
+    model = doubled(make_model())
     before = {n.removeprefix("model.inner."): t.clone() for n, t in model.state_dict().items()}
     expected = trained_reference(model)
     optimizers = build_optimizers(model, betas=BETAS, **RATES)

@@ -294,7 +294,7 @@ MAZE = ["#" * 6, "#S   #", "# ## #", "#   G#", "#" * 6]
 def test_a_maze_is_shown_as_a_picture(open_page):
     page = open_page("training")
     data = {"vocab_size": 6, "seq_len": 30, "grid_shape": (5, 6), "task": "maze"}
-    own = {"id": "m", "max_steps": 2, "data_path_id": None, "step": 1}
+    own = {"id": "m", "max_steps": 2, "guess_steps": 0, "data_path_id": None, "step": 1}
     model = CheckpointInfo.of(task_of(metadata(**data)), **own).model_dump(mode="json")
     page.route(
         "**/api/checkpoints", lambda r: r.fulfill(json={"checkpoints": [model], "default": "m"})

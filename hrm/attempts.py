@@ -38,6 +38,10 @@ class Attempt:
     rollout: int = 0  # tells noisy attempts apart
     is_guess: bool = False  # takes as many steps as in training at most
 
+    def steps_at_most(self, asked: int, trained: int) -> int:
+        """ACT steps, where so many are asked for, and so many were taken in training at most."""
+        return min(asked, trained) if self.is_guess else asked
+
     def apply(self, puzzles: np.ndarray) -> np.ndarray:
         """What the model is asked, [..., T] -> [..., T]."""
         return puzzles if self.symmetry is None else self.symmetry.apply(puzzles)
@@ -293,9 +297,9 @@ def _guess(
                     waiting.pop(row, None)
                 elif row in waiting:
                     waiting[row].branch(guess, _known(answer))
-            left = max((tree.taken for tree in waiting.values()), default=plan.guesses) - made
-            made += left
-            shown.update(left, f", {len(waiting):,} puzzles left")
+            most = max((tree.taken for tree in waiting.values()), default=plan.guesses)
+            shown.update(most - made, f", {len(waiting):,} puzzles left")
+            made = most
 
 
 def _known(answer: Tried) -> np.ndarray:
@@ -334,7 +338,7 @@ def run_wave(
     """
     size, kind = len(wave), wave[0]
     trained = model.model.config.halt_max_steps
-    most = min(how.max_steps or trained, trained) if kind.is_guess else how.max_steps
+    most = kind.steps_at_most(how.max_steps or trained, trained)
     inputs = puzzles["inputs"].cpu().numpy()
     asked = {**puzzles, "inputs": torch.from_numpy(kind.apply(inputs))}
     every = torch.arange(len(inputs) * size)

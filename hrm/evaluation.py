@@ -220,7 +220,7 @@ def _try(
         nonlocal done
         at = torch.from_numpy(rows)
         given = {name: values[at.to(device)] for name, values in batch.items()}
-        given["inputs"] = torch.from_numpy(asked).to(device)
+        given["inputs"] = torch.from_numpy(asked)
         for step in run_wave(model, task, given, positions[at], plan, wave, how, device):
             if not step.halting.any():
                 continue

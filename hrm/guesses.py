@@ -69,3 +69,8 @@ class Guesses:
             self._count += 1
             surprise = asked.surprise - math.log(probabilities[cell, token])
             heapq.heappush(self._open, Guess(surprise, self._count, row))
+
+
+def guessed_cells(puzzle: np.ndarray, asked: np.ndarray) -> tuple[int, ...]:
+    """Cells into which guesses were written, [T] and [T]."""
+    return tuple(np.flatnonzero(asked != puzzle).tolist())

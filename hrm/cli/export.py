@@ -1,7 +1,7 @@
 """`hrm export`: a model as others need it: a small folder, a graph of one ACT step, a web page."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -75,15 +75,22 @@ def run(read: Callable[[], ExportConfig]) -> None:
     """Export, and say where."""
     config = read()
     _check_targets(config)
+    from hrm.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    numbers = chosen(checkpoint, config.examples) if config.output_dir or config.page else []
     if config.output_dir is not None:
         stored = cast(StoredDtype, config.dtype or "float32")
-        _tell(export_folder(config, config.output_dir, stored, config.picture))
+        target = config.output_dir
+        _tell(export_folder(config, checkpoint, numbers, target, stored, config.picture))
     if config.onnx or config.torch_export or config.page:
-        _export_graphs(config)
+        _export_graphs(config, checkpoint, numbers)
 
 
 def export_folder(
     config: SharedConfig,
+    checkpoint: "Checkpoint",
+    numbers: Sequence[int],
     target: Path,
     dtype: StoredDtype,
     picture: bool,
@@ -92,16 +99,15 @@ def export_folder(
     """Write the folder of a model, with its examples; arguments as of `export_checkpoint`.
 
     Args:
+        numbers: of the examples.
         picture: draw the first example into the model card, where there is one.
 
     Raises:
-        UserError: the checkpoint or the notes cannot be read, or the folder not be written.
+        UserError: the notes cannot be read, or the folder not be written.
     """
-    from hrm.checkpoint import export_checkpoint, load_checkpoint
+    from hrm.checkpoint import export_checkpoint
 
     notes = notes_of(config.notes)
-    checkpoint = load_checkpoint(config.checkpoint, config.weights)
-    numbers = _chosen(checkpoint, config.examples)
     drawn = _drawn(config, checkpoint, numbers[0]) if picture and numbers else None
     return export_checkpoint(checkpoint, target, dtype, notes, typed, numbers, drawn)
 
@@ -125,7 +131,7 @@ def _drawn(config: SharedConfig, checkpoint: "Checkpoint", number: int) -> bytes
     return as_gif(pictures(puzzle, solution, solver.task, every_step=True))
 
 
-def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
+def chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
     """Numbers of the examples that go with a model."""
     from hrm.checkpoint.layout import TEST_SPLIT
     from hrm.data.split import Split
@@ -139,8 +145,7 @@ def _chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
     return choose_examples(Split.open(checkpoint.examples / TEST_SPLIT), count)
 
 
-def _export_graphs(config: ExportConfig) -> None:
-    from hrm.checkpoint import load_checkpoint
+def _export_graphs(config: ExportConfig, checkpoint: "Checkpoint", numbers: Sequence[int]) -> None:
     from hrm.checkpoint.step_graph import (
         as_onnx,
         check_onnx,
@@ -150,8 +155,6 @@ def _export_graphs(config: ExportConfig) -> None:
         write_program,
     )
 
-    checkpoint = load_checkpoint(config.checkpoint, config.weights)
-    numbers = _chosen(checkpoint, config.examples) if config.page else []
     runtime: dict[str, bytes] = {}
     if config.onnx or config.page:
         check_onnx()

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import Field, field_validator
 
-from hrm.cli.export import SharedConfig, export_folder
+from hrm.cli.export import SharedConfig, chosen, export_folder
 from hrm.cli.options import SchemaCommand
 from hrm.config import StoredDtype
 from hrm.errors import write_output
@@ -43,10 +43,15 @@ class PushConfig(SharedConfig):
 def run(read: Callable[[], PushConfig]) -> None:
     """Export, upload, and say where."""
     config = read()
+    from hrm.checkpoint import load_checkpoint
+
     repository = Repository.parse(config.repository)
+    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    numbers = chosen(checkpoint, config.examples)
     with TemporaryDirectory() as folder:
         target = Path(folder) / repository.name.partition("/")[2]
-        export_folder(config, target, config.dtype, picture=True, typed=str(repository))
+        typed = str(repository)
+        export_folder(config, checkpoint, numbers, target, config.dtype, True, typed)
         address = push(target, repository, config.private, config.message)
     write_output(f"{address}: named {repository} wherever a checkpoint is\n")
 

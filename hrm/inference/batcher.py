@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Attempt, Place, Plan, can_count, noise_of
-from hrm.guesses import Guess, Guesses
+from hrm.guesses import Guess, Guesses, guessed_cells
 from hrm.inference.inside import Inside, Recorder
 from hrm.inference.solver import Solver
 from hrm.rollout import Halting, Slots
@@ -282,7 +282,7 @@ class Batcher:
         alike: dict[tuple[int, Halting, int | None], list[int]] = {}
         for number, row in joining.items():
             asked = row.puzzle.question
-            most = min(asked.steps, self.traits.max_steps) if row.guess else asked.steps
+            most = row.attempt.steps_at_most(asked.steps, self.traits.max_steps)
             limits = (most, asked.halting, row.attempt.start_seed)
             alike.setdefault(limits, []).append(number)
         for limits, those in alike.items():
@@ -307,9 +307,12 @@ class Batcher:
         columns = [values.cpu().numpy() for values in reported]
         ended = set(step.index[step.halting].tolist())
         events, taken = [], {}
+        guessing: dict[_Row, int] = {}  # places of attempts that have ended, where guesses follow
         for place, number in enumerate(step.index.tolist()):
             row = self._running[number]
             taken[number] = int(columns[2][place])
+            if number in ended and row.puzzle.question.plan.guesses:
+                guessing[row] = place
             if number in ended or row.puzzle.question.every_step:
                 events.append((row, number in ended, [values[place] for values in columns]))
         judged = [
@@ -318,12 +321,9 @@ class Batcher:
             else (row, one)
             for row, one in self._judge(sorted(events, key=lambda event: event[0].number))
         ]
-        places = {number: place for place, number in enumerate(step.index.tolist())}
-        invalid = {row for row, one in judged if one.halted and not one.valid}
-        for number in ended:
-            row = self._running[number]
-            if row.puzzle.question.plan.guesses and row in invalid:
-                known = probabilities[places[number]].nan_to_num().cpu().numpy()
+        for row, one in judged if guessing else ():
+            if row in guessing and not one.valid:
+                known = probabilities[guessing[row]].nan_to_num().cpu().numpy()
                 row.puzzle.learn(self.solver.task, row, known)
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
@@ -353,7 +353,7 @@ class Batcher:
                     valid=valid,
                     halted=halted,
                     last=False,
-                    guessed=tuple(np.flatnonzero(row.asked != asked).tolist()),
+                    guessed=guessed_cells(asked, row.asked) if row.guess else (),
                 ),
             )
             for (row, halted, (_, confidence, number, probability)), answer, valid, asked in judged

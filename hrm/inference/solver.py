@@ -21,6 +21,7 @@ from hrm.data.names import read_names
 from hrm.data.origin import Origin, compare_data, knows_identifiers, unknown_identifiers
 from hrm.device import DeviceName, has_fast_bfloat16, pick_device
 from hrm.errors import UserError
+from hrm.guesses import guessed_cells
 from hrm.hub import Repository
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
@@ -273,7 +274,7 @@ class Solver:
             replace(
                 solution,
                 inputs=puzzle,
-                guessed=tuple(np.flatnonzero(solution.inputs != puzzle).tolist()),
+                guessed=guessed_cells(puzzle, solution.inputs),
                 total_steps=cost,
             )
             for solution, puzzle, cost in zip(found, tokens, costs, strict=True)

@@ -18,6 +18,7 @@ from hrm.optim.groups import OptimConfig
 from hrm.ranks import Ranks
 from hrm.training import graph
 from hrm.training.config import PretrainConfig, load_pretrain_config
+from hrm.training.loggers import TensorBoardLogger
 from hrm.training.splits import open_split
 from hrm.training.state import TrainState
 from tests.tasks.arc.making import plain_result
@@ -445,6 +446,15 @@ def test_tensorboard_has_what_is_logged_and_each_step_once(data, tmp_path, plain
         logged = [(line["step"], line[name]) for line in made.lines if name in line]
         assert found == [(step, pytest.approx(value)) for step, value in logged]
     assert not (plain.path / "tensorboard").exists()
+
+
+def test_what_a_killed_run_logged_after_its_checkpoint_is_forgotten_by_tensorboard(tmp_path):
+    for begun_after, last, value in ((0, 5, 1.0), (3, 4, 2.0)):
+        logger = TensorBoardLogger(tmp_path, begun_after)
+        for step in range(begun_after + 1, last + 1):
+            logger.log({"loss": value}, step)
+        logger.close()
+    assert scalars(tmp_path) == {"loss": [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]}
 
 
 def test_tensorboard_that_fails_does_not_end_a_run(data, tmp_path, capsys, monkeypatch):

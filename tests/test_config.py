@@ -24,10 +24,14 @@ checkpoint_interval checkpoint_every_eval keep_checkpoints resume load_checkpoin
 project_name run_name checkpoint_path overwrite logger log_interval progress device compile
 cuda_graph deterministic rank_timeout stagger hint_rate hint_most optimizer muon_lr
 muon_weight_decay muon_momentum"""
-ARCH_KEYS = """hidden_size num_heads L_layers expansion H_cycles L_cycles halt_max_steps
-halt_exploration_prob pos_encodings puzzle_emb_ndim forward_dtype backprop q_continue qk_norm
-attention_bias name loss"""
-CORE_KEYS = {"hrm_act_v1": "H_layers puzzle_emb_mode", "trm": "mlp_t puzzle_emb_len"}
+ARCH_KEYS = """hidden_size L_layers expansion H_cycles L_cycles halt_max_steps
+halt_exploration_prob forward_dtype backprop q_continue name loss"""
+ATTENTION_KEYS = "num_heads pos_encodings puzzle_emb_ndim qk_norm attention_bias"
+CORE_KEYS = {
+    "hrm_act_v1": f"{ATTENTION_KEYS} H_layers puzzle_emb_mode",
+    "trm": f"{ATTENTION_KEYS} mlp_t puzzle_emb_len",
+    "symbol_equivariant": "message_size first_symbol",
+}
 EVALUATE_KEYS = """checkpoint data_path split halting halt_probability global_batch_size weights
 allow_leakage eval_save_outputs device compile steps restarts noise rollouts guesses select seed
 predictions artefacts_dir"""

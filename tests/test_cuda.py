@@ -19,11 +19,14 @@ from hrm.training.sizing import for_device, memory_need
 from hrm.training.state import TrainState, train_step
 from tests.conftest import SMALL_MODEL, saved_run
 
+SYMBOLS = "arch=symbol_equivariant"
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 def losses(data: Path, folder: Path, *more: str) -> list[float]:
-    small = [key for key in SMALL_MODEL if "arch=trm" not in more or "H_layers" not in key]
+    absent = ["H_layers"] * ("arch=trm" in more) + ["H_layers", "num_heads"] * (SYMBOLS in more)
+    small = [key for key in SMALL_MODEL if not any(name in key for name in absent)]
     names = f"data_path={data}", f"checkpoint_path={folder}", *small
     short = "global_batch_size=16", "epochs=2", "eval_interval=null"
     config = with_run_name(load_pretrain_config([*names, *short, *more]))
@@ -33,7 +36,14 @@ def losses(data: Path, folder: Path, *more: str) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("arch=trm",), ("optimizer=muon", "stagger=true"), ("arch=quickstart",)]
+    "more",
+    [
+        (),
+        ("arch=trm",),
+        (SYMBOLS,),
+        ("optimizer=muon", "stagger=true"),
+        ("arch=quickstart",),
+    ],
 )
 def test_training_equals_that_on_the_cpu(data_4x4, tmp_path, more):
     there = losses(data_4x4, tmp_path / "there", *more, "device=cuda")
@@ -87,7 +97,7 @@ def test_puzzles_are_solved_alike(data_4x4, tmp_path):
         assert mine.steps == theirs.steps
 
 
-@pytest.mark.parametrize("arch", ["hrm_v1", "trm", "trm_mlp"])
+@pytest.mark.parametrize("arch", ["hrm_v1", "trm", "trm_mlp", "symbol_equivariant"])
 def test_the_memory_that_a_step_takes_is_foreseen(data_4x4, arch):
     """Measured once; the prediction decides the micro-batch of `auto`."""
     device = torch.device("cuda")

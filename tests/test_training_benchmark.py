@@ -24,6 +24,8 @@ ARCH = {
     "num_puzzle_identifiers": 1,
 }
 ROWS = 3
+ATTENTION = ("num_heads", "pos_encodings", "puzzle_emb_ndim", "qk_norm", "attention_bias")
+LEFT_OUT = {"trm": ("H_layers",), "symbol_equivariant": ("H_layers", *ATTENTION)}
 
 
 @pytest.mark.parametrize(
@@ -36,13 +38,14 @@ ROWS = 3
         {"name": "trm"},
         {"name": "trm", "mlp_t": True},
         {"name": "trm", "q_continue": True, "backprop": "one_step"},
+        {"name": "symbol_equivariant", "message_size": 32, "first_symbol": 1},
     ],
     ids=str,
 )
 def test_model_flops(change):
     arch = ARCH | change
-    if arch.get("name") == "trm":
-        del arch["H_layers"]
+    for key in LEFT_OUT.get(arch.get("name", ""), ()):
+        arch.pop(key, None)
     head = hrm.build_model(arch, {"loss_type": "softmax_cross_entropy"}).train()
     tokens = torch.zeros(ROWS, 16, dtype=torch.int32)
     identifiers = torch.zeros(ROWS, dtype=torch.int32)

@@ -90,7 +90,8 @@ def _write_examples(checkpoint: Checkpoint, numbers: Sequence[int], folder: Path
     assert source is not None
     write_part(Split.open(source / TEST_SPLIT), numbers, folder / TEST_SPLIT)
     names = source / IDENTIFIERS_FILE
-    if checkpoint.config.arch.puzzle_emb_ndim and names.is_file():
+    first = torch.zeros(1, dtype=torch.int32)
+    if checkpoint.model.model.inner.look_up(first) is not None and names.is_file():
         shutil.copyfile(names, folder / IDENTIFIERS_FILE)
 
 

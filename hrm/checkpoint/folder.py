@@ -43,9 +43,8 @@ from hrm.data.missing import missing_split
 from hrm.data.origin import Origin, origin_of
 from hrm.errors import UserError
 from hrm.files import sync, write_texts
-from hrm.models.layers import MLP_WIDTH_MULTIPLE, RELATION_KINDS
 from hrm.models.losses import ACTLossHead
-from hrm.models.recurrence import ForwardDtype, RecurrentArch
+from hrm.models.recurrence import ForwardDtype
 from hrm.models.registry import build_model
 from hrm.models.sparse_embedding import PUZZLE_TABLE
 
@@ -281,7 +280,8 @@ def _check_sizes(
     """
     if config.arch.num_layers > len(state):
         raise UserError(f"{file}: holds {len(state)} tensors, too few for the layers of arch")
-    if _most_numbers(config.arch, metadata) <= SMALL_MODEL:
+    sizes = metadata.seq_len, metadata.vocab_size, metadata.num_puzzle_identifiers
+    if config.arch.most_numbers(*sizes) <= SMALL_MODEL:
         return  # the meta device needs PyTorch's compiler, whose import takes seconds
     try:
         with torch.device("meta"):
@@ -292,15 +292,6 @@ def _check_sizes(
     tables = sum(t.numel() * t.element_size() for t in model.buffers())
     if tables - sum(t.numel() * t.element_size() for t in state.values()) > LARGEST_TABLES:
         raise UserError(f"{file}: seq_len={metadata.seq_len} takes {tables:,} bytes of tables")
-
-
-def _most_numbers(arch: RecurrentArch, metadata: DatasetMetadata) -> float:
-    """At least as many as the model's parameters and tables hold."""
-    D, S = arch.hidden_size, arch.prefix_len + metadata.seq_len
-    block = 4 * D**2 + 3 * (D + S) * (arch.expansion * (D + S) + MLP_WIDTH_MULTIPLE)
-    embedded = (2 * metadata.vocab_size + S) * D
-    rows = metadata.num_puzzle_identifiers * arch.puzzle_emb_ndim
-    return arch.num_layers * (block + RELATION_KINDS * S**2) + embedded + rows
 
 
 def _foreign_metadata(data_path: Path) -> DatasetMetadata:
@@ -319,6 +310,7 @@ def build_for(config: RunConfig, metadata: DatasetMetadata) -> ACTLossHead:
         "num_puzzle_identifiers": metadata.num_puzzle_identifiers,
         "grid_shape": metadata.grid_shape,
         "box_shape": metadata.box_shape,
+        "first_digit": metadata.first_digit,
         "seed": config.seed,
     }
     return build_model(arch, config.arch.loss.model_dump())

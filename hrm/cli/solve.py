@@ -129,7 +129,7 @@ def solve(config: SolveConfig) -> int:
     poll = voting(config, solver, found)
     side_by_side = len(found) * max(votes_of(config, found, task), config.rollouts)
     arch = solver.model.model.inner.config
-    numbers = side_by_side * arch.state_numbers(arch.seq_len)
+    numbers = side_by_side * arch.state_numbers(arch.seq_len, arch.vocab_size)
     size = CHUNK if poll is None else max(1, CHUNK // votes_of(config, found, task))
     drawn = config.gif or config.png
     if drawn and len(found) > 1:

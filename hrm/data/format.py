@@ -34,7 +34,15 @@ from hrm.data.arrays import (
     require_file,
     unmapped,
 )
-from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
+from hrm.data.grid import (
+    BLANK_SYMBOLS,
+    DIGIT_SYMBOLS,
+    PAD_SYMBOL,
+    Shape,
+    infer_box_shape,
+    infer_grid_shape,
+    infer_symbols,
+)
 from hrm.data.missing import METADATA_FILE, missing_split
 from hrm.errors import UserError, first_mistake, one_line
 from hrm.files import file_digest
@@ -119,6 +127,14 @@ class DatasetMetadata(BaseModel):
         if self.box_shape or self.grid_shape:
             return self.box_shape
         return infer_box_shape(self.inferred_grid_shape())
+
+    @property
+    def first_digit(self) -> int | None:
+        """Token of the digit 1 in a grid of digits, of which none is special; else None."""
+        symbols = self.symbols or infer_symbols(self.inferred_grid_shape(), self.vocab_size)
+        before, one, after = symbols.partition("1")
+        digits = one and set(before) <= {PAD_SYMBOL, *BLANK_SYMBOLS}
+        return len(before) if digits and DIGIT_SYMBOLS[1:].startswith(one + after) else None
 
     @property
     def unseen_identifier(self) -> int:

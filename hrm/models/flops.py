@@ -1,25 +1,41 @@
 """FLOPs of the matrix products of a model, for one sequence.
 
-A multiplication and an addition are 2 FLOPs. Shapes: S positions, D hidden size.
+A multiplication and an addition are 2 FLOPs. Shapes: S positions, D hidden size, C symbols.
 """
 
-from hrm.models.layers import mlp_width
+from hrm.models.layers import MLP_WIDTH_MULTIPLE, UNIT_MLP_WIDTH_MULTIPLE, UNITS, mlp_width
 from hrm.models.recurrence import RecurrentConfig
+from hrm.models.symbol_equivariant import SymbolEquivariantConfig
+from hrm.models.transformer import TransformerConfig
 from hrm.models.trm import TRMConfig
 
 
 def block_flops(config: RecurrentConfig) -> int:
     """Of one call of a block."""
-    D, S = config.hidden_size, config.positions
-    mixing = 2 * S * 4 * D * D + 4 * S * S * D
-    if isinstance(config, TRMConfig) and config.mlp_t:
-        mixing = 2 * D * 3 * S * mlp_width(S, config.expansion)
-    return mixing + 2 * S * 3 * D * mlp_width(D, config.expansion)
+    D = config.hidden_size
+    if isinstance(config, SymbolEquivariantConfig):
+        vectors, multiple = config.seq_len * config.symbols, UNIT_MLP_WIDTH_MULTIPLE
+        (rows, columns), box = config.units()
+        boxes = 1 if box is None else config.seq_len // (box[0] * box[1])
+        units = (rows + columns + boxes) * config.symbols + config.seq_len
+        mixing = 2 * D * config.message_size * (UNITS * vectors + units)
+    else:
+        assert isinstance(config, TransformerConfig)
+        vectors, multiple = config.positions, MLP_WIDTH_MULTIPLE
+        mixing = 2 * vectors * 4 * D * D + 4 * vectors * vectors * D
+        if isinstance(config, TRMConfig) and config.mlp_t:
+            mixing = 2 * D * 3 * vectors * mlp_width(vectors, config.expansion)
+    return mixing + 2 * vectors * 3 * D * mlp_width(D, config.expansion, multiple)
 
 
 def head_flops(config: RecurrentConfig) -> int:
     """Of the logits."""
-    return 2 * config.positions * config.hidden_size * config.vocab_size
+    if isinstance(config, SymbolEquivariantConfig):
+        numbers = config.seq_len * (config.symbols + config.others)
+    else:
+        assert isinstance(config, TransformerConfig)
+        numbers = config.positions * config.vocab_size
+    return 2 * config.hidden_size * numbers
 
 
 def act_step_flops(config: RecurrentConfig) -> int:

@@ -8,16 +8,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hrm.models.recurrence import (
-    PositiveInt,
-    ReasoningModule,
-    RecurrentArch,
-    RecurrentConfig,
-    RecurrentCore,
-)
+from hrm.models.recurrence import PositiveInt, ReasoningModule
+from hrm.models.transformer import TransformerArch, TransformerConfig, TransformerCore
 
 
-class HRMArch(RecurrentArch):
+class HRMArch(TransformerArch):
     """Architecture, free of the data it is applied to."""
 
     H_layers: PositiveInt = Field(description="blocks of the H module")
@@ -48,11 +43,11 @@ class HRMArch(RecurrentArch):
         return self.H_layers
 
 
-class HRMConfig(HRMArch, RecurrentConfig):
+class HRMConfig(HRMArch, TransformerConfig):
     """Architecture plus what it takes from the data set."""
 
 
-class HRM(RecurrentCore):
+class HRM(TransformerCore):
     """z_L is updated by the L module, z_H by the H module."""
 
     config: HRMConfig

@@ -3,7 +3,7 @@
 A block's weights are cast once per ACT step and handed to each of its calls (`Block.cast`).
 
 Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size,
-W inner width of the MLP over channels, U of the MLP over positions.
+W inner width of the MLP over channels, U of the MLP over positions, C symbols, M message size.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrm.data.grid import Shape
 from hrm.models.attention import scaled_attention
 
 NORM_EPS = 1e-5
@@ -21,6 +22,10 @@ QK_NORM_SCALE = 4.0
 RELATION_KINDS = 8
 RELATION_BIAS_STD = 0.1
 MLP_WIDTH_MULTIPLE = 256
+UNIT_MLP_WIDTH_MULTIPLE = 16
+UNITS = 4
+# Of states [B, R/r, r, C/c, c, symbols, D]: row, column, box, symbols of a cell.
+OVER = ((3, 4), (1, 2), (2, 4), (5,))
 
 
 def truncated_normal(*shape: int, std: float) -> Tensor:
@@ -169,17 +174,17 @@ class Attention(nn.Module):
         return rotate(self.normalise(q)), rotate(self.normalise(k)), v
 
 
-def mlp_width(size: int, expansion: float) -> int:
-    """Inner width of a `SwiGLU`: expansion·size·2/3, up to a multiple of 256."""
-    return -(-round(expansion * size * 2 / 3) // MLP_WIDTH_MULTIPLE) * MLP_WIDTH_MULTIPLE
+def mlp_width(size: int, expansion: float, multiple: int = MLP_WIDTH_MULTIPLE) -> int:
+    """Inner width of a `SwiGLU`: expansion·size·2/3, up to a multiple."""
+    return -(-round(expansion * size * 2 / 3) // multiple) * multiple
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) · up(x)) on the last dimension."""
 
-    def __init__(self, size: int, expansion: float):
+    def __init__(self, size: int, expansion: float, multiple: int = MLP_WIDTH_MULTIPLE):
         super().__init__()
-        width = mlp_width(size, expansion)
+        width = mlp_width(size, expansion, multiple)
         self.gate_up_proj = CastedLinear(size, 2 * width, fused=2)
         self.down_proj = CastedLinear(width, size)
 
@@ -257,5 +262,56 @@ class TokenMLPBlock(nn.Module):
         return rms_norm(h + self.mlp(h, weights.gate_up, weights.down))
 
 
-AnyBlock = Block | TokenMLPBlock
-AnyBlockWeights = BlockWeights | TokenMLPWeights
+class UnitBlockWeights(NamedTuple):
+    """A `UnitBlock`'s weights in the dtype of its input."""
+
+    message: Tensor  # 4M D
+    o: Tensor  # D 4M
+    gate_up: Tensor  # 2W D
+    down: Tensor  # D W
+
+
+class UnitBlock(nn.Module):
+    """Post-norm block in which each symbol of each cell hears the means of its four units.
+
+    h ← norm(h + o(means of silu(message(h)))); h ← norm(h + mlp(h)).
+
+    A symbol's units in a cell: the same symbol in the cell's row, in its column, in its box (the
+    whole grid where there are no boxes), and all symbols of the cell; each has M channels of the
+    message. What is computed is equivariant under whatever maps units to units (Deep Sets, arXiv
+    1703.06114; Hartford et al., arXiv 1803.02879), and no weight depends on the size of the grid.
+    """
+
+    def __init__(
+        self, grid: Shape, box: Shape, hidden_size: int, message_size: int, expansion: float
+    ):
+        super().__init__()
+        (R, C), (r, c) = grid, box
+        self.cells = (R // r, r, C // c, c)
+        self.message_proj = CastedLinear(hidden_size, UNITS * message_size)
+        self.o_proj = CastedLinear(UNITS * message_size, hidden_size)
+        self.mlp = SwiGLU(hidden_size, expansion, UNIT_MLP_WIDTH_MULTIPLE)
+
+    def cast(self, dtype: torch.dtype) -> UnitBlockWeights:
+        """As `Block.cast`."""
+        return UnitBlockWeights(
+            message=self.message_proj.weight.to(dtype),
+            o=self.o_proj.weight.to(dtype),
+            gate_up=self.mlp.gate_up_proj.weight.to(dtype),
+            down=self.mlp.down_proj.weight.to(dtype),
+        )
+
+    def forward(self, h: Tensor, rotate: nn.Module, weights: UnitBlockWeights) -> Tensor:
+        """States [B, S, C, D] -> [B, S, C, D]; nothing is rotated."""
+        message = F.silu(F.linear(h, weights.message))
+        message = message.view(h.shape[0], *self.cells, *message.shape[2:])
+        heard = h.view(h.shape[0], *self.cells, *h.shape[2:])
+        parts = zip(message.chunk(UNITS, dim=-1), weights.o.chunk(UNITS, dim=-1), OVER, strict=True)
+        for part, o, dims in parts:
+            heard = heard + F.linear(part.mean(dims, keepdim=True), o)
+        h = rms_norm(heard.view(h.shape))
+        return rms_norm(h + self.mlp(h, weights.gate_up, weights.down))
+
+
+AnyBlock = Block | TokenMLPBlock | UnitBlock
+AnyBlockWeights = BlockWeights | TokenMLPWeights | UnitBlockWeights

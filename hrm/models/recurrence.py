@@ -1,36 +1,23 @@
 """Cores with two states: z_L is updated from (z_L, z_H + e), the answer z_H from (z_H, z_L).
 
-Here is all that the Hierarchical Reasoning Model (`hrm.models.hrm`) and the Tiny Recursive Model
-(`hrm.models.trm`) have in common: embedding, modules, cycles, heads, and the fields that configure
-them.
+Here are the cycles and the fields that configure them. What the states are, how they begin and how
+they become an answer is a subclass's to say: `hrm.models.transformer`,
+`hrm.models.symbol_equivariant`.
 
-Shapes: B batch, T tokens, P prefix positions of the puzzle embedding, S = P + T, D hidden size,
-V vocabulary.
+Shapes: B batch, T tokens, D hidden size, V vocabulary.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
 from hrm.models.act import Core, CoreStep, States
-from hrm.models.layers import (
-    AnyBlock,
-    AnyBlockWeights,
-    Block,
-    CastedEmbedding,
-    CastedLinear,
-    RotaryEmbedding,
-    truncated_normal,
-)
-from hrm.models.positions import GridEmbedding, LearnedPositions, grid_relations
-from hrm.models.sparse_embedding import CastedSparseEmbedding
+from hrm.models.layers import AnyBlock, AnyBlockWeights, CastedLinear, truncated_normal
 
 Q_HEAD_BIAS = -5.0
 ForwardDtype = Literal["bfloat16", "float16", "float32"]
@@ -43,7 +30,6 @@ class RecurrentArch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden_size: PositiveInt = Field(description="width of the states")
-    num_heads: PositiveInt = Field(description="attention heads, which divide the width")
     L_layers: PositiveInt = Field(description="blocks of the L module")
     expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         description="inner width of the SwiGLU: expansion · hidden_size · 2/3, rounded up to 256"
@@ -54,12 +40,6 @@ class RecurrentArch(BaseModel):
     halt_exploration_prob: Annotated[float, Field(ge=0, le=1)] = Field(
         description="share of steps that draw a minimum of ACT steps, in training"
     )
-    pos_encodings: Literal["rope", "learned", "grid", "none"] = Field(
-        description="rotary; one vector per position; tables of rows, columns, any boxes; or none"
-    )
-    puzzle_emb_ndim: Annotated[int, Field(ge=0)] = Field(
-        description="numbers in a puzzle's embedding; 0: none"
-    )
     forward_dtype: ForwardDtype = Field("bfloat16", description="dtype of the activations")
     backprop: Literal["one_step", "last_cycle"] = Field(
         "one_step", description="gradient through the last L and H call, or the whole last cycle"
@@ -67,27 +47,6 @@ class RecurrentArch(BaseModel):
     q_continue: bool = Field(
         True, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
     )
-    qk_norm: bool = Field(False, description="RMSNorm on queries and keys of each head")
-    attention_bias: Literal["none", "grid"] = Field(
-        "none",
-        description="grid: learned bias between cells of one row, column or box; without boxes, "
-        "between neighbours",
-    )
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> "RecurrentArch":
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}"
-            )
-        if self.pos_encodings == "rope" and (self.hidden_size // self.num_heads) % 2:
-            raise ValueError("pos_encodings rope needs an even hidden_size / num_heads")
-        return self
-
-    @property
-    def prefix_len(self) -> int:
-        """Positions that the puzzle embedding takes before the tokens."""
-        raise NotImplementedError
 
     @property
     def num_layers(self) -> int:
@@ -114,9 +73,13 @@ class RecurrentArch(BaseModel):
         """Those of `block_calls` that have a gradient."""
         return self.graded_L_calls * self.L_layers + self.answering_layers
 
-    def state_numbers(self, seq_len: int) -> int:
-        """Numbers in one of a sequence's states."""
-        return (self.prefix_len + seq_len) * self.hidden_size
+    def most_numbers(self, seq_len: int, vocab_size: int, identifiers: int) -> float:
+        """At least as many as the model's parameters and tables hold, without building it."""
+        raise NotImplementedError
+
+    def state_numbers(self, seq_len: int, vocab_size: int) -> int:
+        """Numbers in one of a sequence's states, at most."""
+        raise NotImplementedError
 
 
 class RecurrentConfig(RecurrentArch):
@@ -127,24 +90,28 @@ class RecurrentConfig(RecurrentArch):
     num_puzzle_identifiers: Annotated[int, Field(ge=0)]
     grid_shape: Shape | None = None
     box_shape: Shape | None = None
+    first_digit: int | None = None  # token, of a grid of digits
     batch_size: int | None = None  # accepted for the originals' configurations; any batch runs
     seed: int = 0
 
-    @model_validator(mode="after")
-    def _check_grid(self) -> "RecurrentConfig":
-        if "grid" in (self.pos_encodings, self.attention_bias):
-            grid, box = self.units()
-            uneven = box is not None and (grid[0] % box[0] or grid[1] % box[1])
-            if grid[0] * grid[1] != self.seq_len or uneven:
-                raise ValueError(
-                    f"grid_shape {grid} and box_shape {box} do not fit seq_len {self.seq_len}"
-                )
-        return self
-
     @property
-    def positions(self) -> int:
-        """Of the states: prefix and tokens."""
-        return self.prefix_len + self.seq_len
+    def state_shape(self) -> tuple[int, ...]:
+        """Of a sequence's state, the hidden size last."""
+        raise NotImplementedError
+
+    grid_keys: ClassVar[str] = ""  # what of the configuration needs a grid
+
+    def check_units(self) -> None:
+        """
+        Raises:
+            ValueError: the data set has no grid, or one that is not of its sequence length.
+        """
+        grid, box = self.units()
+        uneven = box is not None and (grid[0] % box[0] or grid[1] % box[1])
+        if grid[0] * grid[1] != self.seq_len or uneven:
+            raise ValueError(
+                f"grid_shape {grid} and box_shape {box} do not fit seq_len {self.seq_len}"
+            )
 
     def units(self) -> tuple[Shape, Shape | None]:
         """Shapes of the grid and of its boxes; None: it is stated, and has none.
@@ -157,8 +124,8 @@ class RecurrentConfig(RecurrentArch):
         box = self.box_shape or infer_box_shape(grid)
         if grid is None or box is None:
             raise ValueError(
-                "pos_encodings or attention_bias grid needs grid_shape, and box_shape if it has "
-                "boxes, in the data set's dataset.json; add them there or choose others"
+                f"{self.grid_keys} needs grid_shape, and box_shape if it has boxes, in the data "
+                "set's dataset.json; add them there or choose others"
             )
         return grid, box
 
@@ -193,7 +160,7 @@ class CastWeights(NamedTuple):
 class Prepared(NamedTuple):
     """What all calls of an ACT step share."""
 
-    e: Tensor  # B S D, as `RecurrentCore.embed` returns it
+    e: Tensor  # as `RecurrentCore.embed` returns it
     weights: CastWeights
 
 
@@ -202,68 +169,55 @@ class RecurrentCore(Core):
 
     config: RecurrentConfig
     L_level: ReasoningModule
+    rotate: nn.Module  # of positions, in every block
 
     def __init__(self, config: RecurrentConfig):
         super().__init__()
         self.config = config
         self.dtype = getattr(torch, config.forward_dtype)
-        D = config.hidden_size
-        std = 1.0 / math.sqrt(D)
-
-        self.embed_tokens = CastedEmbedding(config.vocab_size, D, std, self.dtype)
-        self.embed_pos: nn.Module = nn.Identity()
-        if config.pos_encodings == "learned":
-            self.embed_pos = LearnedPositions(config.positions, D, std, self.dtype)
-        elif config.pos_encodings == "grid":
-            self.embed_pos = GridEmbedding(*config.units(), config.prefix_len, D, self.dtype)
-        self.rotate: nn.Module = nn.Identity()
-        if config.pos_encodings == "rope":
-            self.rotate = RotaryEmbedding(config.positions, D // config.num_heads)
-        self.puzzle_emb = None
-        if config.puzzle_emb_ndim > 0:
-            self.puzzle_emb = CastedSparseEmbedding(
-                config.num_puzzle_identifiers, config.puzzle_emb_ndim, self.dtype
-            )
-
+        self.rotate = nn.Identity()
+        self._make_embedding()
         self._make_modules()
-        self.H_init = nn.Buffer(truncated_normal(D, std=1.0))
-        self.L_init = nn.Buffer(truncated_normal(D, std=1.0))
+        self.H_init = nn.Buffer(truncated_normal(config.hidden_size, std=1.0))
+        self.L_init = nn.Buffer(truncated_normal(config.hidden_size, std=1.0))
+        self._make_heads()
 
-        self.lm_head = CastedLinear(D, config.vocab_size)
-        self.q_head = CastedLinear(D, 2, bias=True)
-        nn.init.zeros_(self.q_head.weight)
-        assert self.q_head.bias is not None
-        nn.init.constant_(self.q_head.bias, Q_HEAD_BIAS)
+    @abstractmethod
+    def _make_embedding(self) -> None:
+        """Set what `embed` needs; `config`, `dtype` and `rotate` are there."""
 
     @abstractmethod
     def _make_modules(self) -> None:
         """Set `L_level`, and whatever else `answering` needs; `config` is there."""
+
+    @abstractmethod
+    def _make_heads(self) -> None:
+        """Set what `read` needs."""
+
+    def new_q_head(self, size: int) -> CastedLinear:
+        """`size` numbers of the answer -> q_halt and q_continue: at first certain not to halt."""
+        head = CastedLinear(size, 2, bias=True)
+        nn.init.zeros_(head.weight)
+        assert head.bias is not None
+        nn.init.constant_(head.bias, Q_HEAD_BIAS)
+        return head
 
     @property
     @abstractmethod
     def answering(self) -> ReasoningModule:
         """The module that updates z_H."""
 
-    def attention_block(self) -> Callable[[], AnyBlock]:
-        """Makes a block whose positions attend to each other, as configured."""
-        c, relations = self.config, None
-        if c.attention_bias == "grid":
-            relations = grid_relations(*c.units(), c.prefix_len)
-        return partial(Block, c.hidden_size, c.num_heads, c.expansion, c.qk_norm, relations)
-
-    def attach_puzzle(self, e: Tensor, puzzle: Tensor) -> Tensor:
-        """Puzzle rows [B, puzzle_emb_ndim] as positions before the tokens, zeros behind them."""
-        B, T, D = e.shape
-        P = self.config.prefix_len
-        puzzle = nn.functional.pad(puzzle, (0, P * D - puzzle.shape[-1]))
-        return torch.cat([puzzle.view(B, P, D), e], dim=1)
-
+    @abstractmethod
     def embed(self, inputs: Tensor, puzzle: Tensor | None) -> Tensor:
-        """Tokens [B, T] int32 and puzzle rows [B, puzzle_emb_ndim], if any -> √D · e, [B, S, D]."""
-        e = self.embed_tokens(inputs)
-        if puzzle is not None:
-            e = self.attach_puzzle(e, puzzle)
-        return math.sqrt(self.config.hidden_size) * self.embed_pos(e)
+        """Tokens [B, T] int32 and puzzle rows [B, …], if any -> e, in the shape of a state."""
+
+    @abstractmethod
+    def logits(self, z_H: Tensor) -> Tensor:
+        """Of the tokens, [B, T, V] in the forward dtype."""
+
+    @abstractmethod
+    def q_values(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
+        """q_halt and q_continue, [B] float32 each."""
 
     def initial_states(self, seed: int | None = None) -> States:
         """`H_init` and `L_init`, [D], or others drawn alike."""
@@ -278,7 +232,7 @@ class RecurrentCore(Core):
         return {name: init.to(self.dtype) for name, init in inits.items()}
 
     def blank_states(self, rows: int, device: torch.device) -> States:
-        shape = (rows, self.config.positions, self.config.hidden_size)
+        shape = (rows, *self.config.state_shape)
         return {n: torch.zeros(shape, dtype=self.dtype, device=device) for n in ("z_H", "z_L")}
 
     def modules_in_use(self) -> list[ReasoningModule]:
@@ -288,9 +242,6 @@ class RecurrentCore(Core):
     def blocks(self) -> Iterator[nn.Module]:
         for module in self.modules_in_use():
             yield from module.layers
-
-    def look_up(self, identifiers: Tensor) -> Tensor | None:
-        return None if self.puzzle_emb is None else self.puzzle_emb(identifiers)
 
     def prepare(self, inputs: Tensor, puzzle: Tensor | None) -> Prepared:
         """Embedded inputs, and weights in the forward dtype, cast once for all calls."""
@@ -318,21 +269,17 @@ class RecurrentCore(Core):
         return z_H, z_L
 
     def step(self, states: States, prepared: Prepared) -> CoreStep:
-        """One ACT step; `z_H` and `z_L` are [B, S, D] in the forward dtype."""
+        """One ACT step; `z_H` and `z_L` are [B, …, D] in the forward dtype."""
         z_H, z_L = self._run_up(
             states["z_H"], states["z_L"], prepared, left_out=self.config.graded_L_calls
         )
         for _ in range(self.config.graded_L_calls):
             z_L = self._call_L(z_H, z_L, prepared)
         z_H = self._call_H(z_H, z_L, prepared)
-        logits = self.lm_head(z_H)[:, self.config.prefix_len :]
-        return CoreStep({"z_H": z_H.detach(), "z_L": z_L.detach()}, logits, *self._q_values(z_H))
+        new = {"z_H": z_H.detach(), "z_L": z_L.detach()}
+        return CoreStep(new, self.logits(z_H), *self.q_values(z_H))
 
     @torch.no_grad()
     def next_q(self, states: States, prepared: Prepared) -> tuple[Tensor, Tensor]:
         z_H, z_L = self._run_up(states["z_H"], states["z_L"], prepared, left_out=0)
-        return self._q_values(self._call_H(z_H, z_L, prepared))
-
-    def _q_values(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
-        q_halt, q_continue = self.q_head(z_H[:, 0]).float().unbind(-1)
-        return q_halt, q_continue
+        return self.q_values(self._call_H(z_H, z_L, prepared))

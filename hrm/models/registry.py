@@ -15,6 +15,11 @@ from hrm.models.hrm import HRM, HRMArch, HRMConfig
 from hrm.models.losses import ACTLossHead, LossConfig
 from hrm.models.originals import DATA_KEYS, in_our_keys
 from hrm.models.recurrence import ForwardDtype
+from hrm.models.symbol_equivariant import (
+    SymbolEquivariant,
+    SymbolEquivariantArch,
+    SymbolEquivariantConfig,
+)
 from hrm.models.trm import TRM, TRMArch, TRMConfig
 
 DEFAULT_CORE = "hrm_act_v1"
@@ -54,6 +59,12 @@ class TRMArchConfig(Named, TRMArch):
     name: str = Field("trm", description="core; the originals' names are known, too")
 
 
+class SymbolEquivariantArchConfig(Named, SymbolEquivariantArch):
+    """The symbol-equivariant model as a configuration names it."""
+
+    name: str = Field("symbol_equivariant", description="core")
+
+
 class CoreEntry(NamedTuple):
     """A core, and its configuration together with what it takes from the data set."""
 
@@ -65,6 +76,9 @@ class CoreEntry(NamedTuple):
 CORES: dict[str, CoreEntry] = {
     "hrm_act_v1": CoreEntry(HRM, HRMConfig, HRMArchConfig),
     "trm": CoreEntry(TRM, TRMConfig, TRMArchConfig),
+    "symbol_equivariant": CoreEntry(
+        SymbolEquivariant, SymbolEquivariantConfig, SymbolEquivariantArchConfig
+    ),
 }
 LOSS_HEADS: dict[str, tuple[type[ACTLossHead], type[LossConfig]]] = {
     "act_loss_head": (ACTLossHead, LossConfig)
@@ -90,7 +104,9 @@ def _without_original_keys(arch: Any) -> Any:
 
 
 ArchConfig = Annotated[
-    Annotated[HRMArchConfig, Tag("hrm_act_v1")] | Annotated[TRMArchConfig, Tag("trm")],
+    Annotated[HRMArchConfig, Tag("hrm_act_v1")]
+    | Annotated[TRMArchConfig, Tag("trm")]
+    | Annotated[SymbolEquivariantArchConfig, Tag("symbol_equivariant")],
     Discriminator(_schema_name),
     BeforeValidator(_without_original_keys),
 ]

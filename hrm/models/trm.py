@@ -10,15 +10,11 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from hrm.models.layers import TokenMLPBlock
-from hrm.models.recurrence import (
-    ReasoningModule,
-    RecurrentArch,
-    RecurrentConfig,
-    RecurrentCore,
-)
+from hrm.models.recurrence import ReasoningModule
+from hrm.models.transformer import TransformerArch, TransformerConfig, TransformerCore
 
 
-class TRMArch(RecurrentArch):
+class TRMArch(TransformerArch):
     """Architecture, free of the data it is applied to."""
 
     backprop: Literal["one_step", "last_cycle"] = Field(
@@ -63,11 +59,11 @@ class TRMArch(RecurrentArch):
         return self.L_layers
 
 
-class TRMConfig(TRMArch, RecurrentConfig):
+class TRMConfig(TRMArch, TransformerConfig):
     """Architecture plus what it takes from the data set."""
 
 
-class TRM(RecurrentCore):
+class TRM(TransformerCore):
     """z_L and z_H are updated by the same module."""
 
     config: TRMConfig

@@ -69,7 +69,7 @@ def for_device(
         return config
     rows = config.local_micro_batch_size(ranks)
     if device.type == "cpu":
-        micro = micro_batch_size(rows, arch.state_numbers(metadata.seq_len))
+        micro = micro_batch_size(rows, arch.state_numbers(metadata.seq_len, metadata.vocab_size))
     else:
         need = memory_need(config, metadata, linear_attention=device.type == "cuda")
         micro = largest_fitting(rows, need, free)

@@ -156,15 +156,22 @@ class Reference:
                 z_L = self.module("L", z_L, z_H + e)
             else:
                 z_H = self.module("H", z_H, z_L)
+        return z_H, z_L, *self.read(z_H)
+
+    def read(self, z_H: Tensor) -> tuple[Tensor, ...]:
+        """Logits and halting values."""
         logits = (z_H @ self.p["lm_head.weight"].T)[:, self.prefix :]
         q = z_H[:, 0] @ self.p["q_head.weight"].T + self.p["q_head.bias"]
-        return z_H, z_L, logits, q[:, 0], q[:, 1]
+        return logits, q[:, 0], q[:, 1]
 
     # -- the ACT wrapper -------------------------------------------------------------------------
 
+    def state_shape(self, T: int) -> tuple[int, ...]:
+        return self.prefix + T, self.arch["hidden_size"]
+
     def initial_carry(self, batch: dict[str, Tensor]) -> dict:
         B, T = batch["inputs"].shape
-        z = torch.zeros(B, self.prefix + T, self.arch["hidden_size"], dtype=torch.float64)
+        z = torch.zeros(B, *self.state_shape(T), dtype=torch.float64)
         data = {name: value.clone() for name, value in batch.items()}
         return {
             "z_H": z,

@@ -60,17 +60,24 @@ def test_every_parameter_is_in_exactly_one_optimizer(positions, mode):
     [
         {"attention_bias": "grid"},
         {"name": "trm", "H_layers": None, "mlp_t": True, "pos_encodings": "learned"},
+        {
+            "name": "symbol_equivariant",
+            "message_size": 4,
+            "first_symbol": 1,
+            **dict.fromkeys(("H_layers", "num_heads", "pos_encodings", "puzzle_emb_ndim")),
+        },
     ],
-    ids=["hrm", "trm"],
+    ids=["hrm", "trm", "symbols"],
 )
 def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(arch):
     """By name: whatever is added to a model, this says whose it is."""
     given = {key: value for key, value in (ARCH | arch).items() if value is not None}
     model = hrm.build_model(given, {"loss_type": "softmax_cross_entropy"})
-    dense, muon, sparse = build_optimizers(model, **RATES, muon=MuonRates(0.05, 0.6, 0.7))
-    assert [type(o) for o in (dense, muon, sparse)] == [AdamATan2, Muon, SparseSignSGD]
+    dense, muon, *sparse = build_optimizers(model, **RATES, muon=MuonRates(0.05, 0.6, 0.7))
+    kinds = [AdamATan2, Muon, *([SparseSignSGD] if "puzzle_emb_ndim" in given else [])]
+    assert [type(o) for o in (dense, muon, *sparse)] == kinds
     names = {id(p): name for name, p in model.named_parameters()}
-    pieces = {"qkv_proj": 3, "gate_up_proj": 2, "o_proj": 1, "down_proj": 1}
+    pieces = {"qkv_proj": 3, "gate_up_proj": 2, "o_proj": 1, "down_proj": 1, "message_proj": 1}
     held = {}
     for group in muon.param_groups:
         assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.05, 0.6, 0.7)
@@ -82,7 +89,7 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(arch):
     (group,) = dense.param_groups
     rest = {names[id(p)] for p in group["params"]}
     assert rest == set(names.values()) - held.keys() and group["lr"] == 0.01
-    assert any("lm_head" in name for name in rest) and any("embed_tokens" in name for name in rest)
+    assert any("lm_head" in name for name in rest) and any("embed_" in name for name in rest)
 
 
 def test_no_sparse_optimizer_without_puzzle_embedding():

@@ -23,6 +23,7 @@ KINDS = {
     "published": (),
     "trm": ("arch=trm", "ema=true", "ema_warm_up=false", "ema_buffers=false"),
     "trm_mlp": ("arch=trm_mlp",),
+    "symbols": ("arch=symbol_equivariant", "optimizer=muon"),
     "everything": (
         "arch=quickstart",
         "arch.puzzle_emb_ndim=32",
@@ -37,7 +38,9 @@ KINDS = {
 
 
 def configured(data, kind: str) -> tuple[PretrainConfig, DatasetMetadata]:
-    small = [key for key in SMALL_MODEL if "trm" not in kind or "H_layers" not in key]
+    left_out = {"trm": "H_layers", "trm_mlp": "H_layers", "symbols": "H_layers num_heads"}
+    absent = left_out.get(kind, "").split()
+    small = [key for key in SMALL_MODEL if not any(name in key for name in absent)]
     shared = f"data_path={data}", "global_batch_size=16", "micro_batch_size=null", *small
     return load_pretrain_config([*shared, *KINDS[kind]]), read_metadata(data / "train")
 

@@ -26,6 +26,7 @@ from hrm.checkpoint import build_for
 from hrm.data.format import DatasetMetadata
 from hrm.errors import run_command
 from hrm.models.recurrence import RecurrentCore
+from hrm.models.transformer import TransformerArch
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.state import TrainState, train_step
@@ -103,7 +104,7 @@ def worker(arch: str, batch: int, steps: int, threads: int) -> None:
                 "sent": sent / steps / group.size,
                 "matrix_rate": rate,
                 "parameters": sum(p.numel() for p in state.model.parameters()),
-                "ndim": config.arch.puzzle_emb_ndim,
+                "ndim": getattr(config.arch, "puzzle_emb_ndim", 0),
             }
             print(json.dumps(result), flush=True)
 
@@ -240,6 +241,7 @@ class Work:
     def of(config: PretrainConfig) -> "Work":
         """Products only: 2 FLOP for each weight and position, 4·S·D of attention per position."""
         a = config.arch
+        assert isinstance(a, TransformerArch)
         with torch.device("meta"):
             model = build_for(config, METADATA)
             parameters = sum(p.numel() for p in model.parameters())

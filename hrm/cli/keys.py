@@ -37,7 +37,7 @@ How a value travels from the command line to where it acts:
    that evaluating and solving need.
 
 `null` stands for no value. Keys that only one core has, or that differ between cores, begin their
-meaning with the core's name, such as (`trm`).
+meaning with the names of the cores, such as (`trm`).
 """
 TRAIN = "Input: the data set, or `data_path=…`. `--config-name` names the recipe."
 SWEEP = (
@@ -86,7 +86,7 @@ def rows(
     """Key, value, default and meaning of every field, dotted within inner schemas.
 
     Where a name decides between schemas, rows that are not the same in all of them begin their
-    meaning with that name.
+    meaning with those names.
     """
     found: list[Row] = []
     for key, field in schema.model_fields.items():
@@ -110,7 +110,9 @@ def _merged(by_name: dict[str, list[Row]]) -> list[Row]:
         if len(of) == len(by_name) and len(set(of.values())) == 1:
             found.append(next(iter(of.values())))
         else:
-            found += [(*row[:-1], f"(`{name}`) {row[-1]}") for name, row in of.items()]
+            for row in dict.fromkeys(of.values()):
+                names = ", ".join(f"`{name}`" for name in of if of[name] == row)
+                found.append((*row[:-1], f"({names}) {row[-1]}"))
     return found
 
 

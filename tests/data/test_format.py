@@ -260,6 +260,26 @@ def test_a_missing_data_set_says_how_to_build_one(tmp_path):
         read_metadata(tmp_path / "nothing" / "train")
 
 
+@pytest.mark.parametrize(
+    "symbols, vocab_size, first",
+    [
+        (".123456789", 10, 1),
+        ("_.123456789", 11, 2),
+        ("123456789", 9, 0),
+        (None, 11, 2),
+        (None, 10, 1),
+        (None, 12, None),  # shown as 0-9A…
+        ("# So*", 5, None),
+        (".1x3456789", 10, None),
+        (".2345", 5, None),
+        ("#123", 4, None),
+    ],
+)
+def test_digits_are_found_by_their_symbols(symbols, vocab_size, first):
+    changes = {"symbols": symbols, "vocab_size": vocab_size, "seq_len": 81, "pad_id": 0}
+    assert DatasetMetadata.model_validate(METADATA | changes).first_digit == first
+
+
 def test_grid_and_box_are_inferred_where_there_is_one_answer():
     def shapes(**changes: object):
         metadata = DatasetMetadata.model_validate(METADATA | changes)

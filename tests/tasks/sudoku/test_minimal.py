@@ -26,7 +26,7 @@ from hrm.tasks.sudoku.minimal import (
     shares,
 )
 from hrm.tasks.sudoku.rules import BoxShape
-from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
+from hrm.tasks.sudoku.symmetry import are_equivalent, augment, canonical_hash
 from tests.conftest import ROOT
 from tests.tasks.sudoku.test_search import assert_minimal
 
@@ -111,6 +111,57 @@ def test_a_family_follows_from_its_description_alone() -> None:
     first = puzzles(family)
     assert not set(first) & set(puzzles(other)) and first == puzzles(family)
     assert len(set(first)) == 3
+
+
+@lru_cache
+def family_of(versions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twelve puzzles of 16 to 63 guesses and their answers."""
+    family = families.Family(BOX, (16, 63), 12, "hard", versions)
+    found = [puzzle for report in families.make(family) for puzzle in report.puzzles]
+    one, other = ([np.frombuffer(grid, np.uint8) for grid in side] for side in zip(*found))
+    return np.array(one), np.array(other)
+
+
+def mean_of_other_versions(questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Of each puzzle, the geometric mean of the guesses of 24 random versions, one added."""
+    rng, doublings = np.random.default_rng(7), np.zeros(len(questions))
+    for _ in range(24):
+        versions, _ = augment(questions, answers, BOX, rng)
+        doublings += np.log2(1 + count_guesses(versions, BOX)[0]) / 24
+    return 2**doublings
+
+
+def test_where_versions_count_puzzles_are_hard_in_all_of_them() -> None:
+    """A walk that looks at one version finds those in which the search is unlucky."""
+    hard, unlucky = (mean_of_other_versions(*family_of(versions)) for versions in (8, 1))
+    print(hard, unlucky)
+    assert np.median(hard) > 16 / 2**0.5 > 1.4 * np.median(unlucky)
+
+
+def test_a_puzzle_is_given_in_a_version_of_the_wanted_guesses() -> None:
+    questions, answers = family_of(8)
+    guesses, solutions = count_guesses(questions, BOX)
+    assert ((guesses >= 16) & (guesses <= 63)).all() and np.array_equal(solutions, answers)
+    assert len(set(canonical_hash(questions, BOX).tolist())) == 12
+    assert_minimal(questions[0], answers[0], BOX)
+
+
+@pytest.mark.parametrize("text, versions", [("like-extreme", minimal.VERSIONS), ("0-255", 1)])
+def test_like_extreme_looks_at_versions(
+    text: str, versions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[families.Family] = []
+
+    def ask(make: object, jobs: list[families.Family], *_: object) -> Iterator[families.Report]:
+        asked.extend(jobs)
+        raise UserError("enough")
+
+    monkeypatch.setattr(minimal, "in_order", ask)
+    with pytest.raises(UserError, match="enough"):
+        generate_minimal_split(BOX, 1000, 0, 0, parse_difficulty(text), workers=1)
+    assert {family.versions for family in asked if family.band != (0, 0)} == {versions}
+    assert {family.versions for family in asked if family.band == (0, 0)} <= {1}
+    assert sum(family.count for family in asked) == 1000
 
 
 def test_splits_share_no_puzzle_and_no_answer() -> None:

@@ -133,7 +133,8 @@ def test_search_finds_pages(site, address, page, scheme):
     page.goto(f"{address}/index.html" if scheme == "http" else (site / "index.html").as_uri())
     picture = page.locator("img[src='thinking.svg']")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    page.locator("input.md-search__input").fill("voting rollouts")
+    field = page.locator("input.md-search__input")
+    field.press_sequentially("voting rollouts")  # it listens to keys, which `fill` does not press
     result = page.locator(".md-search-result__link").filter(has_text="Solving").first
     expect(result).to_be_visible()
     page.keyboard.press("Escape")

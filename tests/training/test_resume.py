@@ -43,11 +43,16 @@ SWITCHES = {
     "bfloat16": ("arch.forward_dtype=bfloat16", "epochs=3"),
     "hints": ("hint_rate=0.6", "micro_batch_size=8", "epochs=3"),
     "no puzzle embedding": ("arch.puzzle_emb_ndim=0", "arch.q_continue=false"),
+    "symbols": ("arch=symbol_equivariant", "optimizer=muon", "micro_batch_size=8", "epochs=3"),
 }
+ONLY_ATTENTION = ("arch.H_layers", "arch.num_heads")
 
 
 def arguments(data: Path, run_dir: Path, *more: str) -> list[str]:
-    return [f"data_path={data}", f"checkpoint_path={run_dir}", *BASE, *more]
+    base = BASE
+    if "arch=symbol_equivariant" in more:
+        base = tuple(key for key in BASE if not key.startswith(ONLY_ATTENTION))
+    return [f"data_path={data}", f"checkpoint_path={run_dir}", *base, *more]
 
 
 def run(data: Path, run_dir: Path, *more: str) -> Path:

@@ -29,7 +29,8 @@ MINIMAL: Literal["minimal"] = "minimal"
 LIKE_EXTREME = "like-extreme"
 RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
 MOST_OF_A_FAMILY = 16
-VERSIONS, MOST_OF_A_HARD_FAMILY = 8, 64  # of puzzles that are hard in all their versions
+# Of puzzles that are hard in all their versions; those of more guesses would take minutes each.
+VERSIONS, MOST_OF_VERSIONS, MOST_OF_A_HARD_FAMILY = 8, 255, 64
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
 Band = tuple[int, int]  # fewest and most guesses
@@ -125,9 +126,6 @@ def _fill_bands(
         for own, total in enumerate(wanted)
         for (_, fewest, most), count in zip(difficulty, shares(total, weights), strict=True)
     }
-    versions, largest = 1, MOST_OF_A_FAMILY
-    if difficulty == EXTREME:
-        versions, largest = VERSIONS, MOST_OF_A_HARD_FAMILY
     tried = 0
 
     def heard(report: "Report") -> None:
@@ -138,10 +136,12 @@ def _fill_bands(
     for turn in itertools.count():
         families: list[tuple[tuple[int, Band], Family]] = []
         for (own, band), count in missing.items():
+            versions = VERSIONS if difficulty == EXTREME and 0 < band[1] <= MOST_OF_VERSIONS else 1
+            largest = MOST_OF_A_HARD_FAMILY if versions > 1 else MOST_OF_A_FAMILY
             parts = math.ceil(count / largest)
             for number, part in enumerate(shares(count, [1] * parts)):
                 stream = f"{seed} {band} {own} {turn} {number}"
-                family = make.Family(RATED_BOX, band, part, stream, versions if band[1] else 1)
+                family = make.Family(RATED_BOX, band, part, stream, versions)
                 families.append(((own, band), family))
         if not families:
             break

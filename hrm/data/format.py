@@ -35,10 +35,8 @@ from hrm.data.arrays import (
     unmapped,
 )
 from hrm.data.grid import (
-    BLANK_SYMBOLS,
-    DIGIT_SYMBOLS,
-    PAD_SYMBOL,
     Shape,
+    first_digit,
     infer_box_shape,
     infer_grid_shape,
     infer_symbols,
@@ -131,10 +129,8 @@ class DatasetMetadata(BaseModel):
     @property
     def first_digit(self) -> int | None:
         """Token of the digit 1 in a grid of digits, of which none is special; else None."""
-        symbols = self.symbols or infer_symbols(self.inferred_grid_shape(), self.vocab_size)
-        before, one, after = symbols.partition("1")
-        digits = one and set(before) <= {PAD_SYMBOL, *BLANK_SYMBOLS}
-        return len(before) if digits and DIGIT_SYMBOLS[1:].startswith(one + after) else None
+        shape = self.inferred_grid_shape()
+        return first_digit(self.symbols or infer_symbols(shape, self.vocab_size))
 
     @property
     def unseen_identifier(self) -> int:

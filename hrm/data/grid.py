@@ -63,6 +63,13 @@ def infer_symbols(grid_shape: Shape | None, vocab_size: int) -> str:
     return TOKEN_SYMBOLS
 
 
+def first_digit(symbols: str) -> int | None:
+    """Token of the digit 1 where all others are padding, blank or further digits, else None."""
+    before, one, after = symbols.partition("1")
+    digits = one and set(before) <= {PAD_SYMBOL, *BLANK_SYMBOLS}
+    return len(before) if digits and DIGIT_SYMBOLS[1:].startswith(one + after) else None
+
+
 @dataclass(frozen=True)
 class Grid:
     """What turns a row of tokens into a picture."""

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hrm.data.grid import first_digit, infer_grid_shape, infer_symbols
 from hrm.models.layers import (
     UNIT_MLP_WIDTH_MULTIPLE,
     UNITS,
@@ -79,7 +80,7 @@ class SymbolEquivariantConfig(SymbolEquivariantArch, RecurrentConfig):
 
     @model_validator(mode="after")
     def _check_symbols(self) -> "SymbolEquivariantConfig":
-        if self.first_symbol is None and self.first_digit is None:
+        if self._first is None:
             raise ValueError(
                 "arch.name symbol_equivariant is for grids of digits, which the data set is not; "
                 "choose another, or say by arch.first_symbol from which token on all are alike"
@@ -92,11 +93,19 @@ class SymbolEquivariantConfig(SymbolEquivariantArch, RecurrentConfig):
         return self
 
     @property
+    def _first(self) -> int | None:
+        """Where neither a symbol nor a grid is stated, it is inferred, as `units` are."""
+        if self.first_symbol is not None:
+            return self.first_symbol
+        if self.first_digit is None and self.grid_shape is None:
+            return first_digit(infer_symbols(infer_grid_shape(self.seq_len), self.vocab_size))
+        return self.first_digit
+
+    @property
     def others(self) -> int:
         """Tokens before the symbols: padding, blank and others; all that follow are alike."""
-        first = self.first_digit if self.first_symbol is None else self.first_symbol
-        assert first is not None
-        return first
+        assert self._first is not None
+        return self._first
 
     @property
     def symbols(self) -> int:

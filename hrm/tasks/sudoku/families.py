@@ -39,7 +39,9 @@ REPORT_SECONDS = 0.25
 PATIENCE_FOR_VERSIONS = 3000  # likewise, where the guesses of versions count
 STRAY = 0.15  # mean of how much further away such a walk's step may lead, in doublings
 SHORT = 0.5  # doublings by which the mean of the versions may be short of the wanted guesses
-MOST_DEMANDED = 48  # guesses of the mean at most; of 64 and more a walk takes minutes to find the first
+MOST_DEMANDED = (
+    48  # guesses of the mean at most; of 64 and more a walk takes minutes to find the first
+)
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,9 @@ def test_names_are_frozen_and_know_no_size():
 
 
 def test_the_recipes_model_is_as_small_as_its_card_says():
-    arch = {"hidden_size": 48, "message_size": 16, "expansion": 2, "L_layers": 2}
-    assert sum(p.numel() for p in build(**arch, **NINE).parameters()) == 31_250
+    arch = {"hidden_size": 64, "message_size": 32, "expansion": 3, "L_layers": 2}
+    arch |= NINE | {"vocab_size": 10, "first_digit": 1}
+    assert sum(p.numel() for p in build(**arch).parameters()) == 82_498
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ RECIPES = {
     **{f"{name}-stagger": (*keys, "stagger=true") for name, keys in MODELS.items()},
     "quickstart-muon": ("optimizer=muon", "stagger=false"),
     "quickstart-muon-stagger": ("optimizer=muon", "stagger=true"),
+    "symbols-muon-stagger": ("arch=symbol_equivariant", "optimizer=muon", "stagger=true"),
 }
 REFERENCE = "quickstart"
 ROUNDS, STEPS_A_ROUND, WARM_UP_STEPS = 7, 6, 5

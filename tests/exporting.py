@@ -7,7 +7,7 @@ from hrm.web.runtime import FILES
 
 from .keys.commands import done
 
-PUZZLE = "6749......1...6.9.3.5...6.1...8.....7.3.92..65...73.4.96..8..5....4.921...1......"
+PUZZLE = "4...632...25...4.........8...621..3..82...9.....58.1...1.9.7.42..9......8.7.3...."
 
 
 @dataclass(frozen=True)

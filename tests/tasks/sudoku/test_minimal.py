@@ -118,7 +118,9 @@ def family_of(versions: int) -> tuple[np.ndarray, np.ndarray]:
     """Twelve puzzles of 16 to 63 guesses and their answers."""
     family = families.Family(BOX, (16, 63), 12, "hard", versions)
     found = [puzzle for report in families.make(family) for puzzle in report.puzzles]
-    one, other = ([np.frombuffer(grid, np.uint8) for grid in side] for side in zip(*found))
+    one, other = (
+        [np.frombuffer(grid, np.uint8) for grid in side] for side in zip(*found, strict=True)
+    )
     return np.array(one), np.array(other)
 
 

@@ -49,7 +49,7 @@ def main() -> None:
         own = name.startswith(OURS)
         axes.plot(flops, exact, "o" if own else "s", color="tab:blue" if own else "tab:gray")
         axes.annotate(name, (flops, exact), xytext=(8, -3), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlim=(1e13, 1e21), ylim=(-3, 100))
+    axes.set(xscale="log", xlim=(1e13, 1e21), ylim=(-3, 104))
     axes.set(xlabel="FLOPs of training", ylabel="solved exactly, %")
     axes.grid(alpha=0.3)
     figure.savefig(arguments.picture, dpi=150)

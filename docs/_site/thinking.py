@@ -17,7 +17,7 @@ from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.picture import CELL_COLORS, FRAME_SECONDS, INK, LAST_FRAME_SECONDS, LINE, PAPER
 
 MODEL = "sudoku-9x9"
-PUZZLE = "......5.415.64.273....51.6.3...1.....48..5......482..7.21......9.....6...6....35."
+PUZZLE = ".3...8.....5.....24..9..58......5.3....76.2..7...2.81...4.7......6.1...7........."
 WIDTH, HEIGHT = 720, 460
 GRID, SURE, LOOP, BARS = (24, 52), (432, 52), (432, 258), (432, 352)  # upper left corners
 CELL, SURE_CELL, BAR_HEIGHT = 40, 20, 64

@@ -1,7 +1,10 @@
 """The page of all keys is what the schemas say."""
 
+import re
+
 from hrm.cli import keys
 from hrm.config import dotted_keys
+from hrm.models.registry import CORES
 from hrm.training.config import PretrainConfig
 
 from ..conftest import ROOT
@@ -19,11 +22,13 @@ def test_every_key_stands_there_once_or_once_per_core():
             continue
         found = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
         meanings = [line.split(" | ")[3] for line in found]
-        cores = [m.split(") ")[0] for m in meanings if m.startswith(("(`hrm_act_v1`)", "(`trm`)"))]
-        assert len(found) == max(1, len(cores)) == len({*cores, *meanings[len(cores) :]}), key
+        named = [re.match(r"\((`\w+`(?:, `\w+`)*)\) ", meaning) for meaning in meanings]
+        cores = [name for match in named if match for name in match[1].replace("`", "").split(", ")]
+        assert found and (len(found) == 1 or all(named)), key
+        assert len(cores) == len(set(cores)) and set(cores) <= set(CORES), key
     assert "\n| `arch.mlp_t` | true, false | `false` | (`trm`) an MLP over positions" in page
-    assert "\n| `arch.backprop` | `one_step`, `last_cycle` | `last_cycle` | (`trm`) " in page
-    assert "\n| `arch.hidden_size` | whole number > 0 | required | width of" in page
+    assert "\n| `arch.backprop` | `one_step`, `last_cycle` | `last_cycle` | (`trm`, `sy" in page
+    assert "\n| `arch.L_cycles` | whole number > 0 | required | L calls" in page
 
 
 def test_values_and_defaults_are_as_they_are_typed():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LONGEST_MESSAGE = 1500
+TOP_LEVEL = "(top level)"  # the key of a mistake that is of several keys
 
 
 class UserError(ValueError):
@@ -57,7 +58,7 @@ def one_line(error: BaseException) -> str:
 def first_mistake(error: "ValidationError") -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"])) or "(top level)"
+    key = ".".join(map(str, first["loc"])) or TOP_LEVEL
     if first["type"] == "extra_forbidden":
         return key, "unknown key"
     return key, first["msg"].removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationError
 
-from hrm.errors import UserError, first_mistake
+from hrm.errors import TOP_LEVEL, UserError, first_mistake
 from hrm.models.act import ACT, Core
 from hrm.models.hrm import HRM, HRMArch, HRMConfig
 from hrm.models.losses import ACTLossHead, LossConfig
@@ -149,7 +149,8 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead
         return head_class(ACT(entry.core(config)), head_config.model_validate(loss))
     except ValidationError as error:
         key, reason = first_mistake(error)
-        raise UserError(f"model: {key}: {reason}") from None
+        named = "" if key == TOP_LEVEL else f"{key}: "
+        raise UserError(f"model: {named}{reason}") from None
 
 
 def _look_up(registry: Mapping[str, Any], key: str, name: Any) -> Any:

@@ -123,7 +123,7 @@ def test_the_recipes_model_is_as_small_as_its_card_says():
     [
         ({"first_symbol": 7}, "first_symbol 7 leaves no symbols of 7 tokens"),
         ({"first_symbol": -1}, "first_symbol"),
-        ({"first_digit": None}, "grids of digits, .*arch.first_symbol"),
+        ({"first_digit": None}, "^model: arch.name .* grids of digits, .*arch.first_symbol"),
         ({"message_size": 0}, "message_size"),
         ({"seq_len": 7}, r"grid_shape \(4, 4\) and box_shape \(2, 2\) do not fit seq_len 7"),
         ({"box_shape": [2, 3]}, "box_shape"),

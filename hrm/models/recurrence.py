@@ -50,13 +50,13 @@ class RecurrentArch(BaseModel):
 
     @property
     def num_layers(self) -> int:
-        """Blocks in all, each with weights of its own."""
-        raise NotImplementedError
+        """Blocks in all, each with weights of its own; here, of one module for both states."""
+        return self.L_layers
 
     @property
     def answering_layers(self) -> int:
         """Blocks of an H call."""
-        raise NotImplementedError
+        return self.L_layers
 
     @property
     def block_calls(self) -> int:
@@ -203,9 +203,9 @@ class RecurrentCore(Core):
         return head
 
     @property
-    @abstractmethod
     def answering(self) -> ReasoningModule:
-        """The module that updates z_H."""
+        """The module that updates z_H; here the one that updates z_L."""
+        return self.L_level
 
     @abstractmethod
     def embed(self, inputs: Tensor, puzzle: Tensor | None) -> Tensor:

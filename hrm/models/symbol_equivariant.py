@@ -55,14 +55,6 @@ class SymbolEquivariantArch(RecurrentArch):
         description="token from which on all are alike; null: the first digit of a grid of digits",
     )
 
-    @property
-    def num_layers(self) -> int:
-        return self.L_layers
-
-    @property
-    def answering_layers(self) -> int:
-        return self.L_layers
-
     def state_numbers(self, seq_len: int, vocab_size: int) -> int:
         return seq_len * vocab_size * self.hidden_size
 
@@ -139,10 +131,6 @@ class SymbolEquivariant(RecurrentCore):
         self.lm_head = CastedLinear(c.hidden_size, 1)
         self.token_head = CastedLinear(c.hidden_size, c.others)
         self.q_head = self.new_q_head(2 * c.hidden_size)
-
-    @property
-    def answering(self) -> ReasoningModule:
-        return self.L_level
 
     def embed(self, inputs: Tensor, puzzle: Tensor | None) -> Tensor:
         """Tokens [B, T] int32 -> √D · e, [B, T, C, D]."""

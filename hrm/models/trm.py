@@ -50,14 +50,6 @@ class TRMArch(TransformerArch):
             return 0
         return self.puzzle_emb_len or -(-self.puzzle_emb_ndim // self.hidden_size)
 
-    @property
-    def num_layers(self) -> int:
-        return self.L_layers
-
-    @property
-    def answering_layers(self) -> int:
-        return self.L_layers
-
 
 class TRMConfig(TRMArch, TransformerConfig):
     """Architecture plus what it takes from the data set."""
@@ -74,7 +66,3 @@ class TRM(TransformerCore):
             block = partial(TokenMLPBlock, c.positions, c.hidden_size, c.expansion)
             self.rotate = nn.Identity()
         self.L_level = ReasoningModule(c.L_layers, block)
-
-    @property
-    def answering(self) -> ReasoningModule:
-        return self.L_level

@@ -78,14 +78,20 @@ def usual_arch(data: Path) -> dict[str, Any]:
     return load_pretrain_config([f"data_path={data}", *TINY]).arch.model_dump()
 
 
-def reference(data: Path, state: dict[str, Tensor], keys: dict[str, Any]) -> Reference:
-    """The reference with the keys of `TINY` and others, and a model's weights."""
-    arch = {**usual_arch(data), "grid_shape": (4, 4), "box_shape": (2, 2)}
+def with_keys(arch: dict[str, Any], keys: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An architecture and its loss with other values of some keys."""
+    arch = dict(arch)
     loss = dict(arch.pop("loss"))
     for key, value in keys.items():
         group, _, name = key.rpartition(".")
         (loss if group else arch)[name] = value
-    return Reference(arch, loss, state)
+    return arch, loss
+
+
+def reference(data: Path, state: dict[str, Tensor], keys: dict[str, Any]) -> Reference:
+    """The reference with the keys of `TINY` and others, and a model's weights."""
+    arch, loss = with_keys(usual_arch(data), keys)
+    return Reference({**arch, "grid_shape": (4, 4), "box_shape": (2, 2)}, loss, state)
 
 
 def trained_steps(model: Any, batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from hrm.training.config import load_pretrain_config
 from tests.models.reference_symbols import SymbolReference
 
 from .registry import Registry
-from .test_arch_keys import Case, check_configured, configured
+from .test_arch_keys import Case, check_configured, configured, with_keys
 from .training import TINY
 
 acts = Registry()
@@ -40,11 +40,8 @@ CASES: dict[str, Case] = {
 
 def reference(data: Path, state: dict[str, Tensor], keys: dict[str, Any]) -> SymbolReference:
     """The reference with the keys of `TINY_SYMBOLS` and others, and a model's weights."""
-    arch = load_pretrain_config([f"data_path={data}", *TINY_SYMBOLS]).arch.model_dump()
-    loss = dict(arch.pop("loss"))
-    for key, value in keys.items():
-        group, _, name = key.rpartition(".")
-        (loss if group else arch)[name] = value
+    usual = load_pretrain_config([f"data_path={data}", *TINY_SYMBOLS]).arch.model_dump()
+    arch, loss = with_keys(usual, keys)
     grid = {"grid_shape": (4, 4), "box_shape": (2, 2), "first_digit": 1, "vocab_size": 5}
     return SymbolReference({**arch, **grid}, loss, state)
 

@@ -9,15 +9,15 @@ import math
 import torch
 from torch import Tensor
 
-from .reference_act import Reference, norm
+from .reference_act import norm
+from .reference_trm import TRMReference
 
 
-class SymbolReference(Reference):
+class SymbolReference(TRMReference):
     """Holds float64 leaves `p` under the state-dict names without the `model.inner.` prefix."""
 
     def __init__(self, arch: dict, loss: dict, state: dict[str, Tensor]):
-        defaults = {"backprop": "last_cycle", "q_continue": False, "puzzle_emb_ndim": 0}
-        super().__init__({**defaults, **arch}, loss, state)
+        super().__init__({"puzzle_emb_ndim": 0, **arch}, loss, state)
         if self.arch["first_symbol"] is None:
             self.arch["first_symbol"] = self.arch["first_digit"]
 
@@ -68,14 +68,6 @@ class SymbolReference(Reference):
                     mean = sum(told[:, i, s, part] for i, s in unit) / len(unit)
                     heard[:, cell, symbol] += mean @ o[:, part].T
         return norm(h + heard)
-
-    def module(self, level: str, h: Tensor, injection: Tensor) -> Tensor:
-        h = h + injection
-        for i in range(self.arch["L_layers"]):
-            name = f"L_level.layers.{i}"
-            h = self.mix(h, name)
-            h = norm(h + self.mlp(h, f"{name}.mlp"))
-        return h
 
     def read(self, z_H: Tensor) -> tuple[Tensor, ...]:
         own = z_H @ self.p["lm_head.weight"][0]

@@ -145,6 +145,23 @@ def assert_near(ours, expected, name: str, tolerance: float) -> None:
     assert error <= tolerance * max(expected.abs().max().item(), 0.1), (name, error)
 
 
+def assert_bfloat16_is_near(exact, low, batch: dict[str, torch.Tensor]) -> None:
+    """A model in bfloat16 beside the same one in float32: loss, logits, direction of gradients."""
+    ran = []
+    for model in (exact, low):
+        carry, loss, _, outputs, _ = model(
+            carry=model.initial_carry(batch), batch=batch, return_keys=["logits", "q_halt_logits"]
+        )
+        loss.backward()
+        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+        ran.append((loss.item(), outputs["logits"].float(), grads))
+    assert carry.states["z_H"].dtype == outputs["logits"].dtype == torch.bfloat16
+    assert outputs["q_halt_logits"].dtype == torch.float32
+    assert ran[1][0] == pytest.approx(ran[0][0], rel=0.05)
+    assert (ran[1][1] - ran[0][1]).norm() < 0.1 * ran[0][1].norm()
+    assert torch.cosine_similarity(ran[1][2], ran[0][2], dim=0) > 0.97
+
+
 def table_gradient(model: torch.nn.Module) -> torch.Tensor:
     """The summed gradient of each puzzle row that the optimizer would see."""
     table = torch.zeros_like(model.model.inner.puzzle_emb.weights)

@@ -15,7 +15,7 @@ from hrm.models.flops import act_step_flops
 from hrm.models.layers import UnitBlock
 
 from .reference_symbols import SymbolReference
-from .test_reference import compare_with, covering, doubled
+from .test_reference import assert_bfloat16_is_near, compare_with, covering, doubled
 
 SMALL = {
     "name": "symbol_equivariant",
@@ -249,19 +249,7 @@ def test_bfloat16_is_near_float32():
     torch.manual_seed(0)
     exact, low = shaken(), build(forward_dtype="bfloat16")
     low.load_state_dict(exact.state_dict())
-    batch, ran = make_batch(6), []
-    for model in (exact, low):
-        carry, loss, _, outputs, _ = model(
-            carry=model.initial_carry(batch), batch=batch, return_keys=["logits", "q_halt_logits"]
-        )
-        loss.backward()
-        grads = torch.cat([p.grad.flatten() for p in model.parameters()])
-        ran.append((loss.item(), outputs["logits"].float(), grads))
-    assert carry.states["z_H"].dtype == outputs["logits"].dtype == torch.bfloat16
-    assert outputs["q_halt_logits"].dtype == torch.float32
-    assert ran[1][0] == pytest.approx(ran[0][0], rel=0.05)
-    assert (ran[1][1] - ran[0][1]).norm() < 0.1 * ran[0][1].norm()
-    assert torch.cosine_similarity(ran[1][2], ran[0][2], dim=0) > 0.97
+    assert_bfloat16_is_near(exact, low, make_batch(6))
 
 
 @pytest.mark.parametrize("changes", [NINE, {}, {"box_shape": None}], ids=str)

@@ -69,6 +69,24 @@ class Recorder:
         return Inside(paths, rows)
 
 
+@torch.inference_mode()
+def look_inside(model: ACTLossHead, puzzle: dict[str, Tensor], steps: int, cell: int = 0) -> Inside:
+    """What goes on while the model takes all of so many ACT steps.
+
+    Args:
+        puzzle: `inputs` [1, T] int32 and `puzzle_identifiers` [1] int32, on the model's device.
+        steps: at least 1.
+        cell: whose attention is wanted, from 0.
+    """
+    recorder, act = Recorder(cell), model.model
+    carry = act.take_new_data(act.initial_carry(puzzle), puzzle)
+    for _ in range(steps):
+        recorder.begin(carry)
+        carry, _ = act.step(carry)
+        recorder.end(carry.states)
+    return recorder.look(model)
+
+
 def path_of(name: str, states: np.ndarray) -> StatePath:
     """The path of a state, [S+1, …] float32, by an eigendecomposition of its Gram matrix."""
     finite = np.nan_to_num(states, posinf=0, neginf=0)  # a model may have diverged

@@ -109,6 +109,7 @@ def halting_histogram(
         steps: [N] integers in 1..most_steps.
         right: [N] bool.
     """
+    assert steps.max(initial=0) <= most_steps
     of_right, of_wrong = (
         np.bincount(steps[chosen] - 1, minlength=most_steps) for chosen in (right, ~right)
     )
@@ -200,6 +201,22 @@ def worst(wrong: np.ndarray, probability: np.ndarray, count: int) -> tuple[np.nd
     rest = np.setdiff1d(failed, most)
     surest = rest[np.argsort(-probability[rest], kind="stable")][:count]
     return most, surest
+
+
+def one_right_one_wrong(wrong: np.ndarray, probability: np.ndarray) -> list[int]:
+    """A puzzle that took many steps to be solved, and the one with the most wrong cells.
+
+    Args:
+        wrong: [N, S] integers, wrong cells after each step.
+        probability: [N], halting probability at the last step.
+
+    Returns:
+        Their rows; fewer where there are none.
+    """
+    steps = (wrong > 0).sum(axis=1)
+    solved = np.flatnonzero(wrong[:, -1] == 0)
+    most, _ = worst(wrong[:, -1], probability, 1)
+    return [*solved[np.argsort(-steps[solved], kind="stable")][:1].tolist(), *most.tolist()]
 
 
 def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

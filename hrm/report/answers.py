@@ -6,6 +6,7 @@ import numpy as np
 
 from hrm.report import analysis
 from hrm.report.analysis import Rate
+from hrm.report.inside import movement, paths
 from hrm.report.runs import RunReport, Solved
 from hrm.viz import html
 from hrm.viz.report_charts import histogram_chart, rate_chart, reliability_chart
@@ -36,6 +37,8 @@ def puzzles_section(number: int, run: RunReport, solved: Solved) -> str:
         else:
             text = f"{title}: no chart, since all puzzles are alike ({label}: {rates[0].label})."
             alike += html.paragraph(f"{text} {reading}")
+    if solved.inside:
+        parts += [movement(run, solved), paths(run, solved)]
     return lead + html.figures(parts) + alike + _failures(solved)
 
 
@@ -60,13 +63,13 @@ def with_interval(rate: Rate) -> str:
 
 def _halting(run: RunReport, solved: Solved) -> str:
     steps, right = solved.learned_steps, solved.learned_right
-    most = solved.wrong.shape[1]
+    most = solved.learned_most
     of_right, of_wrong = analysis.halting_histogram(steps, right, most)
     sure = solved.learned_threshold
     rule = f" and at least {sure:.0%} sure of being right" if sure else ""
     reading = (
         f"Steps taken when each puzzle stops as soon as the model wants to halt{rule}: "
-        f"{steps.mean():.2f} on average instead of {most}, and {right.mean():.1%} solved exactly. "
+        f"{steps.mean():.2f} on average, {most} at most, and {right.mean():.1%} solved exactly. "
         "Hatched: the answer at that step is wrong."
     )
     pairs = enumerate(zip(of_right, of_wrong, strict=True), 1)

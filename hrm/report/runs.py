@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hrm.checkpoint import find_checkpoint
 from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
 from hrm.data.grid import Grid
 from hrm.data.missing import training_data
 from hrm.errors import UserError
+from hrm.inference.inside import Inside, look_inside
 from hrm.inference.solver import Solver
 from hrm.inference.sources import Puzzle, from_split
 from hrm.plain_yaml import read_yaml
@@ -39,9 +41,11 @@ class Solved:
     wrong: np.ndarray  # N S, int64: wrong cells after each step
     halt_probability: np.ndarray  # N S, float32
     learned_steps: np.ndarray  # N, int64
+    learned_most: int  # which learned halting may take; more than S, where so configured
     learned_right: np.ndarray  # N, bool
     learned_threshold: float  # halting probability that learned halting asks for
     difficulty: Difficulty | None  # of N puzzles
+    inside: Mapping[int, Inside] = field(default_factory=dict)  # of some of the N
 
     @property
     def right(self) -> np.ndarray:
@@ -160,6 +164,10 @@ def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
                 )
             )
     tokens, wrong, halt_probability, steps, right = map(np.concatenate, zip(*parts, strict=True))
+    inside = {
+        n: _inside(solver, inputs[n], identifiers[n], wrong.shape[1])
+        for n in analysis.one_right_one_wrong(wrong, halt_probability[:, -1])
+    }
     return Solved(
         solver.task.grid,
         [t.place for t in known],
@@ -169,10 +177,21 @@ def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
         wrong,
         halt_probability,
         steps,
+        solver.traits.steps_at_most("learned"),
         right,
         solver.halt_probability,
         solver.task.difficulty(inputs),
+        inside,
     )
+
+
+def _inside(solver: Solver, inputs: np.ndarray, identifier: int, steps: int) -> Inside:
+    puzzle = {"inputs": inputs[None], "puzzle_identifiers": np.array([identifier])}
+    given = {
+        name: torch.from_numpy(values.astype(np.int32)).to(solver.device)
+        for name, values in puzzle.items()
+    }
+    return look_inside(solver.model, given, steps)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -66,6 +66,20 @@ def line_chart(
     return _svg(figure, alt)
 
 
+def path_chart(paths: Sequence[Series], alt: str, x_label: str, y_label: str) -> str:
+    """Ways through a plane: where each begins is an open mark, where it ends a large one."""
+    figure, [axes] = _figure()
+    for path in paths:
+        color = _run_color(path.run)
+        style: dict[str, Any] = {"color": color, "markeredgecolor": color, "linestyle": ""}
+        axes.plot(path.x, path.y, color=color, marker="o", markersize=3, linewidth=1.2)
+        axes.plot(path.x[:1], path.y[:1], marker="o", markerfacecolor="none", markersize=9, **style)
+        axes.plot(path.x[-1:], path.y[-1:], marker="o", markersize=9, **style)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return _svg(figure, alt)
+
+
 def rate_chart(
     labels: Sequence[str],
     rates: Sequence[float],

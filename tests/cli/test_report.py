@@ -54,6 +54,7 @@ def test_one_run_writes_page_and_curves_and_prints_the_table(call, run_dir):
     assert (run_dir / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     page = (run_dir / "report.html").read_text()
     assert "40 puzzles of" in page and "Worst failures" in page and "When it halts" in page
+    assert page.count("Where the answer&#x27;s state goes") == 1 and "z_L, test[" in page
     assert {p.name for p in run_dir.iterdir()} == {
         *("all_config.yaml", "metrics.jsonl", "step_7", "learning_curves.png", "report.html"),
     }

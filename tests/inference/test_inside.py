@@ -7,7 +7,7 @@ import torch
 
 import hrm
 from hrm.inference.batcher import Batcher, Question
-from hrm.inference.inside import attention_of, path_of
+from hrm.inference.inside import attention_of, look_inside, path_of
 from hrm.models.layers import Attention
 
 PUZZLE = "....12......3..4"
@@ -86,3 +86,9 @@ def test_a_question_is_looked_into_and_answered_as_ever():
     for block, rows in inside.attention.items():
         np.testing.assert_allclose(rows, seen[block][0, :, 5].numpy(), atol=1e-4)
     assert not any(module._forward_pre_hooks for module in act.modules())
+
+    alone = look_inside(solver.model, batch, 3, cell=5)
+    for path, other in zip(alone.paths, inside.paths, strict=True):
+        np.testing.assert_allclose(path.places, other.places, atol=1e-3)
+    for block, rows in inside.attention.items():
+        np.testing.assert_allclose(alone.attention[block], rows, atol=1e-4)

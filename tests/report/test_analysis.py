@@ -148,3 +148,10 @@ def test_worst_shows_no_puzzle_twice_and_none_that_is_solved(pairs, count):
     shown = [*most, *surest]
     assert len(set(shown)) == len(shown) == min(2 * count, int((wrong > 0).sum()))
     assert (wrong[shown] > 0).all()
+
+
+def test_one_right_one_wrong():
+    wrong = np.array([[3, 0, 0], [4, 5, 0], [9, 9, 1], [9, 9, 2], [9, 0, 0]])
+    assert analysis.one_right_one_wrong(wrong, np.zeros(5)) == [1, 3]
+    assert analysis.one_right_one_wrong(wrong[:2], np.zeros(2)) == [1]
+    assert analysis.one_right_one_wrong(wrong[2:4], np.zeros(2)) == [1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hrm.data.grid import Grid
+from hrm.inference.inside import Inside, path_of
 from hrm.report.page import page
 from hrm.report.runs import RunReport, Solved, differences, flatten
 from hrm.tasks import Difficulty
@@ -82,7 +83,8 @@ def solved(count: int = 20, failures: int = 7, look: Grid = LOOK) -> Solved:
         tokens,
         wrong,
         rng.random((count, 2)).astype(np.float32),
-        rng.integers(1, 3, size=count),
+        rng.integers(1, 4, size=count),
+        3,
         wrong[:, 1] == 0,
         0.9,
         Difficulty(np.arange(count), 1000, "guesses", "Difficulty is the number of guesses.")
@@ -129,8 +131,30 @@ def test_worst_failure_is_drawn_with_its_wrong_cells():
     assert "test[0]: most wrong cells" in text and "1 of 16 cells wrong" in text
 
 
+def test_more_steps_than_in_training_have_bars_of_their_own():
+    text = page([report("a", solved=replace(solved(), learned_most=5))])
+    assert '<th scope="row">5</th><td>0</td><td>0</td>' in text and "5 at most" in text
+
+
+def looked_into() -> dict[int, Inside]:
+    """Of two puzzles and two states: one that goes 3 and 1, one that rests."""
+    still, moving = np.ones((3, 4), np.float32), np.array([[0.0], [3.0], [4.0]], np.float32)
+    paths = path_of("z_H", moving), path_of("z_L", still)
+    return {0: Inside(paths, {}), 9: Inside(paths, {})}
+
+
+def test_states_are_shown_of_the_puzzles_that_were_looked_into():
+    text = page([report("a", solved=replace(solved(), inside=looked_into()))])
+    shown = "".join(Checked(text).words)
+    assert "z_H, test[0] not solved" in shown and "z_L, test[9] solved" in shown
+    assert '<th scope="row">1</th><td>3</td><td>0</td><td>3</td><td>0</td>' in text
+    assert '<th scope="row">2</th><td>1</td><td>0</td><td>1</td><td>0</td>' in text
+    assert "hold 100% and 100% of its variance" in shown
+    assert "How far a step moves" not in page([report("a", solved=solved())])
+
+
 def test_every_chart_has_its_numbers_as_a_table():
-    text = page([report("a", solved=solved())])
+    text = page([report("a", solved=replace(solved(), inside=looked_into()))])
     assert text.count("<summary>The numbers</summary>") == text.count('<svg class="chart"')
     assert '<th scope="row">16–31</th><td>4</td><td>4</td>' in text
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from mkdocs.exceptions import PluginError
 from playwright.sync_api import Browser, Page, expect
 
@@ -147,6 +148,16 @@ def test_pages_fit_a_phone(address, page):
     for name in ("index", "solving", "configuration", "api"):
         page.goto(f"{address}/{name}.html")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_axe_finds_no_violation(address, page, color_scheme):
+    page.emulate_media(color_scheme=color_scheme)
+    for name in ("index", "start", "solving", "configuration", "api"):
+        page.goto(f"{address}/{name}.html")
+        found = {violation["id"]: violation for violation in Axe().run(page).response["violations"]}
+        found.pop("landmark-unique", None)  # the theme's buttons to copy code, one per block
+        assert not found, (name, found)
 
 
 def test_the_picture_shows_what_the_model_thinks():

@@ -59,6 +59,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return WRITTEN.sub(lambda match: {"commands": commands, "api": interface}[match[1]](), markdown)
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """The theme's search says to no screen reader what it is."""
+    nameless = 'data-md-component="search" role="dialog"'
+    if nameless not in output:
+        raise PluginError("the theme's search has changed; see on_post_page in hooks.py")
+    return output.replace(nameless, f'{nameless} aria-label="Search"')
+
+
 def source_of(uri: str) -> PurePosixPath:
     """Where a page of the site comes from, from the root of the repository."""
     path = PurePosixPath(uri)

@@ -6,9 +6,11 @@ then. It stands where it leads no further away from the wanted guesses than the 
 
 How often the plain search guesses depends on where it begins, and a walk towards many guesses
 finds puzzles in which it is unlucky, rather than hard ones. So the guesses of several versions of a
-puzzle, with rows, columns and digits exchanged, may count instead; the puzzle is then given in a
-version that needs as many as are wanted itself. Such puzzles are rarer: that walk is longer, takes
-some steps away from them, and its families are larger.
+puzzle, with rows, columns and digits exchanged, may count instead, others after each step, since a
+walk also finds what is hard in those that it looks at alone; the puzzle is then given in a version
+that needs as many as are wanted itself. Such puzzles are rarer: that walk is longer, takes some
+steps away from them, and its families are larger. Where many guesses are wanted it climbs on as
+far as it gets, since what is just hard enough by the versions at hand is easier by others.
 
 A family follows from its description alone, whichever process makes it. Importing this module
 needs numba.
@@ -36,12 +38,11 @@ MOVES = 3  # from one puzzle of a family to the next one
 PATIENCE = 500  # steps that lead no nearer, before the walk goes on in another grid
 BUDGET = 200_000  # guesses to make a puzzle minimal; seconds
 REPORT_SECONDS = 0.25
-PATIENCE_FOR_VERSIONS = 3000  # likewise, where the guesses of versions count
-STRAY = 0.15  # mean of how much further away such a walk's step may lead, in doublings
-SHORT = 0.5  # doublings by which the mean of the versions may be short of the wanted guesses
-MOST_DEMANDED = (
-    48  # guesses of the mean at most; of 64 and more a walk takes minutes to find the first
-)
+PATIENCE_FOR_VERSIONS = 5_000  # likewise, where the guesses of versions count
+STRAY = 0.1  # mean of how much further away such a walk's step may lead, in doublings
+LUCK = 500  # steps that are not taken, before other versions are looked at
+HARD = 16  # where so many guesses are wanted or more, the mean of versions is at least
+LEAST_OF_HARD = 32  # and the walk climbs on from there
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,20 @@ def _walk(family: Family) -> Iterator[Puzzle | None]:
     """Yields at each step: a puzzle of the family, or None."""
     assert family.band is not None
     rng, several = random.Random(family.stream), family.versions > 1
-    patience, short = (PATIENCE_FOR_VERSIONS, SHORT) if several else (PATIENCE, 0.0)
-    fewest, most = family.band
-    wanted = (min(fewest, MOST_DEMANDED), most) if several else family.band
+    patience = PATIENCE_FOR_VERSIONS if several else PATIENCE
+    climbs = several and family.band[0] >= HARD
+    wanted = (LEAST_OF_HARD, MOST_GUESSES) if climbs else family.band
+    aim = (MOST_GUESSES, MOST_GUESSES) if climbs else wanted
     found: set[Puzzle] = set()
     stale = patience
     while len(found) < family.count:
         if stale == patience:
-            grid, given = _begin(family.box_shape, rng, family.versions)
+            grid, given = _begin(family.box_shape, rng)
             guesses = grid.guesses(given)
-            distance = nearest = _distance(guesses, wanted, short)
-            moves = stale = 0
+            distance = nearest = _distance(guesses, aim)
+            moves = stale = stands = 0
         puzzle = None
-        if distance == 0 and moves >= MOVES and grid.puzzle(given) not in found:
+        if moves >= MOVES and not _distance(guesses, wanted) and grid.puzzle(given) not in found:
             fitting = [n for n, count in enumerate(guesses) if not _distance([count], family.band)]
             if fitting:
                 puzzle = grid.puzzle(given, fitting[0])
@@ -113,39 +115,36 @@ def _walk(family: Family) -> Iterator[Puzzle | None]:
                 moves = stale = 0
         yield puzzle
         stale += 1
+        stands += 1
         new = grid.neighbour(given, rng)
-        if (new == given).all():
-            continue
-        new_guesses = grid.guesses(new)
-        new_distance = _distance(new_guesses, wanted, short)
+        new_distance = math.inf if (new == given).all() else _distance(grid.guesses(new), aim)
         if new_distance < nearest:
             nearest, stale = new_distance, 0
-        if new_distance <= distance + (STRAY * rng.expovariate(1) if several else 0):
-            given, guesses, distance, moves = new, new_guesses, new_distance, moves + 1
+        taken = new_distance <= distance + (STRAY * rng.expovariate(1) if several else 0)
+        if taken:
+            given, moves = new, moves + 1
+        if taken or stands == LUCK:
+            if several:
+                grid.draw_versions(family.versions, rng.getrandbits(64))
+            guesses, stands = grid.guesses(given), 0
+            distance = _distance(guesses, aim)
 
 
-def _distance(guesses: Sequence[int], band: Band, short: float = 0.0) -> float:
+def _distance(guesses: Sequence[int], band: Band) -> float:
     """How often guesses have to double, or to be halved, until their geometric mean is in the band.
 
     One is added to each, so that there is a mean where none is needed.
-
-    Args:
-        short: doublings that may be missing.
     """
     mean = sum(math.log2(1 + count) for count in guesses) / len(guesses)
     fewest, most = (math.log2(1 + count) for count in band)
-    return max(fewest - short - mean, mean - most, 0.0)
+    return max(fewest - mean, mean - most, 0.0)
 
 
-def _begin(
-    box_shape: BoxShape, rng: random.Random, versions: int = 1
-) -> tuple["_Grid", np.ndarray]:
+def _begin(box_shape: BoxShape, rng: random.Random) -> tuple["_Grid", np.ndarray]:
     """A random grid and the givens, [cells] bool, of a minimal puzzle."""
     deadline = time.monotonic() + generator.PATIENCE_SECONDS
     while True:
         grid = _Grid(solved_grid(box_shape, rng), box_shape)
-        if versions > 1:
-            grid.add_versions(versions, rng.getrandbits(64))
         order = list(range(len(grid.digits)))
         rng.shuffle(order)
         given = grid.made_minimal(np.ones(len(order), bool), order)
@@ -169,12 +168,11 @@ class _Grid:
         self._places = np.arange(len(digits))[None]
         self._names = np.arange(math.prod(box_shape) + 1, dtype=np.uint8)[None]
 
-    def add_versions(self, count: int, seed: int) -> None:
-        """Until there are so many, the grid as it is among them."""
-        rng = np.random.default_rng(seed)
-        places, names = random_symmetries(rng, count - 1, self._box_shape)
-        self._places = np.concatenate([self._places, places])
-        self._names = np.concatenate([self._names, names])
+    def draw_versions(self, count: int, seed: int) -> None:
+        """So many other ones; the first is always the grid as it is."""
+        places, names = random_symmetries(np.random.default_rng(seed), count - 1, self._box_shape)
+        self._places = np.concatenate([self._places[:1], places])
+        self._names = np.concatenate([self._names[:1], names])
 
     def puzzle(self, given: np.ndarray, version: int = 0) -> Puzzle:
         names, place = self._names[version], self._places[version]

@@ -29,8 +29,7 @@ MINIMAL: Literal["minimal"] = "minimal"
 LIKE_EXTREME = "like-extreme"
 RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
 MOST_OF_A_FAMILY = 16
-# Of puzzles that are hard in all their versions; those of more guesses would take minutes each.
-VERSIONS, MOST_OF_VERSIONS, MOST_OF_A_HARD_FAMILY = 8, 255, 64
+VERSIONS, MOST_OF_A_HARD_FAMILY = 8, 128  # of puzzles that are hard in all their versions
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
 Band = tuple[int, int]  # fewest and most guesses
@@ -136,7 +135,7 @@ def _fill_bands(
     for turn in itertools.count():
         families: list[tuple[tuple[int, Band], Family]] = []
         for (own, band), count in missing.items():
-            versions = VERSIONS if difficulty == EXTREME and 0 < band[1] <= MOST_OF_VERSIONS else 1
+            versions = VERSIONS if difficulty == EXTREME and band[1] else 1
             largest = MOST_OF_A_HARD_FAMILY if versions > 1 else MOST_OF_A_FAMILY
             parts = math.ceil(count / largest)
             for number, part in enumerate(shares(count, [1] * parts)):

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 CHUNK = 4096  # puzzles between outputs
 CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
-MORE = "note: more attempts may solve what is not: --votes 8, or --noise 0.3 --rollouts 16"
-GUESSES = ", or --guesses 100"
+MORE = "note: more attempts may solve what is not: "
+WAYS = "--votes 8, or --noise 0.3 --rollouts 16"
+GUESSES = "--guesses 100, or "
 HELP = """
 hrm solve 1....2....3....4 --trace                 # by a model of the package
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
@@ -158,7 +159,7 @@ def solve(config: SolveConfig) -> int:
         draw(config, solver, found[0], solutions[0])
     print(summary, file=sys.stderr)
     if summary.valid < summary.judged and plain(config):
-        print(MORE + GUESSES * task.takes_guesses, file=sys.stderr)
+        print(MORE + GUESSES * task.takes_guesses + WAYS, file=sys.stderr)
     return 1 if summary.unsolved else 0
 
 

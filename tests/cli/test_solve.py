@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrm.cli.solve import GUESSES, MORE, command
+from hrm.cli.solve import GUESSES, MORE, WAYS, command
 from hrm.data.format import DatasetMetadata, read_split
 from hrm.inference import Solution, Solver, Trace
 from hrm.inference.output import Summary, as_text, is_solved, verdict
@@ -141,7 +141,7 @@ def test_a_puzzle_of_the_test_split_step_by_step(run_script: Run, run_dir, data_
     assert "\x1b" not in done.stdout
     assert lines[-1].startswith("not solved: ") and lines[-1].endswith("after 4 ACT steps")
     assert done.stderr.startswith("1 puzzle: 0 solved (0.0%), 0 valid, 4.0 ACT steps on average")
-    assert done.stderr.splitlines()[1:] == [MORE + GUESSES]
+    assert done.stderr.splitlines()[1:] == [MORE + GUESSES + WAYS]
 
 
 def test_puzzles_come_from_arguments_files_data_and_stdin(
@@ -340,4 +340,4 @@ def test_a_puzzle_may_begin_with_a_dash_after_two_dashes():
 def test_more_attempts_are_named_where_there_was_one(call: Call, run_dir):
     for words, told in (((), True), (("--votes", "2"), False), (("--restarts", "1"), False)):
         code, _, err = call("solve", str(run_dir), BLANK, *words)
-        assert code == 1 and (MORE + GUESSES in err) == told
+        assert code == 1 and (MORE + GUESSES + WAYS in err) == told

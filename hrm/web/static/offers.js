@@ -18,11 +18,11 @@ function waysFrom(asked, { rules, guess_steps }, most) {
   const steps = Math.min(2 * asked.steps, most.steps);
   const versions = rules.votes_by_name ? "versions that the model knows" : "symmetric versions";
   const noise = asked.noise || NOISE;
-  const all = [
+  const all = [ // what helps most first, where rules tell a right answer
+    [guesses > asked.guesses, count(guesses, "guess", "guesses"), "likely cells filled in", { guesses, select: "valid" }],
     [votes > asked.votes, count(votes, "vote"), versions, { votes }],
     [rollouts > asked.rollouts, count(rollouts, "rollout"), "with noise", { rollouts, noise }],
     [restarts > asked.restarts, count(restarts, "restart"), "other start states", { restarts }],
-    [guesses > asked.guesses, count(guesses, "guess", "guesses"), "likely cells filled in", { guesses, select: "valid" }],
     [steps > asked.steps, count(steps, "step"), "one longer attempt", { steps }],
   ];
   return all

@@ -25,7 +25,10 @@ MODELS ?= sudoku-4x4 sudoku-6x6 sudoku-9x9 maze-9x9
 MINIMAL := --givens minimal --num-train 1000 --num-test 500 --num-aug 1000 --identifiers shared
 DATA_sudoku-4x4 := sudoku --generate 2x2 $(subst 500,100,$(MINIMAL))
 DATA_sudoku-6x6 := sudoku --generate 2x3 $(MINIMAL)
-DATA_sudoku-9x9 := sudoku --generate 3x3 --difficulty like-extreme --num-train 2000 --num-test 200 --num-aug 400 --seed 2
+EXTREME := sudoku --generate 3x3 --difficulty like-extreme --num-test 200
+DATA_sudoku-9x9-first := $(EXTREME) --num-train 2000 --num-aug 400 --seed 2
+DATA_sudoku-9x9 := $(EXTREME) --num-train 8000 --num-aug 100 --seed 3
+KEYS_sudoku-9x9 := load_checkpoint=checkpoints/pretrained/sudoku-9x9-first
 DATA_maze-9x9 := $(BUILD_maze)
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
@@ -81,13 +84,18 @@ quickstart:
 
 pretrained: $(MODELS:%=pretrained-%)
 
-# Goes on where it was stopped.
-pretrained-%: .venv/dev-installed
-	test -d data/pretrained/$* || $(BIN)/hrm build $(DATA_$*) --output-dir data/pretrained/$*
-	$(BIN)/hrm train data/pretrained/$* --config-name pretrained_$(subst -,_,$*) \
-	    checkpoint_path=checkpoints/pretrained/$* resume=auto
+pretrained-%: pretrained-stage-%
 	$(BIN)/hrm export checkpoints/pretrained/$* --output-dir hrm/shipped/$* --dtype float16 \
 	    --notes hrm/recipes/pretrained_$(subst -,_,$*).md
+
+# Goes on where it was stopped.
+.PRECIOUS: pretrained-stage-%
+pretrained-stage-%: .venv/dev-installed
+	test -d data/pretrained/$* || $(BIN)/hrm build $(DATA_$*) --output-dir data/pretrained/$*
+	$(BIN)/hrm train data/pretrained/$* --config-name pretrained_$(subst -,_,$*) \
+	    checkpoint_path=checkpoints/pretrained/$* resume=auto $(KEYS_$*)
+
+pretrained-stage-sudoku-9x9: pretrained-stage-sudoku-9x9-first
 
 test: lint types unit
 

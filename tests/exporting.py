@@ -7,7 +7,7 @@ from hrm.web.runtime import FILES
 
 from .keys.commands import done
 
-PUZZLE = "4...632...25...4.........8...621..3..82...9.....58.1...1.9.7.42..9......8.7.3...."
+PUZZLE = "...58..9....1..5.2..7..6..4.2...1.5.3.5.2....9...3.6..74.35..1..5........19......"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ PUZZLE = ".3...8.....5.....24..9..58......5.3....76.2..7...2.81...4.7......6.1..
 WIDTH, HEIGHT = 720, 460
 GRID, SURE, LOOP, BARS = (24, 52), (432, 52), (432, 258), (432, 352)  # upper left corners
 CELL, SURE_CELL, BAR_HEIGHT = 40, 20, 64
+SPAN = 264  # of what stands beside the grid, at most
 BLUE, FAINT = "#1f6fb4", "#d5dae1"
 LEGEND = ((GIVEN, "given"), (KEPT, "kept"), (CHANGED, "changed"), (WRONG, "wrong"))
 STYLE = f"""
@@ -78,6 +79,7 @@ def draw(solver: Solver, puzzle: str, modules: Sequence[str]) -> str:
     trace = solution.trace
     assert trace is not None and solution.valid
     steps, grid = len(trace.tokens), solver.task.grid
+    pace = min(22.0, (SPAN - 30) / steps)  # of bars
     starts = [FRAME_SECONDS * n for n in range(steps)]
     total = starts[-1] + LAST_FRAME_SECONDS
     style = [STYLE, *on_time(starts, total, "f")]
@@ -111,12 +113,14 @@ def draw(solver: Solver, puzzle: str, modules: Sequence[str]) -> str:
             parts.append(rect(x, y, SURE_CELL, SURE_CELL, BLUE, opacity))
         for bar, chance in enumerate(trace.halt_probability[: n + 1]):
             height = max(1.0, BAR_HEIGHT * float(chance))
-            parts.append(rect(BARS[0] + 22 * bar, BARS[1] + BAR_HEIGHT - height, 18, height, BLUE))
+            parts.append(
+                rect(BARS[0] + pace * bar, BARS[1] + BAR_HEIGHT - height, pace - 4, height, BLUE)
+            )
         chance = trace.halt_probability[n]
-        parts.append(text(BARS[0] + 22 * n + 26, BARS[1] + 60, f"{chance:.0%}", "s"))
+        parts.append(text(BARS[0] + pace * (n + 1) + 4, BARS[1] + 60, f"{chance:.0%}", "s"))
         parts.append("</g>")
     parts += [*lines(*GRID, CELL), *lines(*SURE, SURE_CELL)]
-    parts.append(rect(BARS[0], BARS[1] + BAR_HEIGHT, 264, 1, INK))
+    parts.append(rect(BARS[0], BARS[1] + BAR_HEIGHT, SPAN, 1, INK))
     for n, (kind, word) in enumerate(LEGEND):
         x, y = GRID[0] + 90 * n, GRID[1] + 9 * CELL + 14
         parts.append(rect(x, y, 14, 14, CELL_COLORS[kind][0], f' stroke="{FAINT}"'))
@@ -130,13 +134,15 @@ def loop(modules: Sequence[str], style: list[str]) -> list[str]:
     each = FRAME_SECONDS / len(modules)
     style += on_time([each * n for n in range(len(modules))], FRAME_SECONDS, "c")
     found, y = [], LOOP[1] + 22
+    pace = min(62.0, (SPAN - 34) / len(modules))
+    box, color = pace - 22, "#bcdcf5"
     for n, module in enumerate(modules):
-        x = LOOP[0] + 62 * n
-        found.append(rect(x, y, 40, 28, PAPER, f' rx="6" stroke="{INK}"'))
-        found.append(rect(x, y, 40, 28, "#bcdcf5", f' rx="6" stroke="{INK}" class="f" id="c{n}"'))
-        found.append(text(x + 20, y + 19, module, "s m"))
-        found.append(text(x + 51, y + 19, "→", "s m"))
-    again = LOOP[0] + 62 * len(modules)
+        x = LOOP[0] + pace * n
+        found.append(rect(x, y, box, 28, PAPER, f' rx="6" stroke="{INK}"'))
+        found.append(rect(x, y, box, 28, color, f' rx="6" stroke="{INK}" class="f" id="c{n}"'))
+        found.append(text(x + box / 2, y + 19, module, "s m"))
+        found.append(text(x + box + 11, y + 19, "→", "s m"))
+    again = LOOP[0] + pace * len(modules)
     return [*found, text(again, y + 19, "sure?", "s")]
 
 

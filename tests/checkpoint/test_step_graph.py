@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from hrm import pretrained
 from hrm.checkpoint import Checkpoint, build_for, load_checkpoint, shipped_models
 from hrm.checkpoint.step_graph import (
     FACTS_FILE,
@@ -22,6 +23,8 @@ from hrm.checkpoint.step_graph import (
 from hrm.data.format import read_metadata
 from hrm.errors import UserError
 from hrm.training.config import load_pretrain_config
+
+from ..exporting import PUZZLE
 
 SMALL = ("hidden_size=32", "num_heads=2", "L_layers=1", "halt_max_steps=4", "H_cycles=1")
 CORES = {
@@ -79,12 +82,14 @@ def batch_of(checkpoint, rows):
     return {"inputs": tokens.int(), "puzzle_identifiers": identifiers.int()}
 
 
-def assert_steps_agree(checkpoint, step):
+def assert_steps_agree(checkpoint, step, solved=None):
     """`step(feed)` gives logits, q_halt, wants_to_halt and the new states, as tensors.
 
     Each step begins with torch's states: rounding grows from step to step on tokens at random.
     """
     batch, wants = batch_of(checkpoint, 3), []
+    if solved is not None:  # a trained model never wants to halt on tokens at random
+        batch["inputs"][0] = solved
     states = checkpoint.in_dtype("float32").model.model.inner.blank_states(3, torch.device("cpu"))
     for begins, logits, q_halt, wants_to_halt, after in expected(checkpoint, batch, 4):
         found = step(batch["inputs"], begins, states, batch["puzzle_identifiers"])
@@ -135,7 +140,9 @@ def session_values(path):
 
 def test_onnxruntime_computes_what_the_model_of_the_package_does(exported):
     checkpoint = load_checkpoint(shipped_models()["sudoku-9x9"])
-    assert_steps_agree(checkpoint, session_step(exported.folder / "model.onnx"))
+    [solution] = pretrained("sudoku-9x9", "cpu").solve([PUZZLE])
+    step = session_step(exported.folder / "model.onnx")
+    assert_steps_agree(checkpoint, step, torch.from_numpy(solution.tokens))
 
 
 @pytest.mark.parametrize("case", ["trm"], indirect=True)

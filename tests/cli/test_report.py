@@ -17,17 +17,28 @@ from ..conftest import SMALL_MODEL, Run
 from ..test_records import RECORDS, write_metrics
 
 
-@pytest.fixture(scope="module")
-def run_dir(data_4x4, tmp_path_factory) -> Path:
+def fresh_run(folder: Path, data: Path, *keys: str) -> Path:
     """A run's folder with metrics and one checkpoint of fresh weights."""
-    folder = tmp_path_factory.mktemp("runs") / "fresh"
-    config = load_pretrain_config([f"data_path={data_4x4}", "run_name=fresh", *SMALL_MODEL])
-    metadata = read_metadata(data_4x4 / "train")
+    config = load_pretrain_config([f"data_path={data}", "run_name=fresh", *SMALL_MODEL, *keys])
+    metadata = read_metadata(data / "train")
     torch.manual_seed(0)
     save_checkpoint(folder, 7, config, metadata, build_for(config, metadata).state_dict())
     save_config(config, folder / "all_config.yaml")
     write_metrics(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_dir(data_4x4, tmp_path_factory) -> Path:
+    return fresh_run(tmp_path_factory.mktemp("runs") / "fresh", data_4x4)
+
+
+def test_learned_halting_may_take_more_steps_than_training(call, data_4x4, tmp_path):
+    run = fresh_run(tmp_path / "longer", data_4x4, "eval_max_steps=9", "eval_halt_probability=1")
+    code, _, err = call("report", str(run), "--limit", "5")
+    assert (code, err) == (0, "") and "9.00 on average, 9 at most" in (
+        run / "report.html"
+    ).read_text()
 
 
 def test_help(call):

@@ -137,7 +137,7 @@ def test_where_versions_count_puzzles_are_hard_in_all_of_them() -> None:
     """A walk that looks at one version finds those in which the search is unlucky."""
     hard, unlucky = (mean_of_other_versions(*family_of(versions)) for versions in (8, 1))
     print(hard, unlucky)
-    assert np.median(hard) > 16 > 2 * np.median(unlucky)
+    assert np.median(hard) > 32 > 2 * np.median(unlucky)
 
 
 def test_a_puzzle_is_given_in_a_version_of_the_wanted_guesses() -> None:

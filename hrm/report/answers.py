@@ -174,6 +174,5 @@ def _failure(kind: str, n: int, solved: Solved) -> str:
     if (known := solved.difficulty) is not None:
         [rate] = analysis.by_difficulty(np.array([True]), known.values[[n]], known.most)
         facts += f", {solved.givens[n]} givens, difficulty ({known.name}) {rate.label}"
-    place = solved.places[n].replace("\\", "/").rpartition("/")[2]
     drawn = f'<div class="grids">{drawn}</div>'
-    return html.figure(f"{place}: {kind}", drawn, f"{facts}.", level=4)
+    return html.figure(f"{solved.place(n)}: {kind}", drawn, f"{facts}.", level=4)

@@ -62,8 +62,7 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _looked_at(n: int, solved: Solved) -> str:
-    place = solved.places[n].replace("\\", "/").rpartition("/")[2]
-    return f"{place} {'not solved' if solved.wrong[n, -1] else 'solved'}"
+    return f"{solved.place(n)} {'not solved' if solved.wrong[n, -1] else 'solved'}"
 
 
 def _which(solved: Solved) -> str:

@@ -53,6 +53,10 @@ class Solved:
         result: np.ndarray = self.wrong == 0
         return result
 
+    def place(self, n: int) -> str:
+        """A puzzle's place in its data set, such as test[3]."""
+        return self.places[n].replace("\\", "/").rpartition("/")[2]
+
     @property
     def givens(self) -> np.ndarray:
         """Cells that each puzzle gives, [N] int64."""

@@ -36,9 +36,8 @@ def run_dir(data_4x4, tmp_path_factory) -> Path:
 def test_learned_halting_may_take_more_steps_than_training(call, data_4x4, tmp_path):
     run = fresh_run(tmp_path / "longer", data_4x4, "eval_max_steps=9", "eval_halt_probability=1")
     code, _, err = call("report", str(run), "--limit", "5")
-    assert (code, err) == (0, "") and "9.00 on average, 9 at most" in (
-        run / "report.html"
-    ).read_text()
+    assert (code, err) == (0, "")
+    assert "9.00 on average, 9 at most" in (run / "report.html").read_text()
 
 
 def test_help(call):

@@ -117,16 +117,18 @@ def _walk(family: Family) -> Iterator[Puzzle | None]:
         stale += 1
         stands += 1
         new = grid.neighbour(given, rng)
-        new_distance = math.inf if (new == given).all() else _distance(grid.guesses(new), aim)
-        if new_distance < nearest:
-            nearest, stale = new_distance, 0
-        taken = new_distance <= distance + (STRAY * rng.expovariate(1) if several else 0)
-        if taken:
-            given, moves = new, moves + 1
-        if taken or stands == LUCK:
-            if several:
-                grid.draw_versions(family.versions, rng.getrandbits(64))
-            guesses, stands = grid.guesses(given), 0
+        stray = STRAY * rng.expovariate(1) if several else 0.0
+        if (new != given).any():
+            new_guesses = grid.guesses(new)
+            new_distance = _distance(new_guesses, aim)
+            if new_distance < nearest:
+                nearest, stale = new_distance, 0
+            if new_distance <= distance + stray:
+                given, guesses, distance = new, new_guesses, new_distance
+                moves, stands = moves + 1, 0
+        if several and stands % LUCK == 0:
+            grid.draw_versions(family.versions, rng.getrandbits(64))
+            guesses = grid.guesses(given)
             distance = _distance(guesses, aim)
 
 

@@ -140,6 +140,18 @@ def test_where_versions_count_puzzles_are_hard_in_all_of_them() -> None:
     assert np.median(hard) > 32 > 2 * np.median(unlucky)
 
 
+def test_other_versions_are_drawn_where_a_walk_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw that was lucky once would keep it standing."""
+    drawn: list[int] = []
+    monkeypatch.setattr(families._Grid, "neighbour", lambda self, given, rng: given)
+    monkeypatch.setattr(families._Grid, "draw_versions", lambda self, count, _: drawn.append(count))
+    steps = families._walk(families.Family(BOX, (16, 63), 1, "a", 8))
+    list(itertools.islice(steps, 2 * families.LUCK + 1))
+    assert drawn == [8, 8]
+    list(itertools.islice(families._walk(families.Family(BOX, (900, 999), 1, "a")), 400))
+    assert drawn == [8, 8]
+
+
 def test_a_puzzle_is_given_in_a_version_of_the_wanted_guesses() -> None:
     questions, answers = family_of(8)
     guesses, solutions = count_guesses(questions, BOX)

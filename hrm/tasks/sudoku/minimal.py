@@ -10,8 +10,9 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from importlib.resources import files
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -19,20 +20,22 @@ from hrm.errors import UserError
 from hrm.progress import SHORT_SECONDS, Progress, say
 from hrm.tasks.processes import in_order
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES
-from hrm.tasks.sudoku.generator import Puzzle, Puzzles, Split, as_arrays, classes, fill_splits
+from hrm.tasks.sudoku.generator import Puzzles, Split, as_arrays, classes, fill_splits
 from hrm.tasks.sudoku.rules import BoxShape
 
 if TYPE_CHECKING:
-    from hrm.tasks.sudoku.families import Family, Report
+    from hrm.tasks.sudoku.families import Family, Made, Report
 
 MINIMAL: Literal["minimal"] = "minimal"
 LIKE_EXTREME = "like-extreme"
 RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
-MOST_OF_A_FAMILY = 16
-VERSIONS, MOST_OF_A_HARD_FAMILY = 8, 128  # of puzzles that are hard in all their versions
+NESTED = 4, 255  # guesses of Sudoku-Extreme's puzzles that need nested trials, all but all of them
+MOST_OF_A_FAMILY, MOST_OF_A_NESTED_FAMILY = 16, 256
+SEEDS = files(__package__).joinpath("nested.txt")  # questions that need nested trials
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
 Band = tuple[int, int]  # fewest and most guesses
+ANY: Band = (0, sys.maxsize)
 Difficulty = tuple[tuple[int, int, int], ...]  # weight, fewest and most guesses
 
 # Of 1,000 puzzles of Sudoku-Extreme so many need so many guesses.
@@ -98,13 +101,14 @@ def generate_minimal_split(
         if difficulty is not None:
             return _fill_bands(make, wanted, seed, difficulty, workers, progress)
         streams = (f"{seed} {box_shape} {number}" for number in itertools.count())
-        families = (make.Family(box_shape, None, UNRELATED, stream) for stream in streams)
+        families = (make.Family(box_shape, ((ANY, UNRELATED),), stream) for stream in streams)
         most = math.ceil(sum(wanted) / UNRELATED)
         reports = in_order(make.make, families, min(workers, most), lambda _: progress.update(0))
         with closing(reports):
             rng = random.Random(f"{seed} {box_shape} {MINIMAL}")
             what = f"--generate {box_shape[0]}x{box_shape[1]} --givens {MINIMAL}"
-            return fill_splits(map(_joined, reports), wanted, box_shape, rng, progress, what)
+            puzzles = ([made.puzzle for made in _joined(found)] for found in reports)
+            return fill_splits(puzzles, wanted, box_shape, rng, progress, what)
 
 
 def _fill_bands(
@@ -120,63 +124,72 @@ def _fill_bands(
     split_of: dict[int | bytes, int] = {}  # of each class and each answer
     rng = random.Random(f"{seed} {difficulty}")
     weights = [weight for weight, *_ in difficulty]
-    missing = {
-        (own, (fewest, most)): count
-        for own, total in enumerate(wanted)
-        for (_, fewest, most), count in zip(difficulty, shares(total, weights), strict=True)
-    }
+    bands: list[Band] = [(fewest, most) for _, fewest, most in difficulty]
+    missing = [dict(zip(bands, shares(total, weights), strict=True)) for total in wanted]
+    seeds = tuple(SEEDS.read_text().split()) if difficulty == EXTREME else ()
     tried = 0
 
     def heard(report: "Report") -> None:
         nonlocal tried
         tried += report.tried
-        progress.update(len(report.puzzles), f"{tried:,} tried")
+        progress.update(len(report.made), f"{tried:,} tried")
 
     for turn in itertools.count():
-        families: list[tuple[tuple[int, Band], Family]] = []
-        for (own, band), count in missing.items():
-            versions = VERSIONS if difficulty == EXTREME and band[1] else 1
-            largest = MOST_OF_A_HARD_FAMILY if versions > 1 else MOST_OF_A_FAMILY
-            parts = math.ceil(count / largest)
-            for number, part in enumerate(shares(count, [1] * parts)):
-                stream = f"{seed} {band} {own} {turn} {number}"
-                family = make.Family(RATED_BOX, band, part, stream, versions)
-                families.append(((own, band), family))
-        if not families:
+        jobs = [
+            (own, family)
+            for own, of_bands in enumerate(missing)
+            for family in _families(make, of_bands, f"{own} {turn}", seed, seeds[own::2])
+        ]
+        if not jobs:
             break
-        rng.shuffle(families)
-        jobs = [family for _, family in families]
-        with closing(in_order(make.make, jobs, min(workers, len(jobs)), heard)) as reports:
-            for ((own, band), _), puzzles in zip(families, map(_joined, reports), strict=True):
-                new = _new_ones(puzzles, own, splits[own], split_of)
-                splits[own].update(new)
-                missing[own, band] -= len(new)
-                progress.update(len(new) - len(puzzles))
+        rng.shuffle(jobs)
+        families = [family for _, family in jobs]
+        with closing(in_order(make.make, families, min(workers, len(jobs)), heard)) as reports:
+            for (own, _), made in zip(jobs, map(_joined, reports), strict=True):
+                new = _new_ones(made, own, split_of)
+                for (question, answer), band in new:
+                    splits[own][question] = answer
+                    missing[own][band] -= 1
+                progress.update(len(new) - len(made))
     train, test = (_shuffled(split, rng) for split in splits)
     return train, test
 
 
-def _new_ones(
-    puzzles: list[Puzzle], own: int, split: Split, split_of: dict[int | bytes, int]
-) -> list[Puzzle]:
-    """Those that are not in their own split yet and share neither class nor answer with the other.
+def _families(
+    make: ModuleType, missing: dict[Band, int], turn: str, seed: int, seeds: tuple[str, ...]
+) -> "Iterator[Family]":
+    """Of each band, or, with seeds, of all together whose puzzles need nested trials."""
+    nested = [band for band in missing if seeds and NESTED[0] <= band[0] and band[1] <= NESTED[1]]
+    for bands in (nested, *([band] for band in missing if band not in nested)):
+        largest = MOST_OF_A_NESTED_FAMILY if bands is nested else MOST_OF_A_FAMILY
+        parts = math.ceil(sum(missing[band] for band in bands) / largest)
+        counts = [shares(missing[band], [1] * parts) for band in bands if parts]
+        for number, part in enumerate(zip(*counts, strict=True)):
+            own_seeds = seeds[number % len(seeds) :: parts] if bands is nested else ()
+            wanted = tuple(zip(bands, part, strict=True))
+            stream = f"{seed} {'nested' if own_seeds else bands[0]} {turn} {number}"
+            yield make.Family(RATED_BOX, wanted, stream, own_seeds)
+
+
+def _new_ones(made: "list[Made]", own: int, split_of: dict[int | bytes, int]) -> "list[Made]":
+    """Those of a new class that share no answer with the other split.
 
     Args:
         own: number of the split.
         split_of: of each class and each answer; those of the new puzzles are added.
     """
     new = []
-    for puzzle, puzzle_class in zip(puzzles, classes(puzzles, RATED_BOX), strict=True):
-        question, answer = puzzle
-        keys = puzzle_class, answer
-        if question not in split and all(split_of.get(key, own) == own for key in keys):
-            split_of.update(dict.fromkeys(keys, own))
-            new.append(puzzle)
+    puzzles = [puzzle for puzzle, _ in made]
+    for one, puzzle_class in zip(made, classes(puzzles, RATED_BOX), strict=True):
+        answer = one.puzzle[1]
+        if puzzle_class not in split_of and split_of.get(answer, own) == own:
+            split_of.update({puzzle_class: own, answer: own})
+            new.append(one)
     return new
 
 
-def _joined(reports: list["Report"]) -> list[Puzzle]:
-    return [puzzle for report in reports for puzzle in report.puzzles]
+def _joined(reports: "list[Report]") -> "list[Made]":
+    return [made for report in reports for made in report.made]
 
 
 def _shuffled(split: Split, rng: random.Random) -> Puzzles:
@@ -198,7 +211,7 @@ def _ready_to_make() -> ModuleType:
     try:
         from hrm.tasks.sudoku import families
 
-        list(families.make(families.Family((2, 2), (0, 0), 1, "")))
+        list(families.make(families.Family((2, 2), (((0, 0), 1),), "")))
         return families
     except ModuleNotFoundError as error:
         if error.name != "numba":

@@ -4,6 +4,7 @@ import csv
 import itertools
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -26,9 +27,10 @@ from hrm.tasks.sudoku.minimal import (
     shares,
 )
 from hrm.tasks.sudoku.rules import BoxShape
-from hrm.tasks.sudoku.symmetry import are_equivalent, augment, canonical_hash
+from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
 from tests.conftest import ROOT
-from tests.tasks.sudoku.test_search import assert_minimal
+from tests.tasks.sudoku.test_difficulty import tokens
+from tests.tasks.sudoku.test_search import NESTED, assert_minimal, expected_nested, expected_share
 
 BOX = (3, 3)
 MIXED: Difficulty = ((3, 0, 0), (1, 4, 9))
@@ -103,67 +105,63 @@ def test_equal_seeds_give_equal_puzzles(box_shape: BoxShape, difficulty: Difficu
 
 
 def test_a_family_follows_from_its_description_alone() -> None:
-    family, other = (families.Family(BOX, (0, 3), 3, stream) for stream in "ab")
-
-    def puzzles(made: families.Family) -> list[tuple[bytes, bytes]]:
-        return [puzzle for report in families.make(made) for puzzle in report.puzzles]
-
-    first = puzzles(family)
-    assert not set(first) & set(puzzles(other)) and first == puzzles(family)
+    family, other = (families.Family(BOX, (((0, 3), 3),), stream) for stream in "ab")
+    first = made_by(family)
+    assert not set(first) & set(made_by(other)) and first == made_by(family)
     assert len(set(first)) == 3
 
 
-@lru_cache
-def family_of(versions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eight puzzles of 16 to 63 guesses and their answers."""
-    family = families.Family(BOX, (16, 63), 8, "hard", versions)
-    found = [puzzle for report in families.make(family) for puzzle in report.puzzles]
-    one, other = (
-        [np.frombuffer(grid, np.uint8) for grid in side] for side in zip(*found, strict=True)
+BANDS = ((4, 15), 9), ((16, 255), 9)
+
+
+def made_by(family: families.Family) -> list[families.Made]:
+    return [made for report in families.make(family) for made in report.made]
+
+
+def nested_family(stream: str = "a") -> families.Family:
+    return families.Family(BOX, BANDS, stream, NESTED)
+
+
+def test_nested_families() -> None:
+    made = made_by(nested_family())
+    questions, answers = (
+        np.array([np.frombuffer(one.puzzle[side], np.uint8) for one in made]) for side in range(2)
     )
-    return np.array(one), np.array(other)
-
-
-def mean_of_other_versions(questions: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Of each puzzle, the geometric mean of the guesses of 8 random versions, one added."""
-    rng, doublings = np.random.default_rng(7), np.zeros(len(questions))
-    for _ in range(8):
-        versions, _ = augment(questions, answers, BOX, rng)
-        doublings += np.log2(1 + count_guesses(versions, BOX)[0]) / 8
-    return 2**doublings
-
-
-def test_where_versions_count_puzzles_are_hard_in_all_of_them() -> None:
-    """A walk that looks at one version finds those in which the search is unlucky."""
-    hard, unlucky = (mean_of_other_versions(*family_of(versions)) for versions in (8, 1))
-    print(hard, unlucky)
-    assert np.median(hard) > 32 > 2 * np.median(unlucky)
-
-
-def test_other_versions_are_drawn_where_a_walk_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A draw that was lucky once would keep it standing."""
-    drawn: list[int] = []
-    monkeypatch.setattr(families._Grid, "neighbour", lambda self, given, rng: given)
-    monkeypatch.setattr(families._Grid, "draw_versions", lambda self, count, _: drawn.append(count))
-    steps = families._walk(families.Family(BOX, (16, 63), 1, "a", 8))
-    list(itertools.islice(steps, 2 * families.LUCK + 1))
-    assert drawn == [8, 8]
-    list(itertools.islice(families._walk(families.Family(BOX, (900, 999), 1, "a")), 400))
-    assert drawn == [8, 8]
-
-
-def test_a_puzzle_is_given_in_a_version_of_the_wanted_guesses() -> None:
-    questions, answers = family_of(8)
     guesses, solutions = count_guesses(questions, BOX)
-    assert ((guesses >= 16) & (guesses <= 63)).all() and np.array_equal(solutions, answers)
-    assert len(set(canonical_hash(questions, BOX).tolist())) == 8
-    assert_minimal(questions[0], answers[0], BOX)
+    assert np.array_equal(solutions, answers)
+    assert all(low <= count <= high for (_, (low, high)), count in zip(made, guesses, strict=True))
+    assert Counter(one.band for one in made) == dict(BANDS)
+    assert all(expected_nested(question, BOX) for question in questions)
+    assert max(expected_share(question, BOX) for question in questions) <= families.OPEN
+    hashes = canonical_hash(np.concatenate([questions, tokens(*NESTED)]), BOX).tolist()
+    assert len(set(hashes)) == len(made) + len(NESTED)
+    for row in range(3):
+        assert_minimal(questions[row], answers[row], BOX)
+    assert made == made_by(nested_family()) and made != made_by(nested_family("b"))
 
 
-@pytest.mark.parametrize("text, versions", [("like-extreme", minimal.VERSIONS), ("0-255", 1)])
-def test_like_extreme_looks_at_versions(
-    text: str, versions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_puzzles_of_a_nested_family_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are given as they are found, not in another version."""
+
+    def made(
+        grid: families.Grid, bands: list[minimal.Band], given: np.ndarray, _: object
+    ) -> families.Made:
+        return families.Made(grid.puzzle(given), bands[0])
+
+    monkeypatch.setattr(families.Grid, "version_in", made)
+    alike = Counter(one.puzzle[1] for one in made_by(nested_family()))
+    assert max(alike.values()) <= families.MOST_ALIKE and len(alike) > len(NESTED)
+    monkeypatch.setattr(families, "MOST_ALIKE", 1)
+    alike = Counter(one.puzzle[1] for one in made_by(nested_family()))
+    assert set(alike.values()) == {1}
+
+
+def count_of(family: families.Family) -> int:
+    return sum(count for _, count in family.wanted)
+
+
+@pytest.mark.parametrize("text", ["like-extreme", "0-255"])
+def test_like_extreme_asks_for_nested_trials(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[families.Family] = []
 
     def ask(make: object, jobs: list[families.Family], *_: object) -> Iterator[families.Report]:
@@ -172,10 +170,21 @@ def test_like_extreme_looks_at_versions(
 
     monkeypatch.setattr(minimal, "in_order", ask)
     with pytest.raises(UserError, match="enough"):
-        generate_minimal_split(BOX, 1000, 0, 0, parse_difficulty(text), workers=1)
-    of_band = {family.band: family.versions for family in asked if family.band is not None}
-    assert of_band.pop((0, 0), 1) == 1 and set(of_band.values()) == {versions}
-    assert sum(family.count for family in asked) == 1000
+        generate_minimal_split(BOX, 4000, 400, 0, parse_difficulty(text), workers=1)
+    nested = [family for family in asked if family.seeds]
+    if text == "like-extreme":
+        bands = {band for family in nested for band, _ in family.wanted}
+        assert bands == {(4, 7), (8, 15), (16, 31), (32, 63), (64, 127), (128, 255)}
+        total = sum(count for family in nested for _, count in family.wanted)
+        share = sum(weight for weight, low, high in EXTREME if low >= 4 and high < 256) / 1000
+        assert total == pytest.approx(4400 * share, abs=6)
+        assert max(map(count_of, nested)) <= minimal.MOST_OF_A_NESTED_FAMILY
+        used = [seed for family in nested for seed in family.seeds]
+        assert sorted(used) == sorted(minimal.SEEDS.read_text().split())
+    else:
+        assert not nested
+    assert len({family.stream for family in asked}) == len(asked)
+    assert sum(map(count_of, asked)) == 4000 + 400
 
 
 def test_splits_share_no_puzzle_and_no_answer() -> None:
@@ -205,11 +214,13 @@ def test_what_the_other_split_has_is_left_out() -> None:
     """By answer alone, by class alone, and what is there already."""
     questions, answers = generated(BOX, None)[0]
     puzzles = [(questions[row].tobytes(), answers[row].tobytes()) for row in range(4)]
+    made = [families.Made(puzzle, minimal.ANY) for puzzle in puzzles]
     [puzzle_class] = classes(puzzles[1:2], BOX)
     split_of: dict[int | bytes, int] = {puzzles[0][1]: 0, puzzle_class: 0}
-    assert minimal._new_ones(puzzles, 1, dict(puzzles[2:3]), split_of) == puzzles[3:]
+    assert minimal._new_ones(made, 1, split_of) == made[2:]
     assert split_of[puzzles[3][1]] == split_of[classes(puzzles[3:], BOX)[0]] == 1
-    assert minimal._new_ones(puzzles[:2], 0, {}, split_of) == puzzles[:2]
+    assert minimal._new_ones([*made[:2], made[0]], 0, {}) == made[:2]
+    assert minimal._new_ones(made[1:2], 0, split_of) == []
 
 
 def test_too_few_different_puzzles_end_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from importlib.resources import files
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 MINIMAL: Literal["minimal"] = "minimal"
 LIKE_EXTREME = "like-extreme"
 RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
-NESTED = 4, 255  # guesses of Sudoku-Extreme's puzzles that need nested trials, all but all of them
-MOST_OF_A_FAMILY, MOST_OF_A_NESTED_FAMILY = 16, 256
-SEEDS = files(__package__).joinpath("nested.txt")  # questions that need nested trials
+CLIMBED = 4, 127  # guesses of the bands whose puzzles come from climbs, where hardness counts
+MOST_OF_A_FAMILY, MOST_FROM_CLIMBS = 16, 128
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
 Band = tuple[int, int]  # fewest and most guesses
@@ -126,7 +124,6 @@ def _fill_bands(
     weights = [weight for weight, *_ in difficulty]
     bands: list[Band] = [(fewest, most) for _, fewest, most in difficulty]
     missing = [dict(zip(bands, shares(total, weights), strict=True)) for total in wanted]
-    seeds = tuple(SEEDS.read_text().split()) if difficulty == EXTREME else ()
     tried = 0
 
     def heard(report: "Report") -> None:
@@ -138,7 +135,7 @@ def _fill_bands(
         jobs = [
             (own, family)
             for own, of_bands in enumerate(missing)
-            for family in _families(make, of_bands, f"{own} {turn}", seed, seeds[own::2])
+            for family in _families(make, of_bands, f"{own} {turn}", seed, difficulty == EXTREME)
         ]
         if not jobs:
             break
@@ -156,19 +153,18 @@ def _fill_bands(
 
 
 def _families(
-    make: ModuleType, missing: dict[Band, int], turn: str, seed: int, seeds: tuple[str, ...]
+    make: ModuleType, missing: dict[Band, int], turn: str, seed: int, climbs: bool
 ) -> "Iterator[Family]":
-    """Of each band, or, with seeds, of all together whose puzzles need nested trials."""
-    nested = [band for band in missing if seeds and NESTED[0] <= band[0] and band[1] <= NESTED[1]]
-    for bands in (nested, *([band] for band in missing if band not in nested)):
-        largest = MOST_OF_A_NESTED_FAMILY if bands is nested else MOST_OF_A_FAMILY
+    """Of each band, or of all together whose puzzles come from climbs, if there are any."""
+    climbed = [b for b in missing if climbs and CLIMBED[0] <= b[0] and b[1] <= CLIMBED[1]]
+    for bands in (climbed, *([band] for band in missing if band not in climbed)):
+        largest = MOST_FROM_CLIMBS if bands is climbed else MOST_OF_A_FAMILY
         parts = math.ceil(sum(missing[band] for band in bands) / largest)
         counts = [shares(missing[band], [1] * parts) for band in bands if parts]
         for number, part in enumerate(zip(*counts, strict=True)):
-            own_seeds = seeds[number % len(seeds) :: parts] if bands is nested else ()
             wanted = tuple(zip(bands, part, strict=True))
-            stream = f"{seed} {'nested' if own_seeds else bands[0]} {turn} {number}"
-            yield make.Family(RATED_BOX, wanted, stream, own_seeds)
+            stream = f"{seed} {'climbs' if bands is climbed else bands[0]} {turn} {number}"
+            yield make.Family(RATED_BOX, wanted, stream, bands is climbed)
 
 
 def _new_ones(made: "list[Made]", own: int, split_of: dict[int | bytes, int]) -> "list[Made]":

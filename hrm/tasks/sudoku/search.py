@@ -183,45 +183,6 @@ def _unsettled(state: np.ndarray) -> int:
 
 
 @njit(cache=True)
-def needs_nested_trials(start: np.ndarray, board: Board) -> bool:
-    """Whether candidates are left when all that assuming and singles refute are struck out.
-
-    Such puzzles are beyond trial and error of depth 1 (Denis Berthier's T&E(1)): what refutes a
-    candidate of theirs is an assumption within an assumption.
-
-    Args:
-        start: a state that has a solution.
-    """
-    state = start.copy()
-    while True:
-        _settle(state, board)
-        if _cell_to_guess(state) < 0:
-            return False
-        if not _strike_out_refuted(state, board):
-            return True
-
-
-@njit(cache=True)
-def _strike_out_refuted(state: np.ndarray, board: Board) -> bool:
-    """Strike out, in place, each candidate that singles refute in the state as it was; any?"""
-    before, trial = state.copy(), state.copy()
-    refuted = False
-    for cell in range(len(state)):
-        digits = before[cell]
-        if digits & (digits - 1) == 0:
-            continue
-        while digits:
-            lowest = digits & -digits
-            digits ^= lowest
-            trial[:] = before
-            trial[cell] = lowest
-            if not _settle(trial, board):
-                state[cell] ^= lowest
-                refuted = True
-    return refuted
-
-
-@njit(cache=True)
 def _are_too_few(cells: np.ndarray, board: Board) -> bool:
     """Whether a solution is remembered that does not differ from the answer in these cells."""
     for index in range(min(board.remembered[0], REMEMBERED)):

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -29,8 +30,7 @@ from hrm.tasks.sudoku.minimal import (
 from hrm.tasks.sudoku.rules import BoxShape
 from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
 from tests.conftest import ROOT
-from tests.tasks.sudoku.test_difficulty import tokens
-from tests.tasks.sudoku.test_search import NESTED, assert_minimal, expected_nested, expected_share
+from tests.tasks.sudoku.test_search import assert_minimal, expected_share
 
 BOX = (3, 3)
 MIXED: Difficulty = ((3, 0, 0), (1, 4, 9))
@@ -111,19 +111,19 @@ def test_a_family_follows_from_its_description_alone() -> None:
     assert len(set(first)) == 3
 
 
-BANDS = ((4, 15), 9), ((16, 255), 9)
+BANDS = ((4, 15), 9), ((16, 127), 9)
 
 
 def made_by(family: families.Family) -> list[families.Made]:
     return [made for report in families.make(family) for made in report.made]
 
 
-def nested_family(stream: str = "a") -> families.Family:
-    return families.Family(BOX, BANDS, stream, NESTED)
+def climbs(stream: str = "a") -> families.Family:
+    return families.Family(BOX, BANDS, stream, climbs=True)
 
 
-def test_nested_families() -> None:
-    made = made_by(nested_family())
+def test_climbs_end_at_puzzles_in_which_little_is_settled() -> None:
+    made = made_by(climbs())
     questions, answers = (
         np.array([np.frombuffer(one.puzzle[side], np.uint8) for one in made]) for side in range(2)
     )
@@ -131,29 +131,52 @@ def test_nested_families() -> None:
     assert np.array_equal(solutions, answers)
     assert all(low <= count <= high for (_, (low, high)), count in zip(made, guesses, strict=True))
     assert Counter(one.band for one in made) == dict(BANDS)
-    assert all(expected_nested(question, BOX) for question in questions)
-    assert max(expected_share(question, BOX) for question in questions) <= families.OPEN
-    hashes = canonical_hash(np.concatenate([questions, tokens(*NESTED)]), BOX).tolist()
-    assert len(set(hashes)) == len(made) + len(NESTED)
+    assert len(set(canonical_hash(questions, BOX).tolist())) == len(made)
     for row in range(3):
         assert_minimal(questions[row], answers[row], BOX)
-    assert made == made_by(nested_family()) and made != made_by(nested_family("b"))
+    assert made == made_by(climbs()) and made != made_by(climbs("b"))
+
+    found = [puzzle for puzzle, _ in made_by(families.Family(BOX, (((4, 127), 18),), "a"))]
+    others = [np.frombuffer(question, np.uint8) for question, _ in found]
+    climbed, walked = (
+        np.median([expected_share(question, BOX) for question in one])
+        for one in (questions, others)
+    )
+    print(climbed, walked)
+    assert climbed < 0.25 < 0.85 * walked
 
 
-def test_few_puzzles_of_a_nested_family_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they are given as they are found, not in another version."""
+def test_few_puzzles_come_from_one_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were highest, in the order in which they were found."""
+    taken: list[tuple[bytes, float]] = []
 
     def made(
-        grid: families.Grid, bands: list[minimal.Band], given: np.ndarray, _: object
+        grid: families._Grid, bands: list[minimal.Band], given: np.ndarray, _: object
     ) -> families.Made:
+        taken.append((grid.digits.tobytes(), grid.settled_share(given, 1.0)))
         return families.Made(grid.puzzle(given), bands[0])
 
-    monkeypatch.setattr(families.Grid, "version_in", made)
-    alike = Counter(one.puzzle[1] for one in made_by(nested_family()))
-    assert max(alike.values()) <= families.MOST_ALIKE and len(alike) > len(NESTED)
-    monkeypatch.setattr(families, "MOST_ALIKE", 1)
-    alike = Counter(one.puzzle[1] for one in made_by(nested_family()))
-    assert set(alike.values()) == {1}
+    monkeypatch.setattr(families._Grid, "version_in", made)
+    monkeypatch.setattr(families, "CLIMB_PATIENCE", 100)
+    made_by(climbs())
+    of_answer = [
+        [share for _, share in one] for _, one in itertools.groupby(taken, lambda one: one[0])
+    ]
+    assert max(map(len, of_answer)) == families.HIGHEST and len(of_answer) > 3
+    assert all(later < share for one in of_answer for share, later in itertools.pairwise(one))
+
+
+def test_a_climb_goes_on_while_it_gets_higher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when so many steps in a row got no higher; here none does."""
+    begun: list[BoxShape] = []
+    begin = families._begin
+    monkeypatch.setattr(families, "_begin", lambda box, rng: begun.append(box) or begin(box, rng))
+    monkeypatch.setattr(families._Grid, "neighbour", lambda self, given, rng: given)
+    steps = families._climbs(climbs(), random.Random(0))
+    list(itertools.islice(steps, families.CLIMB_PATIENCE))
+    assert len(begun) == 1
+    list(itertools.islice(steps, families.CLIMB_PATIENCE))
+    assert len(begun) == 2
 
 
 def count_of(family: families.Family) -> int:
@@ -161,7 +184,7 @@ def count_of(family: families.Family) -> int:
 
 
 @pytest.mark.parametrize("text", ["like-extreme", "0-255"])
-def test_like_extreme_asks_for_nested_trials(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_like_extreme_asks_for_climbs(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[families.Family] = []
 
     def ask(make: object, jobs: list[families.Family], *_: object) -> Iterator[families.Report]:
@@ -171,18 +194,15 @@ def test_like_extreme_asks_for_nested_trials(text: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(minimal, "in_order", ask)
     with pytest.raises(UserError, match="enough"):
         generate_minimal_split(BOX, 4000, 400, 0, parse_difficulty(text), workers=1)
-    nested = [family for family in asked if family.seeds]
+    climbed = [family for family in asked if family.climbs]
     if text == "like-extreme":
-        bands = {band for family in nested for band, _ in family.wanted}
-        assert bands == {(4, 7), (8, 15), (16, 31), (32, 63), (64, 127), (128, 255)}
-        total = sum(count for family in nested for _, count in family.wanted)
-        share = sum(weight for weight, low, high in EXTREME if low >= 4 and high < 256) / 1000
-        assert total == pytest.approx(4400 * share, abs=6)
-        assert max(map(count_of, nested)) <= minimal.MOST_OF_A_NESTED_FAMILY
-        used = [seed for family in nested for seed in family.seeds]
-        assert sorted(used) == sorted(minimal.SEEDS.read_text().split())
+        bands = {band for family in climbed for band, _ in family.wanted}
+        assert bands == {(4, 7), (8, 15), (16, 31), (32, 63), (64, 127)}
+        share = sum(weight for weight, low, high in EXTREME if low >= 4 and high < 128) / 1000
+        assert sum(map(count_of, climbed)) == pytest.approx(4400 * share, abs=6)
+        assert max(map(count_of, climbed)) <= minimal.MOST_FROM_CLIMBS
     else:
-        assert not nested
+        assert not climbed
     assert len({family.stream for family in asked}) == len(asked)
     assert sum(map(count_of, asked)) == 4000 + 400
 

@@ -146,8 +146,7 @@ def _climbs(family: Family, rng: random.Random) -> Iterator[Made | None]:
             stale += 1
             most = share + STRAY * rng.expovariate(1)
             new = grid.neighbour(given, rng)
-            new_share = grid.settled_share(new, most)
-            if new_share > most or (new == given).all():
+            if (new == given).all() or (new_share := grid.settled_share(new, most)) > most:
                 continue
             given, share = new, new_share
             if share < lowest:
@@ -213,11 +212,13 @@ class _Grid:
         generator = np.random.default_rng(rng.getrandbits(64))
         symmetries = random_symmetries(generator, VERSIONS, self._box_shape)
         for place, digits in zip(*symmetries, strict=True):
-            version, new = _Grid(digits[self.digits][place].tolist(), self._box_shape), given[place]
-            guesses = version.guesses(new)
+            question = digits[self.digits * given][place]
+            start = search.as_state(question, self._box_shape)
+            guesses = search.solve(start, self._board, MOST_GUESSES)
             for band in bands:
                 if band[0] <= guesses <= band[1]:
-                    return Made(version.puzzle(new), band)
+                    answer = digits[self.digits][place]
+                    return Made((question.tobytes(), answer.tobytes()), band)
         return None
 
     def neighbour(self, given: np.ndarray, rng: random.Random) -> np.ndarray:

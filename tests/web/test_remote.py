@@ -72,8 +72,8 @@ def test_it_answers_step_by_step_and_at_once(hosted):
 def test_who_leaves_frees_the_place(hosted):
     for _ in range(2):
         with hosted.client.stream("POST", "/api/think", json=LASTING) as stream:
-            next(stream.iter_lines())
-            eventually(lambda: hosted.health()["running"] == 1)
+            assert json.loads(next(stream.iter_lines()))["step"] == 1
+            eventually(lambda: hosted.health()["running"] > 0)
     eventually(lambda: hosted.health()["running"] == 0)
 
 

@@ -5,11 +5,10 @@ walk: a step adds a few cells to the givens of a minimal puzzle and takes away w
 then. It stands where it leads no further away from the wanted guesses than the walk was before.
 
 How often the plain search guesses depends on where it begins, and a walk towards many guesses
-finds puzzles in which it is unlucky, rather than hard ones. What makes a puzzle hard wherever one
-begins is that assuming a candidate settles few other cells. So where hardness counts, a family is
-made of climbs towards that, each in a grid of its own, as puzzles near each other are hard for the
-same reason and teach little more than one of them. Each is given in a version, with rows, columns
-and digits exchanged, whose guesses are wanted.
+finds puzzles in which it is unlucky, rather than hard ones. So where hardness counts, a family
+comes from the climbs of `nested.py`, few puzzles from each, as puzzles near each other are hard for
+the same reason and teach little more than one of them. Each is given in a version, with rows,
+columns and digits exchanged, whose guesses are wanted.
 
 A family follows from its description alone, whichever process makes it. Importing this module
 needs numba.
@@ -18,7 +17,6 @@ needs numba.
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hrm.errors import UserError
-from hrm.tasks.sudoku import generator, search
+from hrm.tasks.sudoku import generator, nested, search
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES
 from hrm.tasks.sudoku.generator import Puzzle, solved_grid
 from hrm.tasks.sudoku.minimal import ANY, Band
@@ -39,11 +37,7 @@ PATIENCE = 500  # steps that lead no nearer, before the walk goes on in another 
 BUDGET = 200_000  # guesses to make a puzzle minimal; seconds
 REPORT_SECONDS = 0.25
 
-# Climbs
-CLIMB_PATIENCE = 1_000  # steps that lead no higher, before it ends
-STRAY = 0.01  # mean of how much larger the settled share may become in a step
-HIGHEST = 4  # puzzles of a climb that are taken
-VERSIONS = 16  # of a puzzle, in which guesses may be as wanted
+VERSIONS = 16  # of a puzzle from a climb, in which guesses may be as wanted
 
 
 @dataclass(frozen=True)
@@ -137,24 +131,14 @@ def _walk(box_shape: BoxShape, band: Band, rng: random.Random) -> Iterator[Puzzl
 def _climbs(family: Family, rng: random.Random) -> Iterator[Made | None]:
     missing = dict(family.wanted)
     while any(missing.values()):
-        grid, given = _begin(family.box_shape, rng)
-        share = lowest = grid.settled_share(given, 1.0)
-        highest = deque([given], HIGHEST)
-        stale = 0
-        while stale < CLIMB_PATIENCE:
+        related: list[nested.Member] = []
+        for found_so_far in nested.climb(np.random.default_rng(rng.getrandbits(64))):
+            related = found_so_far
             yield None
-            stale += 1
-            most = share + STRAY * rng.expovariate(1)
-            new = grid.neighbour(given, rng)
-            if (new == given).all() or (new_share := grid.settled_share(new, most)) > most:
-                continue
-            given, share = new, new_share
-            if share < lowest:
-                lowest, stale = share, 0
-                highest.append(given)
-        for found in highest:
+        for found in related:
+            grid = _Grid(found.answer.tolist(), family.box_shape)
             bands = [band for band, count in missing.items() if count]
-            made = grid.version_in(bands, found, rng) if bands else None
+            made = grid.version_in(bands, found.question > 0, rng) if bands else None
             if made:
                 missing[made.band] -= 1
             yield made
@@ -202,10 +186,6 @@ class _Grid:
         """As `count_guesses` counts them."""
         start = search.as_state(self.digits * given, self._box_shape)
         return search.solve(start, self._board, MOST_GUESSES)
-
-    def settled_share(self, given: np.ndarray, most: float) -> float:
-        start = search.as_state(self.digits * given, self._box_shape)
-        return search.settled_share(start, self._board, most)
 
     def version_in(self, bands: list[Band], given: np.ndarray, rng: random.Random) -> Made | None:
         """A version of the puzzle whose guesses are in one of the bands, if there is one soon."""

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MINIMAL: Literal["minimal"] = "minimal"
 LIKE_EXTREME = "like-extreme"
 RATED_BOX: BoxShape = (3, 3)  # the one for which there are difficulties
-CLIMBED = 4, 127  # guesses of the bands whose puzzles come from climbs, where hardness counts
-MOST_OF_A_FAMILY, MOST_FROM_CLIMBS = 16, 128
+CLIMBED = 8  # guesses from which on puzzles come from climbs, where hardness counts
+MOST_OF_A_FAMILY, MOST_FROM_CLIMBS = 16, 32
 UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is wanted
 
 Band = tuple[int, int]  # fewest and most guesses
@@ -156,7 +156,7 @@ def _families(
     make: ModuleType, missing: dict[Band, int], turn: str, seed: int, climbs: bool
 ) -> "Iterator[Family]":
     """Of each band, or of all together whose puzzles come from climbs, if there are any."""
-    climbed = [b for b in missing if climbs and CLIMBED[0] <= b[0] and b[1] <= CLIMBED[1]]
+    climbed = [band for band in missing if climbs and band[0] >= CLIMBED]
     for bands in (climbed, *([band] for band in missing if band not in climbed)):
         largest = MOST_FROM_CLIMBS if bands is climbed else MOST_OF_A_FAMILY
         parts = math.ceil(sum(missing[band] for band in bands) / largest)

@@ -134,55 +134,6 @@ def make_minimal(given: np.ndarray, order: np.ndarray, board: Board, most: int) 
 
 
 @njit(cache=True)
-def settled_share(start: np.ndarray, board: Board, most: float) -> float:
-    """Of the cells that singles leave open, the share that assuming a candidate there settles.
-
-    That is the mean over their candidates; one that singles then refute settles all.
-
-    Args:
-        start: a state that has a solution.
-        most: 1 is returned where the mean is larger.
-
-    Returns:
-        The mean, 1 where singles solve the puzzle.
-    """
-    state = start.copy()
-    _settle(state, board)
-    count = 0
-    for digits in state:
-        if digits & (digits - 1):
-            while digits:
-                digits &= digits - 1
-                count += 1
-    unsettled = _unsettled(state)
-    trial, settled = state.copy(), 0
-    for cell in range(len(state)):
-        digits = state[cell]
-        if digits & (digits - 1) == 0:
-            continue
-        while digits:
-            lowest = digits & -digits
-            digits ^= lowest
-            trial[:] = state
-            trial[cell] = lowest
-            settled += unsettled
-            if _settle(trial, board):
-                settled -= _unsettled(trial)
-        if settled > most * count * unsettled:
-            return 1.0
-    return settled / (count * unsettled) if count else 1.0
-
-
-@njit(cache=True)
-def _unsettled(state: np.ndarray) -> int:
-    cells = 0
-    for digits in state:
-        if digits & (digits - 1):
-            cells += 1
-    return cells
-
-
-@njit(cache=True)
 def _are_too_few(cells: np.ndarray, board: Board) -> bool:
     """Whether a solution is remembered that does not differ from the answer in these cells."""
     for index in range(min(board.remembered[0], REMEMBERED)):

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import random
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm.errors import UserError
-from hrm.tasks.sudoku import families, minimal
+from hrm.tasks.sudoku import families, minimal, nested
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
 from hrm.tasks.sudoku.generator import Puzzles, classes
 from hrm.tasks.sudoku.minimal import (
@@ -30,7 +29,9 @@ from hrm.tasks.sudoku.minimal import (
 from hrm.tasks.sudoku.rules import BoxShape
 from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
 from tests.conftest import ROOT
-from tests.tasks.sudoku.test_search import assert_minimal, expected_share
+from tests.tasks.sudoku.test_difficulty import tokens
+from tests.tasks.sudoku.test_nested import NESTED
+from tests.tasks.sudoku.test_search import assert_minimal
 
 BOX = (3, 3)
 MIXED: Difficulty = ((3, 0, 0), (1, 4, 9))
@@ -111,76 +112,38 @@ def test_a_family_follows_from_its_description_alone() -> None:
     assert len(set(first)) == 3
 
 
-BANDS = ((4, 15), 9), ((16, 127), 9)
+BANDS = ((8, 31), 4), ((32, 1000), 4)
 
 
 def made_by(family: families.Family) -> list[families.Made]:
     return [made for report in families.make(family) for made in report.made]
 
 
-def climbs(stream: str = "a") -> families.Family:
-    return families.Family(BOX, BANDS, stream, climbs=True)
+def test_climbs_give_versions_whose_guesses_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each climb's puzzles once, the next climb's after them, from another random state."""
+    questions = tokens(*NESTED)
+    answers, seeds = count_guesses(questions, BOX)[1], []
 
+    def climb(rng: np.random.Generator) -> Iterator[list[nested.Member]]:
+        seeds.append(rng.integers(2**32))
+        row = len(seeds) % 4
+        found = zip(questions[row : row + 1], answers[row : row + 1], strict=True)
+        yield []
+        yield [nested.Member(0.1, 0, question, answer) for question, answer in found]
 
-def test_climbs_end_at_puzzles_in_which_little_is_settled() -> None:
-    made = made_by(climbs())
-    questions, answers = (
-        np.array([np.frombuffer(one.puzzle[side], np.uint8) for one in made]) for side in range(2)
-    )
-    guesses, solutions = count_guesses(questions, BOX)
-    assert np.array_equal(solutions, answers)
-    assert all(low <= count <= high for (_, (low, high)), count in zip(made, guesses, strict=True))
+    monkeypatch.setattr(nested, "climb", climb)
+    made = made_by(families.Family(BOX, BANDS, "a", climbs=True))
     assert Counter(one.band for one in made) == dict(BANDS)
-    assert len(set(canonical_hash(questions, BOX).tolist())) == len(made)
-    for row in range(3):
-        assert_minimal(questions[row], answers[row], BOX)
-    assert made == made_by(climbs()) and made != made_by(climbs("b"))
-
-    found = [puzzle for puzzle, _ in made_by(families.Family(BOX, (((4, 127), 18),), "a"))]
-    others = [np.frombuffer(question, np.uint8) for question, _ in found]
-    climbed, walked = (
-        np.median([expected_share(question, BOX) for question in one])
-        for one in (questions, others)
-    )
-    assert climbed < 0.25 < 0.85 * walked
-
-
-def test_few_puzzles_come_from_one_climb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were highest, in the order in which they were found."""
-    taken: list[tuple[bytes, float]] = []
-
-    def made(
-        grid: families._Grid, bands: list[minimal.Band], given: np.ndarray, _: object
-    ) -> families.Made:
-        taken.append((grid.digits.tobytes(), grid.settled_share(given, 1.0)))
-        return families.Made(grid.puzzle(given), bands[0])
-
-    monkeypatch.setattr(families._Grid, "version_in", made)
-    monkeypatch.setattr(families, "CLIMB_PATIENCE", 100)
-    made_by(climbs())
-    of_answer = [
-        [share for _, share in one] for _, one in itertools.groupby(taken, lambda one: one[0])
-    ]
-    assert max(map(len, of_answer)) == families.HIGHEST and len(of_answer) > 3
-    assert all(later < share for one in of_answer for share, later in itertools.pairwise(one))
-
-
-def test_a_climb_goes_on_while_it_gets_higher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends when so many steps in a row got no higher: at once where none does."""
-    begun: list[BoxShape] = []
-    begin = families._begin
-    monkeypatch.setattr(families, "_begin", lambda box, rng: begun.append(box) or begin(box, rng))
-    monkeypatch.setattr(families, "CLIMB_PATIENCE", 100)
-    steps = families._climbs(climbs(), random.Random(0))
-    list(itertools.islice(steps, families.CLIMB_PATIENCE + families.HIGHEST + 1))
-    assert len(begun) == 1
-    begun.clear()
-    monkeypatch.setattr(families._Grid, "neighbour", lambda self, given, rng: given)
-    steps = families._climbs(climbs(), random.Random(0))
-    list(itertools.islice(steps, families.CLIMB_PATIENCE))
-    assert len(begun) == 1
-    list(itertools.islice(steps, families.CLIMB_PATIENCE))
-    assert len(begun) == 2
+    assert len(set(seeds)) == len(seeds) >= len(made)
+    versions = np.array([np.frombuffer(one.puzzle[0], np.uint8) for one in made])
+    guesses, solutions = count_guesses(versions, BOX)
+    assert [one.puzzle[1] for one in made] == [solution.tobytes() for solution in solutions]
+    assert all(low <= count <= high for (_, (low, high)), count in zip(made, guesses, strict=True))
+    assert len(np.unique(versions, axis=0)) == len(made)
+    assert set(canonical_hash(versions, BOX)) == set(canonical_hash(questions, BOX))
+    count, seeds[:] = len(seeds), []
+    assert made == made_by(families.Family(BOX, BANDS, "a", climbs=True)) and len(seeds) == count
+    assert made != made_by(families.Family(BOX, BANDS, "b", climbs=True))
 
 
 def count_of(family: families.Family) -> int:
@@ -201,10 +164,10 @@ def test_like_extreme_asks_for_climbs(text: str, monkeypatch: pytest.MonkeyPatch
     climbed = [family for family in asked if family.climbs]
     if text == "like-extreme":
         bands = {band for family in climbed for band, _ in family.wanted}
-        assert bands == {(4, 7), (8, 15), (16, 31), (32, 63), (64, 127)}
-        share = sum(weight for weight, low, high in EXTREME if low >= 4 and high < 128) / 1000
+        assert bands == {(low, high) for _, low, high in EXTREME if low >= 8}
+        share = sum(weight for weight, low, _ in EXTREME if low >= 8) / 1000
         assert sum(map(count_of, climbed)) == pytest.approx(4400 * share, abs=6)
-        assert max(map(count_of, climbed)) <= minimal.MOST_FROM_CLIMBS
+        assert max(map(count_of, climbed)) <= minimal.MOST_FROM_CLIMBS + len(bands)
     else:
         assert not climbed
     assert len({family.stream for family in asked}) == len(asked)

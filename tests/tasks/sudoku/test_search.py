@@ -8,9 +8,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from hrm.tasks.sudoku import search
-from hrm.tasks.sudoku.difficulty import MOST_GUESSES, _apply_singles, _units, count_guesses
+from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
 from hrm.tasks.sudoku.generator import generate_puzzles, solved_grid
-from hrm.tasks.sudoku.minimal import generate_minimal_split
 from hrm.tasks.sudoku.rules import BoxShape
 from tests.tasks.sudoku.test_difficulty import EASY, EMPTY, HARD, tokens
 
@@ -105,52 +104,3 @@ def test_what_is_remembered_changes_nothing_but_the_time():
 def test_too_many_guesses_are_given_up():
     board, _ = board_and_answer((3, 3), 0)
     assert not search.make_minimal(np.ones(81, bool), np.arange(81), board, 0)
-
-
-def by_singles(states: np.ndarray, box_shape: BoxShape) -> tuple[np.ndarray, np.ndarray]:
-    """States, [M, cells] uint32, as the reference leaves them, and which are contradictions."""
-    full, wrong = np.uint32((1 << box_shape[0] * box_shape[1]) - 1), np.zeros(len(states), bool)
-    while True:
-        after, contradiction = _apply_singles(states, *_units(box_shape), full)
-        wrong |= contradiction
-        if (wrong[:, None] | (after == states)).all():
-            return states, wrong
-        states = np.where(wrong[:, None], states, after)
-
-
-def trials_of(state: np.ndarray) -> np.ndarray:
-    """A state for each candidate of an open cell that is assumed."""
-    bits = np.uint32(1) << np.arange(16, dtype=np.uint32)
-    is_open = np.bitwise_count(state) > 1
-    cells, digits = np.nonzero((state[:, None] & bits != 0) & is_open[:, None])
-    states = np.repeat(state[None], len(cells), 0)
-    states[np.arange(len(cells)), cells] = bits[digits]
-    return states
-
-
-def expected_share(question: np.ndarray, box_shape: BoxShape) -> float:
-    [state], _ = by_singles(search.as_state(question, box_shape)[None].astype(np.uint32), box_shape)
-    states, wrong = by_singles(trials_of(state), box_shape)
-    was_open = (np.bitwise_count(state) > 1).sum()
-    left = np.where(wrong, 0, (np.bitwise_count(states) > 1).sum(1))
-    return float(1 - left.mean() / was_open) if was_open else 1.0
-
-
-@pytest.mark.parametrize("box_shape", [(2, 2), (2, 3), (3, 3)])
-def test_settled_cells_are_those_of_a_slow_reference(box_shape):
-    questions = generate_minimal_split(box_shape, 12, 0, 3, workers=1)[0][0]
-    if box_shape == (3, 3):
-        questions = np.concatenate([tokens(EASY, HARD), questions])
-    for question in questions:
-        board = search.new_board(count_guesses(question[None], box_shape)[1][0], box_shape)
-        start = search.as_state(question, box_shape)
-        share = expected_share(question, box_shape)
-        assert search.settled_share(start, board, 1.0) == pytest.approx(share, abs=1e-12)
-        assert search.settled_share(start, board, share + 1e-9) == pytest.approx(share, abs=1e-12)
-        assert search.settled_share(start, board, share - 1e-9) == 1
-        assert (start == search.as_state(question, box_shape)).all()
-
-
-def test_assuming_settles_little_where_a_puzzle_is_known_as_hard():
-    shares = [expected_share(question, (3, 3)) for question in tokens(EASY, HARD)]
-    assert shares[0] == 1 and shares[1] < 0.1

@@ -1,0 +1,221 @@
+"""9x9 Sudokus that need trials within trials, found by populations that climb.
+
+What makes a puzzle hard wherever one begins is that assuming a candidate settles few other cells.
+A population of minimal puzzles climbs towards that: a step takes a given away from one of them,
+lists the solutions that there are then, and adds what makes one of these the only one again.
+Importing this module needs numba; compiled code is kept on disk.
+"""
+
+import random
+from bisect import insort
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from hrm.tasks.sudoku.bitboard import (
+    CELLS,
+    SIDE,
+    make_minimal,
+    needs_nested_trials,
+    settled_share,
+    solve,
+)
+from hrm.tasks.sudoku.generator import solved_grid
+
+MOST_SOLUTIONS = 200  # with a given less; puzzles that have more are left alone
+TARGETS = 30  # solutions that more than one given is added for
+MOST_FOUND = 64  # puzzles of a step
+
+POPULATION, FIRST = 50, 5  # puzzles at most, and random ones to begin with
+MOST_ALIKE = 8  # of them with the same answer
+EASIEST = 0.99  # the largest settled share while there is room
+GOAL = 0.045  # settled share at which a climb ends
+PATIENCE = 400  # steps that lead no higher, before it ends, times the settled share
+GAIN = 0.001  # of the settled share, that is higher
+
+MOST_RELATED = 8  # puzzles around one that needs nested trials
+EASIEST_NESTED = 0.12  # the largest settled share of theirs
+RELATED_PATIENCE = 400  # steps that find none
+
+
+class Found(NamedTuple):
+    """Room for the puzzles that a step finds."""
+
+    questions: np.ndarray  # [most, 81] uint8, 0 is blank
+    answers: np.ndarray  # [most, 81] uint8
+    shares: np.ndarray  # [most] float64, their settled shares
+
+
+def new_room() -> Found:
+    questions, answers = np.empty((2, MOST_FOUND, CELLS), np.uint8)
+    return Found(questions, answers, np.empty(MOST_FOUND))
+
+
+@njit(cache=True)
+def neighbours(question: np.ndarray, most: float, rng: np.random.Generator, found: Found) -> int:
+    """Minimal puzzles with all givens of another one but one, random, and some more.
+
+    Args:
+        question: [81] uint8, 0 is blank.
+        most: the largest settled share of theirs.
+        found: where they are written.
+
+    Returns:
+        How many there are.
+    """
+    fewer, givens = question.copy(), np.flatnonzero(question)
+    dropped = givens[rng.integers(0, len(givens))]
+    fewer[dropped] = 0
+    solutions = np.empty((MOST_SOLUTIONS, CELLS), np.uint8)
+    count = solve(fewer, solutions)
+    if count == MOST_SOLUTIONS:
+        return 0
+    times = np.zeros((CELLS, SIDE + 1), np.int32)
+    last = np.zeros((CELLS, SIDE + 1), np.int32)
+    for number in range(count):
+        for cell in range(CELLS):
+            digit = solutions[number, cell]
+            times[cell, digit] += 1
+            last[cell, digit] = number
+    kept = 0
+    for cell in range(CELLS):
+        for digit in range(1, SIDE + 1):
+            if times[cell, digit] == 1 and (cell != dropped or digit != question[cell]):
+                new = fewer.copy()
+                new[cell] = digit
+                kept = _keep(new, solutions[last[cell, digit]], most, rng, found, kept)
+    for target in rng.integers(0, count, TARGETS):
+        new = fewer.copy()
+        if _single_out(target, solutions[:count], new, rng) > 1:
+            kept = _keep(new, solutions[target], most, rng, found, kept)
+    return kept
+
+
+@njit(cache=True)
+def _single_out(
+    number: int, solutions: np.ndarray, question: np.ndarray, rng: np.random.Generator
+) -> int:
+    """Add givens, in place, until one of the solutions is the only one; how many?"""
+    others, target = np.arange(len(solutions)), solutions[number]
+    others[number] = len(solutions) - 1
+    left, added = len(solutions) - 1, 0
+    while left:
+        differing = np.flatnonzero(solutions[others[rng.integers(0, left)]] != target)
+        cell = differing[rng.integers(0, len(differing))]
+        question[cell] = target[cell]
+        added += 1
+        still = 0
+        for place in range(left):
+            if solutions[others[place], cell] == target[cell]:
+                others[still] = others[place]
+                still += 1
+        left = still
+    return added
+
+
+@njit(cache=True)
+def _keep(
+    question: np.ndarray,
+    answer: np.ndarray,
+    most: float,
+    rng: np.random.Generator,
+    found: Found,
+    kept: int,
+) -> int:
+    """Write a puzzle, made minimal, to `found`, if it is hard enough and if there is room."""
+    if kept == len(found.shares) or settled_share(question, most) > most:
+        return kept
+    make_minimal(question, rng.permutation(CELLS))
+    share = settled_share(question, most)
+    if share > most:
+        return kept
+    found.questions[kept], found.answers[kept], found.shares[kept] = question, answer, share
+    return kept + 1
+
+
+class Member(NamedTuple):
+    """A puzzle of a population; the harder, the smaller."""
+
+    share: float  # settled
+    number: int  # in the order in which they came
+    question: np.ndarray
+    answer: np.ndarray
+
+
+class Population:
+    """The hardest minimal puzzles of a climb, the hardest first."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.members: list[Member] = []
+        self._rng = rng
+        self._known: set[bytes] = set()
+        self._room = new_room()
+
+    def step(self) -> None:
+        """Another random puzzle, or what is near one of the members."""
+        if len(self.members) < FIRST:
+            answer = np.array(solved_grid((3, 3), random.Random(self._rng.bytes(8))), np.uint8)
+            question = answer.copy()
+            make_minimal(question, self._rng.permutation(CELLS))
+            self._join(settled_share(question, 1.0), question, answer)
+            return
+        harder_more_often = int(self._rng.random() ** 2 * len(self.members))
+        full = len(self.members) == POPULATION
+        most = self.members[-1].share if full else EASIEST
+        question = self.members[harder_more_often].question
+        for place in range(neighbours(question, most, self._rng, self._room)):
+            self._join(
+                float(self._room.shares[place]),
+                self._room.questions[place].copy(),
+                self._room.answers[place].copy(),
+            )
+
+    def _join(self, share: float, question: np.ndarray, answer: np.ndarray) -> None:
+        if question.tobytes() in self._known:
+            return
+        self._known.add(question.tobytes())
+        new = Member(share, len(self._known), question, answer)
+        alike = [place for place, other in enumerate(self.members) if _have_same_answer(new, other)]
+        full = len(self.members) == POPULATION
+        if len(alike) == MOST_ALIKE or full:
+            easiest = alike[-1] if len(alike) == MOST_ALIKE else -1
+            if self.members[easiest].share <= share:
+                return
+            del self.members[easiest]
+        insort(self.members, new, key=lambda member: member[:2])
+
+
+def _have_same_answer(one: Member, other: Member) -> bool:
+    return one.answer.tobytes() == other.answer.tobytes()
+
+
+def climb(rng: np.random.Generator) -> Iterator[list[Member]]:
+    """Yields after each step the puzzles found so far that need nested trials: none for long.
+
+    When it gets no higher, others are looked for around the hardest one, if it needs such trials,
+    until there are MOST_RELATED.
+    """
+    population = Population(rng)
+    lowest, stale = 1.0, 0
+    while lowest > GOAL and stale < PATIENCE / lowest:
+        population.step()
+        yield []
+        stale += 1
+        if population.members[0].share < lowest - GAIN:
+            lowest, stale = population.members[0].share, 0
+    found = [member for member in population.members if needs_nested_trials(member.question)][:1]
+    room, stale = new_room(), 0
+    while found and len(found) < MOST_RELATED and stale < RELATED_PATIENCE:
+        stale += 1
+        one = found[rng.integers(0, len(found))]
+        count = neighbours(one.question, EASIEST_NESTED, rng, room)
+        for place in rng.permutation(count):
+            question, answer = room.questions[place].copy(), room.answers[place].copy()
+            is_new = not any((question == other.question).all() for other in found)
+            if is_new and needs_nested_trials(question):
+                found.append(Member(float(room.shares[place]), len(found), question, answer))
+                stale = 0
+                break
+        yield found

@@ -94,7 +94,7 @@ def generate_minimal_split(
     assert difficulty is None or box_shape == RATED_BOX
     wanted = num_train, num_test
     workers = workers or os.cpu_count() or 1
-    make = _ready_to_make()
+    make = _ready_to_make(climbs=difficulty == EXTREME)
     with Progress("puzzles generated", sum(wanted)) as progress:
         if difficulty is not None:
             return _fill_bands(make, wanted, seed, difficulty, workers, progress)
@@ -194,7 +194,7 @@ def _shuffled(split: Split, rng: random.Random) -> Puzzles:
     return as_arrays(puzzles, RATED_BOX)
 
 
-def _ready_to_make() -> ModuleType:
+def _ready_to_make(climbs: bool) -> ModuleType:
     """The module that makes puzzles, compiled: here once, so that no process does it again.
 
     Raises:
@@ -205,8 +205,10 @@ def _ready_to_make() -> ModuleType:
     notice.daemon = True
     notice.start()
     try:
-        from hrm.tasks.sudoku import families
+        from hrm.tasks.sudoku import families, nested
 
+        if climbs:
+            nested.get_ready()
         list(families.make(families.Family((2, 2), (((0, 0), 1),), "")))
         return families
     except ModuleNotFoundError as error:

@@ -219,3 +219,11 @@ def climb(rng: np.random.Generator) -> Iterator[list[Member]]:
                 stale = 0
                 break
         yield found
+
+
+def get_ready() -> None:
+    """Have what a climb needs compiled, once for all processes."""
+    population = Population(np.random.default_rng(0))
+    for _ in range(FIRST + 1):
+        population.step()
+    needs_nested_trials(population.members[0].question)

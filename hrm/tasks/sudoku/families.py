@@ -37,7 +37,7 @@ PATIENCE = 500  # steps that lead no nearer, before the walk goes on in another 
 BUDGET = 200_000  # guesses to make a puzzle minimal; seconds
 REPORT_SECONDS = 0.25
 
-VERSIONS = 16  # of a puzzle from a climb, in which guesses may be as wanted
+VERSIONS = 64  # of a puzzle from a climb, in which guesses may be as wanted
 
 
 @dataclass(frozen=True)
@@ -188,18 +188,19 @@ class _Grid:
         return search.solve(start, self._board, MOST_GUESSES)
 
     def version_in(self, bands: list[Band], given: np.ndarray, rng: random.Random) -> Made | None:
-        """A version of the puzzle whose guesses are in one of the bands, if there is one soon."""
+        """A version of the puzzle in the band that has fewest of its versions, if it has any."""
         generator = np.random.default_rng(rng.getrandbits(64))
         symmetries = random_symmetries(generator, VERSIONS, self._box_shape)
+        found: dict[Band, list[Puzzle]] = {band: [] for band in bands}
         for place, digits in zip(*symmetries, strict=True):
-            question = digits[self.digits * given][place]
+            question, answer = digits[self.digits * given][place], digits[self.digits][place]
             start = search.as_state(question, self._box_shape)
             guesses = search.solve(start, self._board, MOST_GUESSES)
             for band in bands:
                 if band[0] <= guesses <= band[1]:
-                    answer = digits[self.digits][place]
-                    return Made((question.tobytes(), answer.tobytes()), band)
-        return None
+                    found[band].append((question.tobytes(), answer.tobytes()))
+        rare = min(bands, key=lambda band: len(found[band]) or math.inf)
+        return Made(found[rare][0], rare) if found[rare] else None
 
     def neighbour(self, given: np.ndarray, rng: random.Random) -> np.ndarray:
         """The givens of a minimal puzzle near by, maybe of the same one."""

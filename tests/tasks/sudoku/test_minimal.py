@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -29,7 +30,7 @@ from hrm.tasks.sudoku.minimal import (
 from hrm.tasks.sudoku.rules import BoxShape
 from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
 from tests.conftest import ROOT
-from tests.tasks.sudoku.test_difficulty import tokens
+from tests.tasks.sudoku.test_difficulty import HARD, tokens
 from tests.tasks.sudoku.test_nested import NESTED
 from tests.tasks.sudoku.test_search import assert_minimal
 
@@ -144,6 +145,22 @@ def test_climbs_give_versions_whose_guesses_are_wanted(monkeypatch: pytest.Monke
     count, seeds[:] = len(seeds), []
     assert made == made_by(families.Family(BOX, BANDS, "a", climbs=True)) and len(seeds) == count
     assert made != made_by(families.Family(BOX, BANDS, "b", climbs=True))
+
+
+def test_a_version_is_in_the_band_that_has_fewest() -> None:
+    [question] = tokens(HARD)
+    grid = families._Grid(count_guesses(question[None], BOX)[1][0].tolist(), BOX)
+    bands = [(0, 15), (16, 63), (64, 1000), (5000, 5000)]
+    found = Counter()
+    for seed in range(6):
+        made = grid.version_in(bands, question > 0, random.Random(seed))
+        assert made is not None and made.band != (5000, 5000)
+        guesses, _ = count_guesses(np.frombuffer(made.puzzle[0], np.uint8)[None], BOX)
+        assert made.band[0] <= guesses[0] <= made.band[1]
+        found[made.band] += 1
+    common = grid.version_in([(0, 1000)], question > 0, random.Random(0))
+    assert common is not None and max(found.values()) >= 5
+    assert grid.version_in([(5000, 5000)], question > 0, random.Random(0)) is None
 
 
 def count_of(family: families.Family) -> int:

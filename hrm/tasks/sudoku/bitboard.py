@@ -1,7 +1,7 @@
 """9x9 Sudokus by sets of cells: solutions, superfluous givens, what assuming a candidate settles.
 
 A state is [10, 3] int32: for each digit and each band of three rows the 27 cells in which the digit
-may be, row by row, a bit each; the last row has the cells that are not settled. That is ten times
+may be, row by row, a bit each; the last row has the cells that are not settled. That is five times
 as fast as `search.py`, which knows other boxes, and counts guesses as `difficulty.py` does.
 
 Importing this module needs numba; compiled code is kept on disk.

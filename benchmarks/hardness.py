@@ -2,20 +2,19 @@
 
     python benchmarks/hardness.py PUZZLES… [--limit N] [--model MODEL] [--steps N]
 
-Of each CSV file (with the column question) or data set (its test puzzles): the share that needs
+Of each file, as `hrm solve --file` takes it, or data set (its test puzzles): the share that needs
 nested trials, medians of the settled share and of the guesses of a plain search, and what the model
 leaves unsolved of those that need such trials and of the others. Needs the extra [generate].
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from hrm.data.split import Split
 from hrm.errors import run_command
 from hrm.inference import Solver
+from hrm.inference.sources import from_split, read_lines
 from hrm.tasks.sudoku.bitboard import needs_nested_trials, settled_share
 from hrm.tasks.sudoku.difficulty import count_guesses
 
@@ -32,9 +31,7 @@ def main() -> None:
     solver = Solver.from_checkpoint(arguments.model)
     print("puzzles  nested  settled  guesses  unsolved: nested  others  all")
     for path in arguments.puzzles:
-        questions = read(path)
-        places = np.arange(arguments.limit) * len(questions) // arguments.limit
-        questions = questions[np.unique(places)]
+        questions = read(path, solver, arguments.limit)
         nested = np.array([needs_nested_trials(question) for question in questions])
         settled = np.median([settled_share(question, 1.0) for question in questions])
         guesses = np.median(count_guesses(questions, (3, 3))[0])
@@ -50,15 +47,15 @@ def main() -> None:
         )
 
 
-def read(path: Path) -> np.ndarray:
-    """Questions, [N, 81] uint8, 0 is blank."""
+def read(path: Path, solver: Solver, limit: int) -> np.ndarray:
+    """Questions, [N, 81] uint8, 0 is blank; at most so many, evenly spaced."""
     if path.is_dir():
-        split = Split.open(path / "test")
-        tokens = np.stack([split.row(number).inputs for number in range(len(split))])
-        return (tokens - tokens.min()).astype(np.uint8)
-    with path.open(newline="") as file:
-        texts = [row["question"].replace(".", "0") for row in csv.DictReader(file)]
-    return np.array([[int(character) for character in text] for text in texts], np.uint8)
+        puzzles = from_split(path, "test", solver.metadata, limit=limit)
+    else:
+        puzzles = read_lines(path, solver.task)
+        count = min(limit, len(puzzles))
+        puzzles = [puzzles[number * len(puzzles) // count] for number in range(count)]
+    return np.stack([puzzle.inputs for puzzle in puzzles]).astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ Importing this module needs numba; compiled code is kept on disk.
 import numpy as np
 from numba import njit
 
+from hrm.tasks.sudoku.rules import units_of_cells
+
 SIDE, CELLS = 9, 81
 BAND = 27  # cells in a band
 OPEN = 9  # row of the cells that are not settled
@@ -22,9 +24,8 @@ def _as_words(cells: np.ndarray) -> list[int]:
 
 
 def _peers() -> np.ndarray:
-    row, column = np.divmod(np.arange(CELLS), SIDE)
-    box = row // 3 * 3 + column // 3
-    alike = np.stack([of[:, None] == of for of in (row, column, box)]).any(0)
+    units = units_of_cells((3, 3))
+    alike = (units[:, :, None] == units[:, None]).any(0)
     return np.array([_as_words(of) for of in alike & ~np.eye(CELLS, dtype=bool)], np.int32)
 
 
@@ -46,20 +47,13 @@ def _count(word: int) -> int:
 
 
 @njit(cache=True)
-def unsettled(state: np.ndarray) -> int:
+def _unsettled(state: np.ndarray) -> int:
     return _count(state[OPEN, 0]) + _count(state[OPEN, 1]) + _count(state[OPEN, 2])
 
 
 @njit(cache=True)
-def _clear(state: np.ndarray) -> None:
-    for digit in range(OPEN + 1):
-        for band in range(3):
-            state[digit, band] = FULL
-
-
-@njit(cache=True)
 def _read(question: np.ndarray, state: np.ndarray) -> None:
-    _clear(state)
+    state[:] = FULL
     for cell in range(CELLS):
         if question[cell]:
             band, bit = cell // BAND, 1 << cell % BAND
@@ -69,14 +63,31 @@ def _read(question: np.ndarray, state: np.ndarray) -> None:
 
 
 @njit(cache=True)
+def _strike_peers(state: np.ndarray, cell: int, digit: int) -> None:
+    for band in range(3):
+        state[digit, band] &= ~PEERS[cell, band]
+
+
+@njit(cache=True)
 def _place(state: np.ndarray, cell: int, digit: int) -> None:
     band, bit = cell // BAND, 1 << cell % BAND
     for other in range(SIDE):
         state[other, band] &= ~bit
-    for other in range(3):
-        state[digit, other] &= ~PEERS[cell, other]
+    _strike_peers(state, cell, digit)
     state[digit, band] |= bit
     state[OPEN, band] &= ~bit
+
+
+@njit(cache=True)
+def _place_all(state: np.ndarray, band: int, cells: int, digit: int) -> bool:
+    """Place a digit in some cells of a band; False where that contradicts itself."""
+    while cells:
+        bit = cells & -cells
+        cells ^= bit
+        if not state[digit, band] & bit:
+            return False
+        _place(state, band * BAND + _lowest(bit), digit)
+    return True
 
 
 @njit(cache=True)
@@ -101,9 +112,7 @@ def _settle(state: np.ndarray) -> bool:
                         break
                 else:
                     return False
-                cell = band * BAND + _lowest(bit)
-                for other in range(3):
-                    state[digit, other] &= ~PEERS[cell, other]
+                _strike_peers(state, band * BAND + _lowest(bit), digit)
                 state[OPEN, band] &= ~bit
                 changed = True
         if changed:
@@ -128,24 +137,18 @@ def _settle(state: np.ndarray) -> bool:
                     if box & (box - 1) == 0:
                         hidden |= box
                 hidden &= state[OPEN, band]
-                while hidden:
-                    bit = hidden & -hidden
-                    hidden ^= bit
-                    if not state[digit, band] & bit:
+                if hidden:
+                    if not _place_all(state, band, hidden, digit):
                         return False
-                    _place(state, band * BAND + _lowest(bit), digit)
                     changed = True
             if once != ROW:
                 return False
             columns = (once & ~twice) * 0o1001001
             for band in range(3):
                 hidden = state[digit, band] & columns & state[OPEN, band]
-                while hidden:
-                    bit = hidden & -hidden
-                    hidden ^= bit
-                    if not state[digit, band] & bit:
+                if hidden:
+                    if not _place_all(state, band, hidden, digit):
                         return False
-                    _place(state, band * BAND + _lowest(bit), digit)
                     changed = True
         if not changed:
             return True
@@ -197,25 +200,25 @@ def solve(question: np.ndarray, solutions: np.ndarray) -> int:
         if not _settle(state):
             top -= 1
             continue
-        cell = _cell_to_guess(state)
-        band, bit = cell // BAND, 1 << cell % BAND
-        if cell < 0:
-            for other in range(CELLS):
+        guessed = _cell_to_guess(state)
+        if guessed < 0:
+            for cell in range(CELLS):
                 for digit in range(SIDE):
-                    if state[digit, other // BAND] >> other % BAND & 1:
-                        solutions[count, other] = digit + 1
+                    if state[digit, cell // BAND] >> cell % BAND & 1:
+                        solutions[count, cell] = digit + 1
             count += 1
             if count == len(solutions):
                 return count
             top -= 1
             continue
+        band, bit = guessed // BAND, 1 << guessed % BAND
         for digit in range(SIDE):
             if state[digit, band] & bit:
                 break
         stack[top + 1] = state
         state[digit, band] ^= bit
         top += 1
-        _place(stack[top], cell, digit)
+        _place(stack[top], guessed, digit)
     return count
 
 
@@ -229,6 +232,20 @@ def make_minimal(question: np.ndarray, order: np.ndarray) -> None:
             question[cell] = 0
             if solve(question, two) > 1:
                 question[cell] = digit
+
+
+@njit(cache=True)
+def _candidates(state: np.ndarray) -> np.ndarray:
+    """Digits and cells, [N, 2] int64, of the candidates of cells that are not settled."""
+    found, count = np.empty((SIDE * CELLS, 2), np.int64), 0
+    for digit in range(SIDE):
+        for band in range(3):
+            cells = state[digit, band] & state[OPEN, band]
+            while cells:
+                found[count] = digit, band * BAND + _lowest(cells)
+                count += 1
+                cells &= cells - 1
+    return found[:count]
 
 
 @njit(cache=True)
@@ -247,25 +264,16 @@ def settled_share(question: np.ndarray, most: float) -> float:
     state, trial = np.empty((OPEN + 1, 3), np.int32), np.empty((OPEN + 1, 3), np.int32)
     _read(question, state)
     _settle(state)
-    left, count = unsettled(state), 0
-    for digit in range(SIDE):
-        for band in range(3):
-            count += _count(state[digit, band] & state[OPEN, band])
-    settled = 0
-    for digit in range(SIDE):
-        for band in range(3):
-            cells = state[digit, band] & state[OPEN, band]
-            while cells:
-                bit = cells & -cells
-                cells ^= bit
-                trial[:] = state
-                _place(trial, band * BAND + _lowest(bit), digit)
-                settled += left
-                if _settle(trial):
-                    settled -= unsettled(trial)
-                if settled > most * count * left:
-                    return 1.0
-    return settled / (count * left) if count else 1.0
+    left, candidates, settled = _unsettled(state), _candidates(state), 0
+    for digit, cell in candidates:
+        trial[:] = state
+        _place(trial, cell, digit)
+        settled += left
+        if _settle(trial):
+            settled -= _unsettled(trial)
+        if settled > most * len(candidates) * left:
+            return 1.0
+    return settled / (len(candidates) * left) if left else 1.0
 
 
 @njit(cache=True)
@@ -282,19 +290,14 @@ def needs_nested_trials(question: np.ndarray) -> bool:
     _read(question, state)
     while True:
         _settle(state)
-        if not unsettled(state):
+        if not _unsettled(state):
             return False
         before, trial, struck = state.copy(), state.copy(), False
-        for digit in range(SIDE):
-            for band in range(3):
-                cells = before[digit, band] & before[OPEN, band]
-                while cells:
-                    bit = cells & -cells
-                    cells ^= bit
-                    trial[:] = before
-                    _place(trial, band * BAND + _lowest(bit), digit)
-                    if not _settle(trial):
-                        state[digit, band] ^= bit
-                        struck = True
+        for digit, cell in _candidates(before):
+            trial[:] = before
+            _place(trial, cell, digit)
+            if not _settle(trial):
+                state[digit, cell // BAND] ^= 1 << cell % BAND
+                struck = True
         if not struck:
             return True

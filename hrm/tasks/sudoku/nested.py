@@ -9,6 +9,7 @@ Importing this module needs numba; compiled code is kept on disk.
 import random
 from bisect import insort
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -41,37 +42,33 @@ RELATED_PATIENCE = 400  # steps that find none
 
 
 class Found(NamedTuple):
-    """Room for the puzzles that a step finds."""
+    """N puzzles that a step found, or room for them."""
 
-    questions: np.ndarray  # [most, 81] uint8, 0 is blank
-    answers: np.ndarray  # [most, 81] uint8
-    shares: np.ndarray  # [most] float64, their settled shares
-
-
-def new_room() -> Found:
-    questions, answers = np.empty((2, MOST_FOUND, CELLS), np.uint8)
-    return Found(questions, answers, np.empty(MOST_FOUND))
+    shares: np.ndarray  # [N] float64, their settled shares
+    questions: np.ndarray  # [N, 81] uint8, 0 is blank
+    answers: np.ndarray  # [N, 81] uint8
 
 
 @njit(cache=True)
-def neighbours(question: np.ndarray, most: float, rng: np.random.Generator, found: Found) -> int:
+def neighbours(question: np.ndarray, most: float, rng: np.random.Generator) -> Found:
     """Minimal puzzles with all givens of another one but one, random, and some more.
 
     Args:
         question: [81] uint8, 0 is blank.
         most: the largest settled share of theirs.
-        found: where they are written.
-
-    Returns:
-        How many there are.
     """
     fewer, givens = question.copy(), np.flatnonzero(question)
     dropped = givens[rng.integers(0, len(givens))]
     fewer[dropped] = 0
     solutions = np.empty((MOST_SOLUTIONS, CELLS), np.uint8)
     count = solve(fewer, solutions)
+    room = Found(
+        np.empty(MOST_FOUND),
+        np.empty((MOST_FOUND, CELLS), np.uint8),
+        np.empty((MOST_FOUND, CELLS), np.uint8),
+    )
     if count == MOST_SOLUTIONS:
-        return 0
+        return _first(0, room)
     times = np.zeros((CELLS, SIDE + 1), np.int32)
     last = np.zeros((CELLS, SIDE + 1), np.int32)
     for number in range(count):
@@ -85,12 +82,17 @@ def neighbours(question: np.ndarray, most: float, rng: np.random.Generator, foun
             if times[cell, digit] == 1 and (cell != dropped or digit != question[cell]):
                 new = fewer.copy()
                 new[cell] = digit
-                kept = _keep(new, solutions[last[cell, digit]], most, rng, found, kept)
+                kept = _keep(new, solutions[last[cell, digit]], most, rng, room, kept)
     for target in rng.integers(0, count, TARGETS):
         new = fewer.copy()
         if _single_out(target, solutions[:count], new, rng) > 1:
-            kept = _keep(new, solutions[target], most, rng, found, kept)
-    return kept
+            kept = _keep(new, solutions[target], most, rng, room, kept)
+    return _first(kept, room)
+
+
+@njit(cache=True)
+def _first(count: int, room: Found) -> Found:
+    return Found(room.shares[:count], room.questions[:count], room.answers[:count])
 
 
 @njit(cache=True)
@@ -121,17 +123,17 @@ def _keep(
     answer: np.ndarray,
     most: float,
     rng: np.random.Generator,
-    found: Found,
+    room: Found,
     kept: int,
 ) -> int:
-    """Write a puzzle, made minimal, to `found`, if it is hard enough and if there is room."""
-    if kept == len(found.shares) or settled_share(question, most) > most:
+    """Write a puzzle, made minimal, behind those kept, if it is hard enough and there is room."""
+    if kept == MOST_FOUND or settled_share(question, most) > most:
         return kept
     make_minimal(question, rng.permutation(CELLS))
     share = settled_share(question, most)
     if share > most:
         return kept
-    found.questions[kept], found.answers[kept], found.shares[kept] = question, answer, share
+    room.shares[kept], room.questions[kept], room.answers[kept] = share, question, answer
     return kept + 1
 
 
@@ -151,7 +153,6 @@ class Population:
         self.members: list[Member] = []
         self._rng = rng
         self._known: set[bytes] = set()
-        self._room = new_room()
 
     def step(self) -> None:
         """Another random puzzle, or what is near one of the members."""
@@ -165,12 +166,8 @@ class Population:
         full = len(self.members) == POPULATION
         most = self.members[-1].share if full else EASIEST
         question = self.members[harder_more_often].question
-        for place in range(neighbours(question, most, self._rng, self._room)):
-            self._join(
-                float(self._room.shares[place]),
-                self._room.questions[place].copy(),
-                self._room.answers[place].copy(),
-            )
+        for found in zip(*neighbours(question, most, self._rng), strict=True):
+            self._join(*found)
 
     def _join(self, share: float, question: np.ndarray, answer: np.ndarray) -> None:
         if question.tobytes() in self._known:
@@ -205,17 +202,17 @@ def climb(rng: np.random.Generator) -> Iterator[list[Member]]:
         stale += 1
         if population.members[0].share < lowest - GAIN:
             lowest, stale = population.members[0].share, 0
-    found = [member for member in population.members if needs_nested_trials(member.question)][:1]
-    room, stale = new_room(), 0
+    nested = (member for member in population.members if needs_nested_trials(member.question))
+    found, stale = list(islice(nested, 1)), 0
     while found and len(found) < MOST_RELATED and stale < RELATED_PATIENCE:
         stale += 1
         one = found[rng.integers(0, len(found))]
-        count = neighbours(one.question, EASIEST_NESTED, rng, room)
-        for place in rng.permutation(count):
-            question, answer = room.questions[place].copy(), room.answers[place].copy()
+        near = neighbours(one.question, EASIEST_NESTED, rng)
+        for place in rng.permutation(len(near.shares)):
+            share, question, answer = (of[place] for of in near)
             is_new = not any((question == other.question).all() for other in found)
             if is_new and needs_nested_trials(question):
-                found.append(Member(float(room.shares[place]), len(found), question, answer))
+                found.append(Member(share, len(found), question, answer))
                 stale = 0
                 break
         yield found

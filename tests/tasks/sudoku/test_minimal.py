@@ -28,7 +28,7 @@ from hrm.tasks.sudoku.minimal import (
     shares,
 )
 from hrm.tasks.sudoku.rules import BoxShape
-from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash
+from hrm.tasks.sudoku.symmetry import are_equivalent, canonical_hash, random_symmetries
 from tests.conftest import ROOT
 from tests.tasks.sudoku.test_difficulty import HARD, tokens
 from tests.tasks.sudoku.test_nested import NESTED
@@ -158,8 +158,13 @@ def test_a_version_is_in_the_band_that_has_fewest() -> None:
         guesses, _ = count_guesses(np.frombuffer(made.puzzle[0], np.uint8)[None], BOX)
         assert made.band[0] <= guesses[0] <= made.band[1]
         found[made.band] += 1
-    common = grid.version_in([(0, 1000)], question > 0, random.Random(0))
-    assert common is not None and max(found.values()) >= 5
+    rng = np.random.default_rng(0)
+    symmetries = zip(*random_symmetries(rng, 200, BOX), strict=True)
+    versions = np.stack([digits[question][place] for place, digits in symmetries])
+    guesses, _ = count_guesses(versions, BOX)
+    rarest = min(bands[:3], key=lambda band: ((band[0] <= guesses) & (guesses <= band[1])).sum())
+    assert found.most_common(1)[0] == (rarest, max(found.values())) and found[rarest] >= 5
+    assert grid.version_in([(0, 1000)], question > 0, random.Random(0)) is not None
     assert grid.version_in([(5000, 5000)], question > 0, random.Random(0)) is None
 
 
@@ -175,9 +180,12 @@ def test_like_extreme_asks_for_climbs(text: str, monkeypatch: pytest.MonkeyPatch
         asked.extend(jobs)
         raise UserError("enough")
 
+    ready: list[bool] = []
     monkeypatch.setattr(minimal, "in_order", ask)
+    monkeypatch.setattr(nested, "get_ready", lambda: ready.append(True))
     with pytest.raises(UserError, match="enough"):
         generate_minimal_split(BOX, 4000, 400, 0, parse_difficulty(text), workers=1)
+    assert len(ready) == (text == "like-extreme")  # here, before there are processes
     climbed = [family for family in asked if family.climbs]
     if text == "like-extreme":
         bands = {band for family in climbed for band, _ in family.wanted}

@@ -4,6 +4,7 @@ The ACT wrapper and the loss are `reference_act`'s. Shapes: B batch, T tokens, C
 size, M message size.
 """
 
+import itertools
 import math
 
 import torch
@@ -60,14 +61,14 @@ class SymbolReference(TRMReference):
         message, o = (self.p[f"{name}.{part}_proj.weight"] for part in ("message", "o"))
         told = h @ message.T  # B T C 4M
         told = told / (1 + torch.exp(-told))
-        heard = torch.zeros_like(h)
-        for cell in range(h.shape[1]):
-            for symbol in range(h.shape[2]):
-                for number, unit in enumerate(self.members(cell, symbol)):
-                    part = slice(number * M, (number + 1) * M)
-                    mean = sum(told[:, i, s, part] for i, s in unit) / len(unit)
-                    heard[:, cell, symbol] += mean @ o[:, part].T
-        return norm(h + heard)
+        heard = []
+        for cell, symbol in itertools.product(range(h.shape[1]), range(h.shape[2])):
+            means = []
+            for number, unit in enumerate(self.members(cell, symbol)):
+                cells, symbols = map(list, zip(*unit, strict=True))
+                means.append(told[:, cells, symbols, number * M : (number + 1) * M].mean(1))
+            heard.append(torch.cat(means, dim=1) @ o.T)
+        return norm(h + torch.stack(heard, dim=1).view_as(h))
 
     def read(self, z_H: Tensor) -> tuple[Tensor, ...]:
         own = z_H @ self.p["lm_head.weight"][0]

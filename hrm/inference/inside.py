@@ -31,7 +31,8 @@ class Inside:
     """A look inside, up to the last ACT step."""
 
     paths: tuple[StatePath, ...]
-    attention: dict[str, np.ndarray]  # by block: N T, float32, from the cell that was asked for
+    cell: int  # whose attention was asked for, from 0
+    attention: dict[str, np.ndarray]  # by block: N T, float32, from that cell
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Recorder:
             name: shares[0, :, self.cell - tokens, -tokens:].nan_to_num().cpu().numpy()
             for name, shares in seen.items()
         }
-        return Inside(paths, rows)
+        return Inside(paths, self.cell, rows)
 
 
 @torch.inference_mode()

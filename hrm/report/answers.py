@@ -6,7 +6,7 @@ import numpy as np
 
 from hrm.report import analysis
 from hrm.report.analysis import Rate
-from hrm.report.inside import movement, paths
+from hrm.report.inside import attention, movement, paths
 from hrm.report.runs import RunReport, Solved
 from hrm.viz import html
 from hrm.viz.report_charts import histogram_chart, rate_chart, reliability_chart
@@ -38,7 +38,7 @@ def puzzles_section(number: int, run: RunReport, solved: Solved) -> str:
             text = f"{title}: no chart, since all puzzles are alike ({label}: {rates[0].label})."
             alike += html.paragraph(f"{text} {reading}")
     if solved.inside:
-        parts += [movement(run, solved), paths(run, solved)]
+        parts += [part(run, solved) for part in (movement, paths, attention)]
     return lead + html.figures(parts) + alike + _failures(solved)
 
 

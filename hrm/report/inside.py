@@ -1,10 +1,15 @@
-"""The part of a report about what goes on inside a run's model: the ways of its states."""
+"""The part of a report about what goes on inside a run's model: its states and its attention."""
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from hrm.report.runs import RunReport, Solved
 from hrm.viz import html
 from hrm.viz.report_charts import Series, line_chart, path_chart
+from hrm.viz.svg_grid import heat_grid
+
+MOST_NAMED = 3  # cells
 
 
 def movement(run: RunReport, solved: Solved) -> str:
@@ -55,6 +60,40 @@ def paths(run: RunReport, solved: Solved) -> str:
     numbers = html.table(title, ("puzzle, step", "first", "second"), rows)
     drawn = chart + _legend(list(ways))
     return html.figure("Where the answer's state goes", drawn, reading, numbers)
+
+
+def attention(run: RunReport, solved: Solved) -> str:
+    """Which cells one cell attends to; nothing where the model has no attention."""
+    drawn, said = [], []
+    for n, inside in solved.inside.items():
+        if not inside.attention:
+            return ""
+        used = solved.grid.used_part(solved.inputs[n], solved.grid.whole(solved.answers[n]))
+        grid = solved.grid.part(used)
+        block, heads = list(inside.attention.items())[-1]
+        shares, inputs = (
+            solved.grid.cut(values, used) for values in (heads.mean(0), solved.inputs[n])
+        )
+        place = divmod(inside.cell, solved.grid.shape[1])
+        most = ", ".join(
+            f"{_cell(*divmod(int(cell), used[1]))} ({shares[cell]:.0%})"
+            for cell in np.argsort(-shares, kind="stable")[:MOST_NAMED]
+        )
+        said.append(f"{_looked_at(n, solved)}: {_cell(*place)} attends most to {most}.")
+        asked = place[0] * used[1] + place[1]
+        drawing = heat_grid(shares, grid, said[-1], inputs, asked)
+        drawn.append(f"<div><span>{html.plain(_looked_at(n, solved))}</span>{drawing}</div>")
+    reading = (
+        f"How much the framed cell, the first wrong one or else the first open one, attends to "
+        f"each cell in the last ACT step: block {block}, mean of its {len(heads)} heads. "
+        f"{' '.join(said)} {_which(solved)}"
+    )
+    grids = f'<div class="grids">{"".join(drawn)}</div>'
+    return html.figure("Which cells a cell attends to", grids, reading)
+
+
+def _cell(row: int, column: int) -> str:
+    return f"row {row + 1}, column {column + 1}"
 
 
 def _legend(names: Sequence[str]) -> str:

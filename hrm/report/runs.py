@@ -15,6 +15,7 @@ from hrm.checkpoint import find_checkpoint
 from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
 from hrm.data.grid import Grid
 from hrm.data.missing import training_data
+from hrm.data.split import differs
 from hrm.errors import UserError
 from hrm.inference.inside import Inside, look_inside
 from hrm.inference.solver import Solver
@@ -169,7 +170,9 @@ def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
             )
     tokens, wrong, halt_probability, steps, right = map(np.concatenate, zip(*parts, strict=True))
     inside = {
-        n: _inside(solver, inputs[n], identifiers[n], wrong.shape[1])
+        n: _inside(
+            solver, inputs[n], identifiers[n], wrong.shape[1], differs(tokens[n], answers[n])
+        )
         for n in analysis.one_right_one_wrong(wrong, halt_probability[:, -1])
     }
     return Solved(
@@ -189,13 +192,17 @@ def solve(solver: Solver, found: Sequence[Puzzle]) -> Solved:
     )
 
 
-def _inside(solver: Solver, inputs: np.ndarray, identifier: int, steps: int) -> Inside:
+def _inside(
+    solver: Solver, inputs: np.ndarray, identifier: int, steps: int, wrong: np.ndarray
+) -> Inside:
+    """Seen from the first wrong cell, else from the first that the puzzle leaves open."""
+    cell = int(np.argmax(wrong if wrong.any() else ~solver.task.grid.givens(inputs)))
     puzzle = {"inputs": inputs[None], "puzzle_identifiers": np.array([identifier])}
     given = {
         name: torch.from_numpy(values.astype(np.int32)).to(solver.device)
         for name, values in puzzle.items()
     }
-    return look_inside(solver.model, given, steps)
+    return look_inside(solver.model, given, steps, cell)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

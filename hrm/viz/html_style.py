@@ -88,6 +88,7 @@ svg.grid text.mistake { fill: var(--wrong); font-weight: 700; }
 svg.grid rect.mistake { fill: var(--tint); }
 svg.grid rect.bar { fill: var(--wrong); }
 svg.grid rect.frame { fill: none; stroke-width: 2; }
+svg.grid rect.heat { fill: var(--right); }
 svg.grid text.end { fill: var(--faint); }
 svg.grid rect.wall { fill: var(--wall); }
 svg.grid path { fill: none; stroke: var(--rule); stroke-width: 1; }

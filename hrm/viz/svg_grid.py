@@ -1,4 +1,4 @@
-"""A puzzle grid as SVG, to stand inside an HTML page; colours are classes of `hrm.viz.html`.
+"""Puzzle grids as SVG, to stand inside an HTML page; colours are classes of `hrm.viz.html`.
 
 Shapes: T tokens per puzzle.
 """
@@ -10,6 +10,7 @@ from hrm.viz.cells import GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.html import plain
 
 CELL = 20
+HOTTEST = 0.5  # opacity that leaves symbols readable
 CLASSES = {GIVEN: "given", KEPT: "answered", WRONG: "mistake"}
 
 
@@ -33,20 +34,34 @@ def svg_grid(
     kinds = cell_kinds(tokens, grid, inputs, None, answer)
     if answer is None:
         kinds = np.where(kinds == WRONG, KEPT, kinds)
-    width, height = columns * CELL, rows * CELL
-    parts = [
-        f'<svg class="grid" role="img" aria-label="{plain(alt)}" '
-        f'viewBox="-1 -1 {width + 2} {height + 2}" style="width:{_width(columns)}">'
-    ]
+    parts = [_opening(alt, rows, columns)]
     for place, (token, kind) in enumerate(zip(tokens.tolist(), kinds.tolist(), strict=True)):
         y, x = (CELL * part for part in divmod(place, columns))
         parts.append(_cell(grid, token, CLASSES[kind], x, y))
-    box_rows, box_columns = grid.box_shape or grid.shape
-    parts += [_line(0, y, width, y, y // CELL % box_rows == 0) for y in range(0, height + 1, CELL)]
-    parts += [
-        _line(x, 0, x, height, x // CELL % box_columns == 0) for x in range(0, width + 1, CELL)
-    ]
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, *_lines(grid), "</svg>"])
+
+
+def heat_grid(shares: np.ndarray, grid: Grid, alt: str, inputs: np.ndarray, cell: int) -> str:
+    """How much falls to each cell of a puzzle, darkest where most does.
+
+    Args:
+        shares: [T] float, not negative.
+        inputs: the puzzle, [T].
+        cell: the one that gets a frame, from 0.
+    """
+    rows, columns = grid.shape
+    shades = HOTTEST * shares / max(float(shares.max()), 1e-30)
+    parts = [_opening(alt, rows, columns)]
+    for place, (token, shade) in enumerate(zip(inputs.tolist(), shades.tolist(), strict=True)):
+        y, x = (CELL * part for part in divmod(place, columns))
+        square = f'x="{x}" y="{y}" width="{CELL}" height="{CELL}"'
+        parts.append(f'<rect class="heat" fill-opacity="{shade:.2f}" {square}/>')
+        if (symbol := grid.symbol(token)) not in BLANK_SYMBOLS:
+            parts.append(_text("given", symbol, x, y))
+    y, x = (CELL * part + 1 for part in divmod(cell, columns))
+    inner = f'x="{x}" y="{y}" width="{CELL - 2}" height="{CELL - 2}"'
+    frame = f'<rect class="frame" style="stroke:var(--ink)" {inner}/>'
+    return "".join([*parts, *_lines(grid), frame, "</svg>"])
 
 
 def _cell(grid: Grid, token: int, kind: str, x: int, y: int) -> str:
@@ -64,8 +79,7 @@ def _cell(grid: Grid, token: int, kind: str, x: int, y: int) -> str:
         )
     if symbol in BLANK_SYMBOLS and kind != "mistake":
         return back
-    text = f'<text class="{kind}" x="{x + CELL / 2:g}" y="{y + 14.5:g}">{plain(symbol)}</text>'
-    return back + text
+    return back + _text(kind, symbol, x, y)
 
 
 def _color_cell(grid: Grid, symbol: str, is_wrong: bool, x: int, y: int) -> str:
@@ -83,6 +97,26 @@ def _color_cell(grid: Grid, symbol: str, is_wrong: bool, x: int, y: int) -> str:
         inner = f'x="{x + 2}" y="{y + 2}" width="{CELL - 4}" height="{CELL - 4}"'
         square += f'<rect class="frame" style="stroke:{ink}" {inner}/>'
     return square + text
+
+
+def _opening(alt: str, rows: int, columns: int) -> str:
+    return (
+        f'<svg class="grid" role="img" aria-label="{plain(alt)}" '
+        f'viewBox="-1 -1 {columns * CELL + 2} {rows * CELL + 2}" style="width:{_width(columns)}">'
+    )
+
+
+def _text(kind: str, symbol: str, x: int, y: int) -> str:
+    return f'<text class="{kind}" x="{x + CELL / 2:g}" y="{y + 14.5:g}">{plain(symbol)}</text>'
+
+
+def _lines(grid: Grid) -> list[str]:
+    rows, columns = grid.shape
+    box_rows, box_columns = grid.box_shape or grid.shape
+    width, height = columns * CELL, rows * CELL
+    across = [_line(0, CELL * n, width, CELL * n, n % box_rows == 0) for n in range(rows + 1)]
+    down = [_line(CELL * n, 0, CELL * n, height, n % box_columns == 0) for n in range(columns + 1)]
+    return across + down
 
 
 def _line(x1: int, y1: int, x2: int, y2: int, strong: bool) -> str:

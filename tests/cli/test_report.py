@@ -2,15 +2,19 @@
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from hrm.checkpoint import build_for, save_checkpoint, save_config
 from hrm.cli.report import summary
 from hrm.data.format import read_metadata
-from hrm.report.runs import RunReport
+from hrm.inference import Solver
+from hrm.inference.sources import from_split
+from hrm.report.runs import RunReport, solve
 from hrm.training.config import load_pretrain_config
 
 from ..conftest import SMALL_MODEL, Run
@@ -75,6 +79,17 @@ def test_the_same_runs_give_the_same_bytes(call, run_dir, tmp_path):
         code, _, _ = call("report", str(run_dir), "--output", str(tmp_path / name))
         assert code == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_attention_is_that_of_the_first_wrong_cell_or_the_first_open_one(run_dir, data_4x4):
+    solver = Solver.from_checkpoint(run_dir / "step_7", "cpu")
+    [puzzle] = from_split(data_4x4, "test", solver.metadata, limit=1)
+    answered = solver.solve([puzzle.inputs], halting="max_steps")[0].tokens
+    wrong = answered.copy()
+    wrong[[5, 9]] = answered[[5, 9]] % 4 + 1
+    for answer, cell in ((wrong, 5), (answered, np.flatnonzero(puzzle.inputs == 0)[0])):
+        [inside] = solve(solver, [replace(puzzle, answer=answer)]).inside.values()
+        assert inside.cell == cell and len(inside.attention) > 1
 
 
 def test_several_runs_make_one_page_in_the_current_folder(call, run_dir, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The page of a report: it is whole HTML, takes nothing from elsewhere, and escapes everything."""
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -140,7 +141,11 @@ def looked_into() -> dict[int, Inside]:
     """Of two puzzles and two states: one that goes 3 and 1, one that rests."""
     still, moving = np.ones((3, 4), np.float32), np.array([[0.0], [3.0], [4.0]], np.float32)
     paths = path_of("z_H", moving), path_of("z_L", still)
-    return {0: Inside(paths, {}), 9: Inside(paths, {})}
+    shares = np.array([[0.0] * 15 + [1.0], [0.0, 0.5, 0.0, 0.5] + [0.0] * 12], np.float32)
+    return {
+        0: Inside(paths, 6, {"L_level.layers.0": shares[::-1], "L_level.layers.1": shares}),
+        9: Inside(paths, 0, {"L_level.layers.0": shares, "L_level.layers.1": shares}),
+    }
 
 
 def test_states_are_shown_of_the_puzzles_that_were_looked_into():
@@ -151,6 +156,31 @@ def test_states_are_shown_of_the_puzzles_that_were_looked_into():
     assert '<th scope="row">2</th><td>1</td><td>0</td><td>1</td><td>0</td>' in text
     assert "hold 100% and 100% of its variance" in shown
     assert "How far a step moves" not in page([report("a", solved=solved())])
+
+
+def test_attention_is_shown_from_one_cell():
+    text = page([report("a", solved=replace(solved(), inside=looked_into()))])
+    shown = "".join(Checked(text).words)
+    most = "row 4, column 4 (50%), row 1, column 2 (25%), row 1, column 4 (25%)."
+    assert f"test[0] not solved: row 2, column 3 attends most to {most}" in shown
+    assert f"test[9] solved: row 1, column 1 attends most to {most}" in shown
+    assert "block L_level.layers.1, mean of its 2 heads" in shown
+    shades = re.findall(r'<rect class="heat" fill-opacity="([^"]*)" x="(\d+)" y="(\d+)"', text)
+    assert len(shades) == 32
+    assert [s for s in shades[:16] if s[0] != "0.00"] == [
+        ("0.25", "20", "0"),
+        ("0.25", "60", "0"),
+        ("0.50", "60", "60"),
+    ]
+    frames = re.findall(
+        r'<rect class="frame" style="stroke:var\(--ink\)" x="(\d+)" y="(\d+)"', text
+    )
+    assert frames == [("41", "21"), ("1", "1")]
+
+
+def test_models_without_attention_have_no_picture_of_it():
+    inside = {n: replace(seen, attention={}) for n, seen in looked_into().items()}
+    assert "attends" not in page([report("a", solved=replace(solved(), inside=inside))])
 
 
 def test_every_chart_has_its_numbers_as_a_table():

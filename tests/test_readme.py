@@ -58,7 +58,7 @@ def checkout(tmp_path_factory, data_4x4) -> Path:
     saved_run(data_4x4, runs / "4x4-seed0")
     (runs / "9x9-seed0").symlink_to(ROOT / "hrm" / "shipped" / "sudoku-9x9")
     (folder / "data").mkdir()
-    (folder / "data" / "sudoku-4x4").symlink_to(data_4x4)
+    (folder / "data" / "quickstart-4x4-seed0").symlink_to(data_4x4)
     (folder / "puzzles.txt").write_text("....12......3..4\n")
     scripts = {"hrm": "-m hrm", "python": "", "torchrun": "-m torch.distributed.run --standalone"}
     (folder / "bin").mkdir()

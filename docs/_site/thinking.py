@@ -84,7 +84,7 @@ def draw(solver: Solver, puzzle: str, modules: Sequence[str]) -> str:
     total = starts[-1] + LAST_FRAME_SECONDS
     style = [STYLE, *on_time(starts, total, "f")]
     style.append(f"{STILL} #f{steps - 1} {{ visibility: visible; }} }}")
-    label = f"A model answers a Sudoku in {steps} steps, each better than the one before"
+    label = f"A model answers a Sudoku in {steps} steps"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{label}">',

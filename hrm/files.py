@@ -38,16 +38,37 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written, or cannot be replaced.
     """
+    target = target.resolve()  # of a link the folder that it leads to
     temporary = target.with_name(f".{target.name}-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
             sync(path)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        replace_folder(temporary, target, target.with_name(f"{temporary.name}-old"))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of `target`, which stays where that fails.
+
+    Args:
+        old: where what is there lies meanwhile, beside it.
+
+    Raises:
+        OSError: it cannot be replaced.
+    """
+    if not target.exists() or not any(target.iterdir()):
+        new.replace(target)
+        return
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def cache_folder() -> Path:

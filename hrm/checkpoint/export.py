@@ -17,6 +17,7 @@ from hrm.checkpoint.layout import (
     RECORD_FILE,
     TEST_SPLIT,
     WEIGHTS_FILE,
+    folder_of,
 )
 from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
@@ -77,7 +78,7 @@ def export_checkpoint(
             (folder / RECORD_FILE).write_text(text, encoding="utf-8")
             if picture is not None:
                 (folder / CARD_PICTURE_FILE).write_bytes(picture)
-            card = model_card(checkpoint, target.name, notes, typed, picture is not None)
+            card = model_card(checkpoint, target.absolute().name, notes, typed, picture is not None)
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
             write_manifest(folder)
     except OSError as error:
@@ -132,7 +133,7 @@ def model_card(
     task = metadata.task or "puzzle"
     shape = "x".join(map(str, metadata.grid_shape or (metadata.seq_len,)))
     arch = checkpoint.config.arch.name
-    trained = read_yaml(checkpoint.path / CONFIG_FILE)
+    trained = read_yaml(folder_of(checkpoint.path) / CONFIG_FILE)
     config = model.model.inner.config
     rows = {
         "architecture": f"`{arch}`, {config.block_calls} block calls of width "

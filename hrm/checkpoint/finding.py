@@ -45,6 +45,13 @@ def find_checkpoint(path: Path, key: str = "checkpoint") -> Path:
     """
     if is_reference(path):
         return download_checkpoint(str(path), key)
+    try:
+        return _find_here(path, key)
+    except OSError as error:  # no right to look, too long for a name, a device
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from None
+
+
+def _find_here(path: Path, key: str) -> Path:
     if not path.exists():
         shipped = shipped_models()
         if str(path) in shipped:

@@ -25,6 +25,7 @@ from hrm.checkpoint.layout import (
     TEST_SPLIT,
     TRAINING_FILE,
     WEIGHTS_FILE,
+    folder_of,
     step_dir,
     training_file,
 )
@@ -103,7 +104,7 @@ def save_checkpoint(
 
 def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Path:
     """Write `predictions.safetensors` into a checkpoint folder (beside a single-file one)."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    folder = folder_of(checkpoint)
     name = PREDICTIONS_FILE if checkpoint.is_dir() else f"{checkpoint.name}_{PREDICTIONS_FILE}"
     temporary = folder / f".{name}.tmp"
     try:
@@ -127,7 +128,7 @@ def save_artefacts(checkpoint: Path, artefacts: Mapping[str, str]) -> list[Path]
     Raises:
         UserError: one cannot be written.
     """
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    folder = folder_of(checkpoint)
     files = {}
     for name, text in artefacts.items():
         evaluator, _, file = name.partition("/")

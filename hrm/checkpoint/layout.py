@@ -42,6 +42,11 @@ def training_file(rank: int) -> str:
     return TRAINING_FILE if rank == 0 else f"training-{rank}.safetensors"
 
 
+def folder_of(checkpoint: Path) -> Path:
+    """Where the files of a checkpoint lie: itself, or the folder of one that is a single file."""
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
 def step_dir(run_dir: Path, step: int) -> Path:
     return run_dir / f"step_{step}"
 

@@ -152,9 +152,15 @@ def places(sweep: "Sweep", jobs: int | None) -> list[dict[str, str]]:
         gpus = known.split(",") if known else list(map(str, range(torch.cuda.device_count())))
         count = min(left, jobs or max(1, len(gpus)))
         return [{"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if gpus else {} for n in range(count)]
-    cores, threads = usable_cores(), os.environ.get("OMP_NUM_THREADS")
-    count = min(left, jobs or fitting(sweep, cores // int(threads or 1)))
-    return [{"OMP_NUM_THREADS": threads or str(max(1, cores // count))}] * count
+    cores, threads = usable_cores(), asked_threads()
+    count = min(left, jobs or fitting(sweep, cores // (threads or 1)))
+    return [{"OMP_NUM_THREADS": str(threads or max(1, cores // count))}] * count
+
+
+def asked_threads() -> int | None:
+    """What `OMP_NUM_THREADS` asks for: a number, or one for each level of nesting ("4,2")."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
 
 
 def fitting(sweep: "Sweep", most: int) -> int:

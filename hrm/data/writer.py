@@ -26,6 +26,7 @@ from hrm.data.format import (
     write_metadata,
 )
 from hrm.errors import UserError
+from hrm.files import replace_folder
 
 ORIGINAL_KEYS = (
     *("pad_id", "ignore_label_id", "blank_identifier_id", "vocab_size", "seq_len"),
@@ -56,7 +57,8 @@ def new_dataset(
     try:
         with _temporary_sibling(final) as building:
             yield building
-            _move_into_place(building, final)
+            old = building.with_name(building.name.replace("building", "old"))
+            replace_folder(building, final, old)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(
@@ -103,20 +105,6 @@ def _temporary_sibling(output_dir: Path) -> Iterator[Path]:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
-
-
-def _move_into_place(building: Path, output_dir: Path) -> None:
-    if not output_dir.exists() or not any(output_dir.iterdir()):
-        os.replace(building, output_dir)
-        return
-    old = building.with_name(building.name.replace("building", "old"))
-    os.replace(output_dir, old)
-    try:
-        os.replace(building, output_dir)
-    except BaseException:
-        os.replace(old, output_dir)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_identifiers(dataset_dir: Path, names: Iterable[str], separator: str = ",\n") -> None:

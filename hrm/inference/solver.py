@@ -367,7 +367,8 @@ def pretrained(name: str = FIRST_SHIPPED, device: DeviceName = "auto") -> Solver
 
 
 def _record(outputs: dict[str, Tensor], steps: Tensor, whole: bool) -> dict[str, Tensor]:
-    probabilities = outputs["logits"].float().softmax(-1)
+    # Of a model that has diverged they are NaN: it is sure of nothing then.
+    probabilities = outputs["logits"].float().softmax(-1).nan_to_num()
     confidence, tokens = probabilities.max(-1)
     record = {
         "tokens": tokens.to(torch.int32),
@@ -380,4 +381,4 @@ def _record(outputs: dict[str, Tensor], steps: Tensor, whole: bool) -> dict[str,
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).sigmoid().numpy()
+    return torch.from_numpy(logits).sigmoid().nan_to_num().numpy()

@@ -47,6 +47,7 @@ from hrm.training.run_folder import (
     check_position,
     last_good,
     prepare,
+    remove_if_empty,
     unused_name,
     weights_to_begin_with,
 )
@@ -98,7 +99,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         stop = cleanup.enter_context(StopRequest().listening())
         if config.deterministic:
             ranks.together(lambda: cleanup.enter_context(deterministic(device)))
-        config = ranks.agree(lambda: with_run_name(config))
+        config = ranks.agree(lambda: with_run_name(config, cleanup))
         weights = ranks.together(lambda: weights_to_begin_with(config, metadata))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
         ranks.together(lambda: check_is_shared(config.run_dir))
@@ -281,11 +282,11 @@ def load(state: TrainState, start: Start, config: PretrainConfig, ranks: Ranks) 
     ranks.together(read)
 
 
-def with_run_name(config: PretrainConfig) -> PretrainConfig:
+def with_run_name(config: PretrainConfig, cleanup: ExitStack | None = None) -> PretrainConfig:
     """The configuration with a run name where none was given.
 
     It is the folder's with `resume=<path>`, else architecture, date and time, with a number behind
-    them where another run has that name.
+    them where another run has that name. What was made for it and stays empty is gone at the end.
     """
     if config.run_name is not None:
         return config
@@ -294,7 +295,10 @@ def with_run_name(config: PretrainConfig) -> PretrainConfig:
         run_dir = path if not (path / MANIFEST_FILE).is_file() else path.parent
         return config.model_copy(update={"run_name": run_dir.name, "checkpoint_path": run_dir})
     name = f"{config.arch.name.split('@')[0]}-{datetime.now():%Y%m%d-%H%M%S}"
-    return config.model_copy(update={"run_name": unused_name(config, name)})
+    named = config.model_copy(update={"run_name": unused_name(config, name)})
+    if cleanup is not None:
+        cleanup.callback(remove_if_empty, named.run_dir)
+    return named
 
 
 def log(job: Job, metrics: dict[str, float]) -> None:

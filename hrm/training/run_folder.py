@@ -34,7 +34,7 @@ from hrm.data.fit import check_fits
 from hrm.data.format import DatasetMetadata, read_metadata
 from hrm.data.origin import SHOWN_DIGITS, TRAINING_SPLIT
 from hrm.errors import UserError
-from hrm.files import sync
+from hrm.files import replace_folder, sync
 from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig, load_train_config
 
@@ -132,6 +132,11 @@ def unused_name(config: PretrainConfig, name: str) -> str:
         except OSError as error:
             raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
     raise AssertionError
+
+
+def remove_if_empty(run_dir: Path) -> None:
+    with suppress(OSError):
+        run_dir.rmdir()
 
 
 def last_good(config: PretrainConfig, say: Say) -> Start | None:
@@ -287,9 +292,10 @@ def _make(config: PretrainConfig) -> None:
     One that is there and empty is filled: it may be a mounted volume.
     """
     run_dir = config.run_dir
-    new, old = (run_dir.with_name(f".{run_dir.name}.{what}") for what in ("new", "old"))
+    place = run_dir.absolute()  # with_name knows no name of "."
+    new, old = (place.with_name(f".{place.name}.{what}-{os.getpid()}") for what in ("new", "old"))
     try:
-        if run_dir.exists():
+        if was_there := run_dir.exists():
             if not any(run_dir.iterdir()):
                 _describe(config, run_dir)
                 return
@@ -300,14 +306,12 @@ def _make(config: PretrainConfig) -> None:
                 )
             if not (run_dir / CONFIG_FILE).is_file():
                 raise UserError(f"{run_dir}: is not a run's folder; overwrite=true leaves it alone")
-        shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         _describe(config, new)
-        shutil.rmtree(old, ignore_errors=True)
-        if run_dir.exists():
-            run_dir.rename(old)
-        new.rename(run_dir)
-        shutil.rmtree(old, ignore_errors=True)
+        if was_there:
+            replace_folder(new, run_dir, old)
+        else:
+            new.rename(run_dir)  # fails where another process has made it meanwhile
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be written ({error.strerror})") from None
     finally:

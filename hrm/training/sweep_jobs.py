@@ -84,16 +84,23 @@ class RunProcess:
         """Let it save and end."""
         self._process.terminate()
 
+    def wait(self) -> None:
+        """Until it has ended; then its outcome is written down."""
+        self._close(self._process.wait())
+
     def end_at_once(self) -> None:
         """End it, without a checkpoint."""
         self._process.kill()
-        self._close(self._process.wait())
+        self.wait()
 
     def _close(self, code: int) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
         before, own = self._before, time.monotonic() - self._began
-        self.run.note(Outcome(code, None if before is None else round(before + own, 1)))
+        try:
+            self.run.note(Outcome(code, None if before is None else round(before + own, 1)))
+        except UserError as error:
+            say(f"warning: {error}; what became of this run is not kept", sys.stderr)
 
 
 def run_all(
@@ -111,6 +118,9 @@ def run_all(
     Returns:
         The signal that asked to end, 0 where none did. All processes have ended, with their state
         saved unless a second Ctrl-C (`Interrupted`) asked for less.
+
+    Raises:
+        UserError: a run's folder cannot be written; likewise.
     """
     waiting, free = deque(run for run in runs if not run.is_finished), list(environments)
     running: list[RunProcess] = []
@@ -145,6 +155,13 @@ def run_all(
                             ended(run)
                 over = len(runs) - len(waiting) - len(running)
                 progress.update(steps, f"{over}/{len(runs)} runs over")
+        except UserError:
+            for process in running:
+                process.ask_to_end()
+            while running:
+                running[-1].wait()
+                running.pop()
+            raise
         finally:
             for process in running:
                 process.end_at_once()

@@ -5,6 +5,7 @@ scan has found; no path is made from what a client sends.
 """
 
 import math
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from threading import Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
-from hrm.checkpoint.layout import CONFIG_FILE, TEST_SPLIT
+from hrm.checkpoint.layout import CONFIG_FILE, TEST_SPLIT, folder_of
 from hrm.data.arrays import open_array
 from hrm.data.format import (
     METADATA_FILE,
@@ -144,6 +145,8 @@ class Catalogue:
         """Id of the default checkpoint."""
         if self._default is None:
             return None
+        if named := [name for name, path in self._others.items() if path == self._default]:
+            return named[0]
         folder = self._default.resolve()
         if saved_steps(folder) == [] and saved_steps(folder.parent):
             run = folder.parent
@@ -160,7 +163,7 @@ class Catalogue:
     def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
         for name, folder in _folders(self._checkpoints_root):
-            newest_first = (step_dir(folder, step) for step in reversed(saved_steps(folder)))
+            newest_first = (step_dir(folder, step) for step in reversed(_steps_in(folder)))
             own = (p for p in newest_first if _holds_no_way_out(p, self._checkpoints_root))
             if (newest := next(own, None)) is not None:
                 found[name] = newest
@@ -188,7 +191,7 @@ class Catalogue:
         """Id of a checkpoint's data: those of its training, else the examples beside it."""
         trained = self.dataset_id(facts.config.data_path)
         own = self.datasets().get(name, {}).get(TEST_SPLIT)
-        return trained or (name if own == _folder_of(facts.path) / TEST_SPLIT else None)
+        return trained or (name if own == folder_of(facts.path) / TEST_SPLIT else None)
 
     def _scan_datasets(self) -> dict[str, dict[str, Path]]:
         found: dict[str, dict[str, Path]] = {}
@@ -201,7 +204,7 @@ class Catalogue:
             if splits:
                 found[name] = splits
         for name, facts in self.checkpoints().items():
-            folder, root = _folder_of(facts.path), self._checkpoints_root
+            folder, root = folder_of(facts.path), self._checkpoints_root
             examples = folder / TEST_SPLIT
             inside = _is_inside(folder, root)
             if has_split(folder, TEST_SPLIT) and (not inside or _holds_no_way_out(examples, root)):
@@ -265,7 +268,7 @@ class Catalogue:
         return {
             name: path
             for name, path in files.items()
-            if path.is_file() and _is_inside(path, self._checkpoints_root)
+            if os.path.isfile(path) and _is_inside(path, self._checkpoints_root)
         }
 
     def metrics(self, run: str, after: int) -> tuple[list[dict[str, float | None]], int, bool]:
@@ -294,7 +297,7 @@ class Catalogue:
         return records, start + end, reset
 
     def _facts_of(self, path: Path) -> Facts | None:
-        folder = _folder_of(path)
+        folder = folder_of(path)
         try:
             changed = (folder / CONFIG_FILE).stat().st_mtime_ns
         except OSError:
@@ -312,8 +315,12 @@ class Catalogue:
         return self._facts.get((path, changed), read)
 
 
-def _folder_of(checkpoint: Path) -> Path:
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+def _steps_in(folder: Path) -> list[int]:
+    """As `saved_steps`; none in a folder that may not be read."""
+    try:
+        return saved_steps(folder)
+    except OSError:
+        return []
 
 
 def _found(what: str, name: str, known: dict[str, Value]) -> Value:

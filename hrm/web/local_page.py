@@ -114,9 +114,10 @@ def describe_page(checkpoint: Checkpoint, examples: Sequence[int] = ()) -> dict[
 
 def _versions(task: Task) -> list[dict[str, list[int]]]:
     """Symmetric versions of any puzzle, for votes."""
-    if task.votes_by_name:
+    count = min(task.most_versions, MOST_VERSIONS) - 1
+    if task.votes_by_name or count == 0:
         return []
-    drawn = task.symmetries(min(task.most_versions, MOST_VERSIONS) - 1, seed=0)
+    drawn = task.symmetries(count, seed=0)
     return [{"place": one.place.tolist(), "tokens": one.tokens.tolist()} for one in drawn]
 
 

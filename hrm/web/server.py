@@ -3,7 +3,7 @@
 import logging
 import socket
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hrm.checkpoint import find_checkpoint, shipped_models
 from hrm.config import WeightsName
 from hrm.device import DeviceName
 from hrm.errors import UserError, write_output
+from hrm.hub import Repository, is_reference
 from hrm.inference.batcher import MAX_BATCH
 from hrm.inference.process import ModelProcess
 from hrm.inference.remote import RemoteBatcher
@@ -49,8 +50,11 @@ def serve(
     shipped = shipped_models()
     checkpoint = checkpoint or Path(next(iter(shipped)))
     found = find_checkpoint(checkpoint)
-    default = found if found in shipped.values() else checkpoint
-    catalogue = Catalogue(checkpoints_root, data_root, default, shipped)
+    others = shipped | (
+        {str(Repository.parse(str(checkpoint))): found} if is_reference(checkpoint) else {}
+    )
+    default = found if found in others.values() else checkpoint
+    catalogue = Catalogue(checkpoints_root, data_root, default, others)
     first = str(catalogue.default_id)
     if first not in catalogue.checkpoints():
         raise UserError(
@@ -112,4 +116,5 @@ def _allow_connections() -> None:
         import resource
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        with suppress(OSError, ValueError):  # macOS takes no infinity
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -90,7 +90,7 @@ def test_the_newest_step_of_a_run_and_a_folder(shared):
     assert not any("training.safetensors" in line for line in shared.asked)
 
 
-def test_published_runs_are_single_files(hub, run, data_4x4):
+def test_published_runs_are_single_files(hub, run, data_4x4, tmp_path):
     """As the authors' repositories hold them: a pickle `checkpoint` or `step_<n>`, and code."""
     weights = {f"_orig_mod.{name}": tensor for name, tensor in state(run).items()}
     torch.save(weights, run.parent / "pickled")
@@ -104,6 +104,8 @@ def test_published_runs_are_single_files(hub, run, data_4x4):
     for name in ("hf://them/hrm", "hf://them/trm/v2", "hf://them/trm/v1/step_518071"):
         assert equal(load_checkpoint(name, data_path=data_4x4).model.state_dict(), state(run))
     assert load_checkpoint("hf://them/trm/v2", data_path=data_4x4).step == 723914
+    theirs = load_checkpoint("hf://them/hrm", data_path=data_4x4)
+    assert equal(state(export_checkpoint(theirs, tmp_path / "slim")), state(run))
     assert not any(".py" in line for line in hub.asked)
     with pytest.raises(UserError, match=r"holds several checkpoints; .*v1/step_518071"):
         find_checkpoint("hf://them/trm")

@@ -51,6 +51,11 @@ def test_folders_without_checkpoints(run_dir, data_4x4, tmp_path):
     assert "this run has no checkpoint yet" in said(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/dev/null", "x" * 300])
+def test_what_cannot_be_looked_at_is_told(path):
+    assert f"checkpoint={path}: cannot be read (" in said(Path(path))
+
+
 def test_another_working_directory_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert f"checkpoint=checkpoints/x: not found in {tmp_path}; " in said(Path("checkpoints/x"))

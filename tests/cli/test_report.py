@@ -1,6 +1,7 @@
 """`hrm report` as typed: what it prints and writes, and one line for each mistake."""
 
 import errno
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hrm.checkpoint import build_for, save_checkpoint, save_config
 from hrm.cli.report import summary
@@ -90,6 +92,18 @@ def test_attention_is_that_of_the_first_wrong_cell_or_the_first_open_one(run_dir
     for answer, cell in ((wrong, 5), (answered, np.flatnonzero(puzzle.inputs == 0)[0])):
         [inside] = solve(solver, [replace(puzzle, answer=answer)]).inside.values()
         assert inside.cell == cell and len(inside.attention) > 1
+
+
+def test_a_model_that_has_diverged_has_a_report_and_answers(call, data_4x4, tmp_path):
+    run = fresh_run(tmp_path / "diverged", data_4x4)
+    weights = load_file(run / "step_7" / "model.safetensors")
+    broken = {name: tensor.fill_(float("nan")) for name, tensor in weights.items()}
+    config = load_pretrain_config([*SMALL_MODEL, f"data_path={data_4x4}", "run_name=diverged"])
+    save_checkpoint(run, 8, config, read_metadata(data_4x4 / "train"), broken)
+    code, _, err = call("report", str(run), "--limit", "5")
+    assert (code, err) == (0, "")
+    code, out, _ = call("solve", str(run), "1...............", "--format", "json")
+    assert code == 1 and "NaN" not in out and json.loads(out)["halt_probability"] == 0
 
 
 def test_several_runs_make_one_page_in_the_current_folder(call, run_dir, tmp_path, monkeypatch):

@@ -15,11 +15,12 @@ from hrm.errors import UserError
 from hrm.ranks import Ranks
 from hrm.records import last_of, read_records
 from hrm.report.settings import Measured, as_html, as_text, best_run, ranked
+from hrm.training import sweep_jobs
 from hrm.training.config import load_train_config
 from hrm.training.loop import train
 from hrm.training.run_folder import used_alone
-from hrm.training.sweep import Outcome, axes_of, plan, refuse_other_sweep
-from hrm.training.sweep_jobs import reason_of
+from hrm.training.sweep import Outcome, SweptRun, axes_of, plan, refuse_other_sweep
+from hrm.training.sweep_jobs import reason_of, run_all
 
 from ..conftest import Call
 from ..keys.training import TINY_ARCH
@@ -223,10 +224,63 @@ def test_processes_share_cores_and_take_turns_on_gpus(data_4x4, monkeypatch):
     assert len(places(sweep, None)) == 1, "no more than memory holds"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert places(sweep, 2) == [{"OMP_NUM_THREADS": "3"}] * 2
+    for asked, threads in (("2,1", "2"), ("0", "2"), ("", "2"), ("many", "2"), ("1", "1")):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert places(sweep, 2) == [{"OMP_NUM_THREADS": threads}] * 2
     monkeypatch.setattr("hrm.device.pick_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places(sweep, None)] == ["4", "5"]
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places(sweep, 3)] == ["4", "5", "4"]
+
+
+def run_both(data_4x4) -> int:
+    """Two runs at once, in whose place `PROGRAM` runs."""
+    runs = planned(data_4x4, "seed=0,1").runs
+    return run_all(runs, lambda run: [str(run.folder)], [{}, {}], lambda run: None)
+
+
+def test_a_run_that_cannot_begin_lets_the_others_save(data_4x4, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[2])
+def save(*_):
+    (folder / "saved").touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+(folder / "ready").touch()
+time.sleep(60)
+"""
+    monkeypatch.setattr(sweep_jobs, "PROGRAM", program)
+    opened, first = sweep_jobs._open_log, planned(data_4x4, "seed=0,1").runs[0].folder
+
+    def open_log(run):
+        if run.folder == first:
+            return opened(run)
+        wait_for((first / "ready").exists)
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(sweep_jobs, "_open_log", open_log)
+    with pytest.raises(UserError, match="the disk is full"):
+        run_both(data_4x4)
+    assert (first / "saved").exists()
+
+
+def test_an_outcome_that_cannot_be_kept_ends_no_run(data_4x4, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    program = "import pathlib, sys; pathlib.Path(sys.argv[2], 'done').touch()"
+    monkeypatch.setattr(sweep_jobs, "PROGRAM", program)
+    noted = SweptRun.note
+
+    def note(run, outcome):
+        if outcome.code is not None:
+            raise UserError("the disk is full")
+        noted(run, outcome)
+
+    monkeypatch.setattr(SweptRun, "note", note)
+    assert run_both(data_4x4) == 0
+    assert len(list(tmp_path.rglob("done"))) == 2
+    assert capsys.readouterr().err.count("warning: the disk is full; what became of") == 2
 
 
 def test_why_a_run_has_failed(data_4x4, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from hrm.checkpoint import saved_steps
 from hrm.cli import train as command
 from hrm.errors import UserError, run_command
 from hrm.ranks import Ranks
-from hrm.training import graph, loop
+from hrm.training import graph, loop, run_folder
 from hrm.training.config import load_pretrain_config
 from hrm.training.loop import train, with_run_name
 from hrm.training.saving import commit_of
@@ -141,6 +141,29 @@ def test_runs_that_start_in_the_same_second_have_folders_of_their_own(
     (tmp_path / "checkpoints/other").write_text("a file")
     with pytest.raises(UserError, match="checkpoints/other"):
         with_run_name(config.model_copy(update={"project_name": "other"}))
+
+
+def test_what_cannot_begin_leaves_no_folder(data_4x4, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_pretrain_config([f"data_path={data_4x4}", *KEYS, "load_checkpoint=absent"])
+    with pytest.raises(UserError, match="load_checkpoint=absent: not found"):
+        train(config, Ranks(0, 1, 0), torch.device("cpu"))
+    assert not list(tmp_path.glob("checkpoints/*/*"))
+
+
+def test_another_process_that_makes_the_same_run_loses_nothing(keys, tmp_path, monkeypatch):
+    described = run_folder._describe
+
+    def describe(config, folder):
+        described(config, folder)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "theirs").touch()
+
+    monkeypatch.setattr(run_folder, "_describe", describe)
+    with pytest.raises(UserError, match="run: cannot be written"):
+        run(keys)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_commit_is_of_a_repository_of_our_own(tmp_path, monkeypatch):

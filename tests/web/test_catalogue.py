@@ -1,5 +1,6 @@
 """What lies in the roots is listed and read; what is damaged, odd or leads out of them is not."""
 
+import errno
 import json
 import os
 import shutil
@@ -155,6 +156,25 @@ def test_a_checkpoint_that_vanishes_meanwhile_is_left_out(roots, catalogue, monk
     gone = [8, 9]
     monkeypatch.setattr(module, "saved_steps", lambda folder: [7, *gone])
     assert catalogue.checkpoint("tests/patient").step == 7
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(roots, catalogue, monkeypatch):
+    runs, _ = roots
+    (runs / "lost+found").mkdir()
+    is_file, looked = Path.is_file, Path.iterdir
+
+    def refused(act):
+        def acting(path):
+            if "lost+found" in str(path):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return act(path)
+
+        return acting
+
+    monkeypatch.setattr(Path, "is_file", refused(is_file))
+    monkeypatch.setattr(Path, "iterdir", refused(looked))
+    assert list(catalogue.checkpoints()) == ["tests/eager", "tests/patient"]
+    assert set(catalogue.runs()) == {"tests/begun", "tests/eager", "tests/patient"}
 
 
 def test_vocabularies_that_cannot_be_sent_are_left_out(roots, catalogue):

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hrm.checkpoint import export_checkpoint, load_checkpoint
 from hrm.errors import UserError
 from hrm.web import serve
 
@@ -103,6 +104,20 @@ def test_an_impossible_host_is_told_in_one_line(runs, call, host):
     code, out, told = call("solve", checkpoint, "--serve", "--host", host, "--device", "cpu")
     assert (code, out) == (2, "") and told.count("\n") == 1
     assert "cannot listen there" in told and "choose another" in told
+
+
+def test_a_model_of_the_hub_is_served_by_its_name(hub, runs, tmp_path, monkeypatch):
+    folder = export_checkpoint(load_checkpoint(runs / "tests/patient"), tmp_path / "mine")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.repositories["me/tiny"] = {"main": files}
+    for name, value in (("HF_ENDPOINT", hub.url), ("HF_HOME", str(tmp_path / "home"))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    with serving("checkpoint=hf://me/tiny", "--device", "cpu") as (_, url):
+        with httpx.Client(base_url=url, timeout=LONG) as client:
+            assert client.get("/api/checkpoints").json()["default"] == "hf://me/tiny"
+            asked = {"checkpoint": "hf://me/tiny", "puzzles": [PUZZLE], "steps": 2}
+            assert client.post("/api/solve", json=asked).json()["solutions"][0]["steps"] == 2
 
 
 def test_a_checkpoint_that_cannot_be_served_is_told(runs, tmp_path, data_4x4):

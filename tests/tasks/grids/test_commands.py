@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hrm.checkpoint import load_checkpoint
+from hrm.web.local_page import describe_page
+
 from ...conftest import SMALL_MODEL, Call
 
 SHORT = ("epochs=2", "eval_interval=2", "global_batch_size=5", "arch.pos_encodings=grid")
@@ -51,3 +54,4 @@ def test_from_lines_to_a_report(call: Call, source: Path, tmp_path):
     page = tmp_path / "report.html"
     assert call("report", str(run), "--output", str(page), "--device", "cpu")[0] == 0
     assert "¦" in page.read_text()
+    assert describe_page(load_checkpoint(run))["versions"] == []

@@ -133,10 +133,16 @@ def timed_as(name: str) -> str:
     return name.removesuffix("-stagger")
 
 
-def step_times(size: str, names: list[str], folder: Path) -> dict[str, float]:
-    """Seconds of a training step, those of earlier calls as they were measured then."""
+def known_times(size: str, folder: Path) -> dict[str, float]:
+    """Seconds of a training step, as they were measured by earlier calls."""
     path = folder / size / "step_times.json"
     known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    return known
+
+
+def step_times(size: str, names: list[str], folder: Path) -> dict[str, float]:
+    """As `known_times`; what is missing is measured, with nothing else running."""
+    path, known = folder / size / "step_times.json", known_times(size, folder)
     new = {timed_as(name) for name in names} - known.keys()
     if new:
         data = data_set(size, 0)
@@ -195,7 +201,7 @@ def accuracies(folder: Path, size: str, name: str, seeds: list[int]) -> list[flo
 def show(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> None:
     """A table for docs/recipes.md, and its picture."""
     for size in sizes:
-        times = step_times(size, names, folder)
+        times = known_times(size, folder)
         print(f"\n| {size}, {MINUTES[size]} minutes | ms a step | steps | exact, % | mean |")
         print("| --- | --- | --- | --- | --- |")
         for name in names:
@@ -245,14 +251,14 @@ def main() -> None:
         return
     folder, names = arguments.folder, arguments.recipes
     if not arguments.show:
+        times = {size: step_times(size, names, folder) for size in arguments.sizes}
         with ThreadPoolExecutor(arguments.jobs) as pool:
             waiting = []
             for size in arguments.sizes:
-                times = step_times(size, names, folder)
                 for seed in arguments.seeds:
                     data_set(size, seed)
                     for name in names:
-                        job = (folder, size, name, seed, times[timed_as(name)])
+                        job = (folder, size, name, seed, times[size][timed_as(name)])
                         waiting.append(pool.submit(train, *job))
             for run in waiting:
                 run.result()

@@ -204,6 +204,8 @@ class _Load(_Answers):
                     _request("/api/solve", {"checkpoint": self._checkpoint, "puzzles": [puzzle]})
                 )
                 status, _ = await _answer(reader)
+                if time.perf_counter() >= end:
+                    break
                 self.statuses[status] += 1
                 if status == 200:
                     self.latencies.append(time.perf_counter() - start)

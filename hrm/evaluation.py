@@ -130,7 +130,7 @@ def evaluate(
             for step in steps:
                 is_whole = halting == "learned" or plan is not None
                 counts = torch.stack([step.halting.sum(), step.running.sum()])
-                ended, taken = counts.tolist()  # one wait for the device
+                ended, taken = counts.tolist()
                 threads.done(taken if plan is None else max(ended, 1))
                 shown.update((ended if is_whole else taken / limit) * ranks.size)
                 if step.halting.any():

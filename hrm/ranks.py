@@ -354,7 +354,11 @@ def _meet(rank: int, size: int) -> dist.Store:
             prefix = store.get(f"prefix-for/{mine}").decode()
             store.set(f"{prefix}/{rank}", "joined")
             return dist.PrefixStore(prefix, store)
-    except RuntimeError:
+    except RuntimeError as error:
+        if rank == 0:
+            reason = str(error).splitlines()[0]
+            place = "MASTER_ADDR, MASTER_PORT"
+            raise RankLost(f"rank 0: cannot listen ({reason}); give another {place}") from None
         raise RankLost(f"rank {rank}: rank 0 did not start within {START_SECONDS} s") from None
 
     absent = list(range(1, size))

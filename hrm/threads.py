@@ -104,7 +104,7 @@ class ThreadWatch:
         if load <= cores or threads == 1:
             self._slow = 0.0
             return
-        fewer = max(1, threads - max(1, round(load - threads)))
+        fewer = max(1, threads - max(1, round(load - cores)))
         what = f"{self._work} take {times:.0f} times as long as before, for other programs are busy"
         if torch.are_deterministic_algorithms_enabled():
             self._say(

@@ -1,9 +1,11 @@
 """What is read from the environment that torchrun sets."""
 
+import socket
+
 import pytest
 
 from hrm.errors import UserError
-from hrm.ranks import ENVIRONMENT, Ranks
+from hrm.ranks import ENVIRONMENT, RankLost, Ranks, _meet
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
 
@@ -50,3 +52,13 @@ def test_half_set_or_odd(monkeypatch, changed, reason):
         ranks_of(monkeypatch, variables)
     assert reason in str(error.value)
     assert "torchrun" in str(error.value) and "unset RANK WORLD_SIZE" in str(error.value)
+
+
+def test_a_port_that_is_taken_is_told_by_rank_0(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(RankLost, match="rank 0: cannot listen .*give another MASTER_ADDR"):
+            _meet(0, 2)

@@ -43,6 +43,15 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     torch.set_num_threads(before)
 
 
+def test_what_other_programs_leave_free_is_used(machine: Machine, monkeypatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    watch = machine.watch()
+    machine.work(watch, 0.5, 10)
+    machine.load = 17.0  # four of its own, and thirteen others
+    machine.work(watch, 4.0, 3)
+    assert torch.get_num_threads() == 3
+
+
 def test_fewer_threads_beside_another_program_and_all_when_it_is_gone(machine: Machine) -> None:
     watch = machine.watch()
     machine.work(watch, 0.5, 10)

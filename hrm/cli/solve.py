@@ -281,6 +281,8 @@ def voting(
         name = puzzle.name
         if name is None:
             assert puzzle.identifier is not None
+            if puzzle.identifier >= len(names):
+                raise UserError(f"{puzzle.place}: the model does not know its name; use votes=1")
             name = names[puzzle.identifier]
         return known.of(name, puzzle.inputs, votes, puzzle.place)
 

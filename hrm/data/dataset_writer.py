@@ -126,7 +126,7 @@ class FolderWriter:
         identifiers = np.full(len(self._numbers) + 1, NO_IDENTITY, np.int32)  # the last: no name
         identifiers[named] = np.arange(len(named))
         metadata = self._metadata(max(1, len(named)))
-        identifiers[identifiers == NO_IDENTITY] = metadata.unseen_identifier
+        identifiers[identifiers == NO_IDENTITY] = NO_IDENTITY if len(named) else 0
         names = list(self._numbers)
         write_identifiers(self._folder, (names[n] for n in named) if len(named) else [SHARED])
         fields = metadata.model_dump(

@@ -15,6 +15,7 @@ split, `<data>/<split>/dataset.json` beside five arrays per set named in its `se
 import hashlib
 import json
 import math
+import os
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def array_path(split_dir: Path, set_name: str, array_name: str) -> Path:
 
 def has_split(dataset_path: str | Path, split: str) -> bool:
     """Whether the data set has this split (e.g. a test split to evaluate on)."""
-    return (Path(dataset_path) / split / METADATA_FILE).is_file()
+    return os.path.isfile(Path(dataset_path) / split / METADATA_FILE)
 
 
 def write_metadata(

@@ -1,5 +1,6 @@
 """What is said where there is no data set: what lies there instead, and what to name."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def training_data(data_path: Path, flag: str) -> Path:
     Raises:
         UserError: it is not.
     """
-    if not data_path.exists():
+    if not os.path.exists(data_path):  # unlike that of Path, this never raises
         raise UserError(
             f"data_path={data_path}: the data of training are not there{looked_in(data_path)}; "
             f"run this in the folder where training ran, or name a data set by {flag}"

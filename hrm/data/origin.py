@@ -1,5 +1,6 @@
 """Whether a data set is the one that a model was trained on, and what follows where it is not."""
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from hrm.data.format import (
     read_metadata,
 )
 from hrm.data.split import rows_among
+from hrm.errors import UserError
 from hrm.files import file_digest
 
 TRAINING_SPLIT = "train"
@@ -47,7 +49,7 @@ def origin_of(data_path: Path) -> Origin:
         UserError: its training split is damaged.
     """
     file = data_path / TRAINING_SPLIT / METADATA_FILE
-    data = _fingerprint(file.resolve(), file.stat().st_mtime_ns) if file.is_file() else None
+    data = _fingerprint(file.resolve(), file.stat().st_mtime_ns) if os.path.isfile(file) else None
     return Origin(data, identifiers_digest(data_path))
 
 
@@ -57,9 +59,16 @@ def _fingerprint(metadata_file: Path, changed: int) -> str:
 
 
 def identifiers_digest(data_path: Path) -> str | None:
-    """SHA-256 of a data set's `identifiers.json`, None where it has none."""
+    """SHA-256 of a data set's `identifiers.json`, None where it has none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     file = data_path / IDENTIFIERS_FILE
-    return file_digest(file) if file.is_file() else None
+    try:
+        return file_digest(file) if os.path.isfile(file) else None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def knows_identifiers(trained: Origin, data_path: Path) -> bool:
@@ -131,4 +140,5 @@ def _rows(split_dir: Path) -> np.ndarray:
     if not has_split(split_dir.parent, split_dir.name):
         return np.empty((0, 0), np.uint8)
     sets = read_metadata(split_dir).sets
-    return np.concatenate([open_array(array_path(split_dir, name, "inputs")) for name in sets])
+    arrays = [open_array(array_path(split_dir, name, "inputs")) for name in sets]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # not copied into memory

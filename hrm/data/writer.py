@@ -51,10 +51,10 @@ def new_dataset(
     """
     # Resolved, so that the temporary folder lies on the same file system as a link's target.
     final, shown = output_dir.resolve(), f"--output-dir {output_dir}"
-    _check_free(final, shown, overwrite)
-    if source_dir is not None:
-        refuse_source(output_dir, "--source-dir", source_dir)
     try:
+        _check_free(final, shown, overwrite)
+        if source_dir is not None:
+            refuse_source(output_dir, "--source-dir", source_dir)
         with _temporary_sibling(final) as building:
             yield building
             old = building.with_name(building.name.replace("building", "old"))

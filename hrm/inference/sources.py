@@ -72,12 +72,11 @@ def from_lines(
         UserError: there is no puzzle.
     """
     lines = iter(lines)
-    columns, first, before = read_header(lines, name)
+    columns, first, above = read_header(lines, name)
     if columns is not None:
         say_columns(name, encoding, columns)
-        puzzles = list(_from_rows(columns.rows(lines, name, before), name, task))
+        puzzles = list(_from_rows(columns.rows(lines, name, len(above) + 1), name, task))
     else:
-        above = [""] * (before - 1)
         found = task.notation.find(chain(above, [first], lines), task.shape, name)
         try:
             puzzles = list(_from_text(found, name))

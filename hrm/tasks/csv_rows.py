@@ -5,6 +5,7 @@ Rows are read one by one, so files may be larger than memory.
 
 import codecs
 import csv
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ def open_text(path: Path) -> Iterator[TextIO]:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, not a file") from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of what the reader writes meanwhile
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
@@ -174,8 +177,8 @@ def _only(names: list[str], known: tuple[str, ...], file: str) -> int | None:
     return found[0] if found else None
 
 
-def read_header(lines: Iterable[str], name: str) -> tuple[Columns | None, str, int]:
-    """The first line that is not blank: its columns, its text, and its number.
+def read_header(lines: Iterable[str], name: str) -> tuple[Columns | None, str, list[str]]:
+    """The first line that is not blank: its columns, its text, and the lines above it.
 
     Args:
         lines: an iterator, which stands behind that line then.
@@ -183,12 +186,14 @@ def read_header(lines: Iterable[str], name: str) -> tuple[Columns | None, str, i
     Raises:
         UserError: two columns may be the question, or the answer.
     """
-    last = (0, "")
-    for last in enumerate(lines, 1):
-        if last[1].strip():
+    above, text = list[str](), ""
+    for text in lines:
+        if text.strip():
             break
-    number, text = last
-    return Columns.of(text, name), text, number
+        above.append(text)
+    else:
+        text = above.pop() if above else ""
+    return Columns.of(text, name), text, above
 
 
 def say_columns(name: str, encoding: str, columns: Columns) -> None:
@@ -211,11 +216,12 @@ def open_rows(path: Path, with_ratings: bool = False) -> Iterator[Iterator[Row]]
     """
     with open_text(path) as file:
         lines = bounded_lines(file)
-        columns, _, number = read_header(lines, str(path))
+        columns, _, above = read_header(lines, str(path))
+        number = len(above) + 1
         if columns is None or columns.answer is None or (with_ratings and columns.rating is None):
             needed = "question, answer and rating" if with_ratings else "question and answer"
             raise UserError(
-                f"{path}:{max(number, 1)}: the first line must name columns {needed}, as "
+                f"{path}:{number}: the first line must name columns {needed}, as "
                 f"{','.join(CSV_HEADER)} does"
             )
         say_columns(str(path), file.encoding, columns)

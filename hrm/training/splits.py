@@ -16,7 +16,13 @@ def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, Puzz
     train_set, test_set = open_split(config, ranks, "train"), None
     if has_split(config.data_path, "test"):
         test_set = open_split(config, ranks, "test")
-        check_fits(train_set.metadata, test_set.metadata, f"{config.data_path}/test")
+        place, ours, theirs = f"{config.data_path}/test", train_set.metadata, test_set.metadata
+        check_fits(ours, theirs, place)
+        if theirs.num_puzzle_identifiers > ours.num_puzzle_identifiers:
+            raise UserError(
+                f"{place}: num_puzzle_identifiers is {theirs.num_puzzle_identifiers}, more than "
+                f"the {ours.num_puzzle_identifiers} of train; build the data set again"
+            )
     return train_set, test_set
 
 

@@ -57,6 +57,18 @@ def test_without_names_all_share_one_identity(tmp_path: Path) -> None:
         assert sets["all"].puzzle_identifiers.tolist() == [0] * count
 
 
+def test_one_name_alone_is_not_shared(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.add("g", "a", ONE, TWO)
+        writer.add("g", None, TWO, ONE)
+        writer.add("t", "b", TWO, ONE, "test")
+    identifiers = [
+        read_split(tmp_path / "data" / split)[1]["all"].puzzle_identifiers.tolist()
+        for split in ("train", "test")
+    ]
+    assert identifiers == [[0, -1], [-1]]
+
+
 def test_metadata_are_those_that_were_given(tmp_path: Path) -> None:
     known = {"grid_shape": (2, 3), "box_shape": (1, 3), "pad_id": 2, "ignore_label_id": 0}
     with DatasetWriter(tmp_path / "data", symbols="ab_c", task="mine", **known) as writer:

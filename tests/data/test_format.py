@@ -306,6 +306,6 @@ def test_the_check_at_start_is_fast(tmp_path):
         puzzle_indices=np.arange(rows + 1, dtype=np.int32),
         group_indices=np.array([0, rows], np.int32),
     )
-    begin = time.perf_counter()
+    begin = time.process_time()
     read_split(split_dir)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1

@@ -120,6 +120,12 @@ def test_what_cannot_be_found_out_is_said(trained, other, tmp_path):
     assert (nothing.knows_identifiers, nothing.seen, nothing.note) == (True, None, None)
 
 
+def test_paths_that_cannot_be_looked_at_are_no_data_set(trained):
+    far = Path("x" * 300)
+    assert origin_of(far) == Origin(None, None)
+    assert compare_data(origin_of(trained), far, trained, "test").seen is None
+
+
 def test_identifiers_are_compared_by_name(trained, other, tmp_path):
     known = origin_of(trained)
     assert knows_identifiers(known, trained) and not knows_identifiers(known, other)

@@ -1,5 +1,6 @@
 """CSV files as people have them: builder and solver read the same, and refuse the same."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +156,9 @@ def test_answers_of_a_model_do_not_count(tmp_path, capsys):
     assert "no answers that count, since they are a model's" in capsys.readouterr().err
     with pytest.raises(UserError, match="must name columns question and answer"):
         parse_csv(path)
+
+
+def test_a_disk_that_fills_meanwhile_is_not_the_files_fault(tmp_path):
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(OSError, match="full"), csv_rows.open_text(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, "full")

@@ -5,6 +5,7 @@ import pytest
 
 from hrm.data.split import Split
 from hrm.errors import UserError
+from hrm.inference.sources import from_lines
 from hrm.tasks import PuzzleError, Task, task_of
 from hrm.tasks.base import Unit
 
@@ -134,6 +135,9 @@ def test_rows_of_a_maze_keep_their_spaces():
         "".join(MAZE),
         "    S## G   ",
     ]
+    below = ["    \n", *(f"{row}\n" for row in ("S## ", "  # ", "G   "))]
+    [puzzle] = from_lines(below, "a.txt", maze(4, 4))
+    assert maze(4, 4).grid.text(puzzle.inputs) == "    S##   # G   "
     with pytest.raises(PuzzleError, match="a.txt:1: 4 char.*; spaces are cells, at the end of a"):
         [*task.notation.find(["S  #\n", " #\n", "   G\n"], (3, 4), "a.txt")]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -330,6 +331,18 @@ def test_without_test_split(data_4x4, tmp_path, call_script):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("evaluation is skipped") == 1
     assert list((tmp_path / "checkpoints/train-only/x").glob("step_*"))
+
+
+def test_more_identifiers_in_test_than_in_train_are_refused(data_4x4, tmp_path, call_script):
+    data = shutil.copytree(data_4x4, tmp_path / "data")
+    metadata = json.loads((data / "test" / "dataset.json").read_text())
+    metadata["num_puzzle_identifiers"] += 1
+    for key in ("sha256", "metadata_sha256"):
+        metadata.pop(key)
+    (data / "test" / "dataset.json").write_text(json.dumps(metadata))
+    result = call_script("pretrain.py", f"data_path={data}", *SMALL_MODEL)
+    assert result.returncode == 2 and "more than the" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_several_sets_are_reported_apart(data_4x4, tmp_path, call_script):

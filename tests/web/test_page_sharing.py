@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from ..inference.test_batcher import eventually
 from .page_actions import (
     cell,
     choose,
@@ -51,16 +52,18 @@ def test_an_answer_that_is_not_valid_is_offered_other_ways_with_their_cost(open_
         ("16 rollouts", {"votes": 1, "restarts": 0, "rollouts": 16, "noise": 0.3, "steps": 4}),
         ("4 restarts", {"votes": 1, "restarts": 4, "rollouts": 1, "noise": 0, "steps": 4}),
         ("64 guesses", {"votes": 1, "guesses": 64, "rollouts": 1, "select": "valid", "steps": 4}),
-        ("8 steps", {"votes": 1, "guesses": 0, "rollouts": 1, "noise": 0, "steps": 8}),
+        ("8 steps", {"votes": 1, "guesses": 0, "noise": 0, "steps": 8, "halting": "max_steps"}),
     ):
         asked = answer_with(page, step(1, 1, "1", halted=True, last=True, best=1))
+        page.get_by_label("Halting").select_option("learned")
         page.get_by_label("At most steps").fill("4")
         ask_for(page, votes=1, restarts=0)
         page.get_by_label("Rollouts").fill("1")
         page.get_by_label("Guesses").fill("0")
         think(page)
         page.get_by_role("button", name=re.compile(f"^{name}")).click()
-        expect(message(page)).to_have_text(re.compile("^Halted after 1 step"))
+        how = "Ended" if asked_for.get("halting") else "Halted"
+        expect(message(page)).to_have_text(re.compile(f"^{how} after 1 step"))
         assert {key: asked[-1][key] for key in asked_for} == asked_for
         assert len(asked) == 2
         expect(page.get_by_role("button", name="Think")).to_be_focused()
@@ -132,7 +135,7 @@ def test_a_link_to_an_example_knows_its_answer(open_page):
     page.reload()
     expect(message(page)).to_have_text(re.compile("^Type|^Ready"))
     expect(page.locator("#solve-origin")).to_be_empty()
-    assert shown(page) == puzzle
+    eventually(lambda: shown(page) == puzzle)
     expect(page.locator("#player-status")).to_have_text("no steps yet")
     page.goto(link)
     expect(page.locator("#solve-origin")).to_have_text(origin)
@@ -190,3 +193,40 @@ def test_the_address_is_of_the_view_that_is_shown(open_page):
     assert page.url.endswith("#data")
     page.get_by_role("tab", name="Solve").click()
     expect(page).to_have_url(re.compile("#solve.*model=tests%2Feager"))
+
+
+def test_a_link_waits_for_the_server(open_page, problems):
+    page = open_page()
+    page.route("**/api/**", lambda route: route.abort())
+    page.goto(page.url.split("#")[0] + "?#solve?model=tests/eager&puzzle=12..............")
+    expect(message(page)).to_contain_text("The server cannot be reached.")
+    page.unroute("**/api/**")
+    page.get_by_role("button", name="Think").click()
+    expect(page.get_by_label("Checkpoint", exact=True)).to_have_value("tests/eager")
+    expect(cell(page, 1, 2)).to_have_value("2")
+    forgive(problems, "net::ERR_FAILED")
+
+
+def test_a_link_that_is_left_changes_nothing(open_page):
+    page = open_page()
+    expect(page).to_have_url(re.compile("index=0"))
+    page.route("**/api/example?**", lambda route: None)  # is not answered
+    with page.expect_request("**/api/example?**"):
+        page.goto(page.url.replace("index=0", "index=1"))
+    type_one(page)
+    page.unroute("**/api/example?**")
+    page.wait_for_timeout(200)
+    assert shown(page) == PUZZLE
+
+
+def test_a_stopped_answer_can_be_shared(open_page):
+    page = open_page()
+    type_one(page)
+    page.get_by_label("Halting").select_option("max_steps")
+    page.get_by_label("At most steps").fill("256")
+    ask_for(page, votes=64, restarts=16)
+    page.get_by_role("button", name="Think").click()
+    expect(page.locator("#player-status")).to_contain_text(re.compile("step [0-9]"))
+    page.get_by_role("button", name="Stop").click()
+    expect(page).to_have_url(re.compile("steps=256.*step="))
+    expect(page.locator("#inside-message")).not_to_contain_text("Press Think")

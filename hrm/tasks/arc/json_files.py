@@ -78,8 +78,7 @@ def read_tasks(path: Path, side: int) -> list[Puzzle]:
 
 def _read_subset(prefix: Path, name: str, side: int) -> Subset:
     path, answers_path = (
-        prefix.with_name(f"{prefix.name}_{name}_{kind}.json")
-        for kind in ("challenges", "solutions")
+        prefix.parent / f"{prefix.name}_{name}_{kind}.json" for kind in ("challenges", "solutions")
     )
     if not path.exists():
         raise UserError(f"{path}: not found{looked_in(path)}; {_known_subsets(prefix)}")

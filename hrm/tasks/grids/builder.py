@@ -1,6 +1,7 @@
 """Build a data set of a user's own grids: read, check, make versions, place in a canvas, write."""
 
 import hashlib
+import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def _files(sources: tuple[Path, ...]) -> list[Path]:
     """The files to read."""
     found: list[Path] = []
     for source in sources:
-        if not source.exists():
+        if not os.path.exists(source):  # unlike that of Path, this never raises
             raise UserError(f"--source {source}: no such file or folder{looked_in(source)}")
         inner = [source / name for name in FILES if (source / name).exists()]
         if source.is_dir() and not inner:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,9 +95,10 @@ def _module(source: str) -> ModuleType:
         return importlib.import_module(source)
     if not path.is_file():
         raise FileNotFoundError
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"hook {path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for theirs there
     spec.loader.exec_module(module)
     return module
 

@@ -19,7 +19,7 @@ const ANSWERS = {
     if (found.error) return json(found, 422);
     const [cell] = conflicts(Array.from(found.puzzle), page.checkpoint);
     if (cell !== undefined) return json({ error: "the puzzle contradicts itself" }, 422);
-    return new Response(stream(think(page, asked, signal), signal));
+    return new Response(stream(think(page, asked), signal));
   },
 };
 
@@ -40,7 +40,8 @@ const json = (body, status = 200) => Response.json(body, { status });
 /** A puzzle's text as the server reads it, without the frames that may be drawn around cells. */
 function read(text, look) {
   const cells = [];
-  for (const character of Array.from(text).filter((one) => one.trim())) {
+  const isCell = (one) => one.trim() || look.symbols.includes(one); // in a maze a space is one
+  for (const character of Array.from(text).filter(isCell)) {
     const symbol = toSymbol(character, look);
     if (symbol === null)
       return { error: `character '${character}' is not one of '${look.symbols}'`, column: null };

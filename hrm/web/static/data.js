@@ -1,7 +1,7 @@
 // The view "Data": examples of a data set, their augmented versions, those that a model gets wrong.
 
 import { Latest, getJson, isAbort } from "./api.js";
-import { byId, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { givens, sameLook } from "./rules.js";
 import { WrongScan } from "./wrong.js";
@@ -179,7 +179,7 @@ export class DataView {
   }
 
   #fail(error) {
-    const wait = error.retryAfter ? ` Try again in ${error.retryAfter} seconds.` : "";
+    const wait = error.retryAfter ? ` Try again in ${count(error.retryAfter, "second")}.` : "";
     say(this.#message, error.message + wait, "error");
   }
 }

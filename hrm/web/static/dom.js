@@ -35,7 +35,7 @@ export function setEnabled(button, enabled) {
   button.setAttribute("aria-disabled", String(!enabled));
 }
 
-export const isEnabled = (button) => button.getAttribute("aria-disabled") !== "true";
+const isEnabled = (button) => button.getAttribute("aria-disabled") !== "true";
 
 /** Call `action` on a click, unless the button is switched off. */
 export function onClick(button, action) {

@@ -40,7 +40,6 @@ export class Grid {
     const [rows, columns] = look.grid_shape;
     const body = hasUnits(look) ? this.#table(rows, columns) : this.#picture(rows, columns);
     this.#host.replaceChildren(body);
-    this.#host.style.setProperty("--rows", rows);
     this.#host.style.setProperty("--columns", columns);
   }
 

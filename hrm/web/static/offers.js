@@ -9,8 +9,8 @@ const MORE = 4; // times as many where they were in vain
 const more = (asked, none, first, most) =>
   asked === none ? Math.min(first, most) : Math.min(MORE * asked, most);
 
-/** {name, what, values} of each way that asks more than was asked. */
-function waysFrom(asked, { rules, guess_steps }, most) {
+/** {name, what, values} of each way that asks more than was asked; halted: whether the model did. */
+function waysFrom(asked, { rules, guess_steps }, most, halted) {
   const votes = more(asked.votes, 1, VOTES, most.votes);
   const restarts = rules.restarts ? more(asked.restarts, 0, RESTARTS, most.restarts) : 0;
   const rollouts = more(asked.rollouts, 1, ROLLOUTS, most.rollouts);
@@ -18,19 +18,20 @@ function waysFrom(asked, { rules, guess_steps }, most) {
   const steps = Math.min(2 * asked.steps, most.steps);
   const versions = rules.votes_by_name ? "versions that the model knows" : "symmetric versions";
   const noise = asked.noise || NOISE;
+  const halting = halted ? "max_steps" : asked.halting; // else it would halt there again
   const all = [ // what helps most first, where rules tell a right answer
     [guesses > asked.guesses, count(guesses, "guess", "guesses"), "likely cells filled in", { guesses, select: "valid" }],
     [votes > asked.votes, count(votes, "vote"), versions, { votes }],
     [rollouts > asked.rollouts, count(rollouts, "rollout"), "with noise", { rollouts, noise }],
     [restarts > asked.restarts, count(restarts, "restart"), "other start states", { restarts }],
-    [steps > asked.steps, count(steps, "step"), "one longer attempt", { steps }],
+    [steps > asked.steps, count(steps, "step"), "one longer attempt", { steps, halting }],
   ];
   return all
     .filter(([asksMore]) => asksMore)
     .map(([, name, what, values]) => ({
       name,
       what,
-      values: { ...ONCE, steps: asked.steps, noise, ...values },
+      values: { ...ONCE, steps: asked.steps, halting: asked.halting, noise, ...values },
     }));
 }
 
@@ -60,9 +61,9 @@ export class Offers {
     this.#host.hidden = true;
   }
 
-  /** asked: in vain; most: `Asking.most`. */
-  show(asked, checkpoint, most) {
-    const ways = waysFrom(asked, checkpoint, most);
+  /** asked: in vain; most: `Asking.most`; halted: whether the model wanted to halt. */
+  show(asked, checkpoint, most, halted) {
+    const ways = waysFrom(asked, checkpoint, most, halted);
     byId("solve-ways").replaceChildren(
       ...ways.map(({ name, what, values }) => {
         const cost = html("span", { class: "cost" }, `${what}: ${costOf(values, checkpoint.guess_steps)}`);

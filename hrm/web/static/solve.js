@@ -30,6 +30,7 @@ export class SolveView {
   #fault = null; // the cell that the server refused
   #follows = true; // the newest step is shown as it arrives
   #running = false;
+  #shared = null; // what a link asks for, until checkpoints are there
   #visible = false;
   #retryTimer = null;
   #link = new Address("solve");
@@ -37,7 +38,8 @@ export class SolveView {
   #loading = new Latest();
   #message = byId("solve-message");
   #asking = new Asking();
-  #asked = null; // how the attempts that are there were asked for
+  #asked = null; // how the first attempt that is there was asked for
+  #askedAll = null; // and how all were, of which it may have been continued alone
   #inside = new InsideView();
   #others = new OtherModels();
   #offers = new Offers((values) => this.#thinkHarder(values));
@@ -115,6 +117,7 @@ export class SolveView {
       if (options.length) {
         setEnabled(byId("solve-think"), true);
         this.#choose(byId("solve-checkpoint").value, true);
+        if (this.#shared !== null) this.openShared(this.#shared);
       } else this.#noCheckpoints();
     } catch (error) {
       setEnabled(byId("solve-think"), true);
@@ -125,6 +128,8 @@ export class SolveView {
   /** Show what a link asks for: text by name, as `sharedIn` gives it. */
   async openShared(shared) {
     await this.#ready;
+    this.#shared = this.#checkpoint === null ? shared : null;
+    if (this.#shared !== null) return; // why is said already
     const found = this.#checkpoints.find((one) => one.id === shared.model);
     const fault =
       faultOf(shared) ??
@@ -151,7 +156,11 @@ export class SolveView {
       return;
     }
     const place = { data, split, index: Number(index) };
-    const example = data && (await getJson("/api/example", place, signal).catch(() => null));
+    const unlessAborted = (error) => {
+      if (isAbort(error)) throw error;
+      return null;
+    };
+    const example = data && (await getJson("/api/example", place, signal).catch(unlessAborted));
     if (example?.puzzle === read.puzzle) this.#setExample(example, place);
     else this.#setPuzzle(Array.from(read.puzzle));
     const given = Object.entries(asked).filter(([, value]) => value !== null);
@@ -170,7 +179,8 @@ export class SolveView {
     if (!this.#visible || this.#running || this.#checkpoint === null) return;
     const thought = this.#attempts.count > 0 && this.#asked !== null;
     const { number: attempt } = this.#attempts;
-    const thinking = thought ? { ...this.#asked, attempt, step: this.#player.position } : {};
+    const asked = attempt === 1 ? this.#asked : this.#askedAll;
+    const thinking = thought ? { ...asked, attempt, step: this.#player.position } : {};
     const puzzle = { puzzle: this.#puzzle.join(""), ...this.#place };
     this.#link.show({ model: this.#checkpoint.id, ...puzzle, ...thinking });
   }
@@ -211,8 +221,8 @@ export class SolveView {
   }
 
   #dataset() {
-    const named = this.#datasets.find((one) => one.id === this.#checkpoint.data_path_id);
-    return named ?? this.#datasets.find((one) => sameLook(one, this.#checkpoint));
+    const fitting = this.#datasets.filter((one) => sameLook(one, this.#checkpoint));
+    return fitting.find((one) => one.id === this.#checkpoint.data_path_id) ?? fitting[0];
   }
 
   /** Where examples come from: {data, split, examples}. */
@@ -332,6 +342,8 @@ export class SolveView {
     const place = begun > 1 ? ` of attempt ${begun}` : "";
     const taken = begun ? this.#attempts.stepsOf(begun).length : 0;
     say(this.#message, `Stopped after ${count(taken, "step")}${place}.`);
+    this.#address();
+    this.#lookInside();
   }
 
   #think() {
@@ -366,6 +378,7 @@ export class SolveView {
   #continue() {
     this.#follows = false;
     const steps = this.#attempts.steps.length + this.#moreSteps();
+    this.#attempts.voted = [];
     this.#run({ ...this.#asking.values, ...ONCE, noise: 0, halting: "max_steps", steps }, true);
   }
 
@@ -376,6 +389,7 @@ export class SolveView {
     const body = { checkpoint: this.#checkpoint.id, ...puzzle, ...asked };
     this.#fault = null;
     this.#asked = asked;
+    if (!goesOn) this.#askedAll = asked;
     this.#setRunning(true);
     this.#showGrid();
     say(this.#message, goesOn ? "Thinking on …" : "Thinking …");
@@ -389,14 +403,15 @@ export class SolveView {
     this.#setRunning(false);
     this.#showAttempt(this.#player.position);
     this.#address();
-    this.#lookInside(puzzle);
+    this.#lookInside();
   }
 
   /** At the first attempt, the puzzle as it is. */
-  #lookInside(puzzle) {
+  #lookInside() {
     if (this.#attempts.count === 0) return;
     const steps = this.#attempts.stepsOf(1).length;
-    const question = { checkpoint: this.#checkpoint.id, ...puzzle, halting: "max_steps", steps };
+    const asked = { puzzle: this.#puzzle.join(""), identity: this.#identity };
+    const question = { checkpoint: this.#checkpoint.id, ...asked, halting: "max_steps", steps };
     this.#inside.follow(question, this.#checkpoint, this.#puzzle);
   }
 
@@ -421,14 +436,14 @@ export class SolveView {
 
   #tellBest(asked) {
     const last = this.#attempts.steps.at(-1);
-    const how = this.#attempts.haltedAt === last.step ? "Halted" : "Ended";
+    const halted = this.#attempts.haltedAt === last.step;
     const where = countOf(asked) > 1 ? ` in ${this.#attempts.name(last.attempt)}` : "";
     const votes = this.#attempts.votesOf(last.attempt);
     const by = votes && `, by ${votes}`;
-    const told = `${how} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
+    const told = `${halted ? "Halted" : "Ended"} after ${count(last.step, "step")}${where}${by}: ${verdict(last, this.#answer)}.`;
     say(this.#message, told, isSolved(last, this.#answer) ? "success" : "info");
     if (isFailed(last, this.#answer))
-      this.#offers.show(asked, this.#checkpoint, this.#asking.most);
+      this.#offers.show(asked, this.#checkpoint, this.#asking.most, halted);
   }
 
   #moreSteps() {
@@ -448,7 +463,7 @@ export class SolveView {
 
   #fail(error) {
     if (!(error instanceof ApiError)) throw error;
-    clearTimeout(this.#retryTimer);
+    this.#endRetry();
     if (error.retryAfter !== null) {
       this.#tellRetry(error);
       return;
@@ -463,13 +478,19 @@ export class SolveView {
     this.#grid.focusCell(cell);
   }
 
+  #endRetry() {
+    if (this.#retryTimer === null) return;
+    clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
+    setEnabled(byId("solve-think"), true);
+  }
+
   #tellRetry({ message, retryAfter }) {
     const told = `${message} Try again in ${count(retryAfter, "second")}.`;
-    const button = byId("solve-think");
-    setEnabled(button, false);
+    setEnabled(byId("solve-think"), false);
     say(this.#message, told, "error");
     this.#retryTimer = setTimeout(() => {
-      setEnabled(button, true);
+      this.#endRetry();
       if (this.#message.textContent === told) say(this.#message, "You can try again now.");
     }, 1000 * retryAfter);
   }

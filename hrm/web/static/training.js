@@ -2,7 +2,7 @@
 
 import { Latest, getJson, isAbort, sleep } from "./api.js";
 import { Chart } from "./chart.js";
-import { byId, html, percent, say, setOptions } from "./dom.js";
+import { byId, count, html, percent, say, setOptions } from "./dom.js";
 import { TestPuzzles } from "./test_puzzles.js";
 
 const POLL_SECONDS = 2;
@@ -21,7 +21,7 @@ export class TrainingView {
   #series = new Map(); // "train/lm_loss" -> [{x, y}]
   #latest = new Map(); // "train/lm_loss" -> value
   #run = null;
-  #known = false; // the list of runs has been asked for since the view became visible
+  #listed = null; // the runs that can be chosen, as text
   #offset = 0;
   #visible = false;
   #following = new Latest();
@@ -68,7 +68,6 @@ export class TrainingView {
 
   async #follow() {
     this.#following.stop();
-    this.#known = false;
     if (!this.#visible || document.hidden) return;
     const signal = this.#following.start();
     const repeat = async (poll) => {
@@ -87,7 +86,7 @@ export class TrainingView {
   /** Fetch what is new; seconds until the next time. */
   async #poll(signal) {
     try {
-      if (!this.#known) await this.#findRuns(signal);
+      await this.#findRuns(signal);
       if (this.#run !== null) await this.#fetch(signal);
       if (this.#run !== null)
         say(this.#message, this.#series.size ? "" : "This run has no values yet.");
@@ -103,12 +102,13 @@ export class TrainingView {
     const { runs } = await getJson("/api/runs", {}, signal);
     const options = runs.map(({ id, steps_done: steps }) => ({
       value: id,
-      text: steps === null ? id : `${id} (${count(steps)})`, // null: no checkpoint yet
+      text: steps === null ? id : `${id} (${count(steps, "step")})`, // null: no checkpoint yet
     }));
-    setOptions(byId("training-run"), options);
-    this.#known = runs.length > 0;
-    if (this.#known && !runs.some(({ id }) => id === this.#run)) this.#choose(options[0].value);
-    if (!this.#known)
+    const listed = JSON.stringify(options);
+    if (listed !== this.#listed) setOptions(byId("training-run"), options); // it may be open
+    this.#listed = listed;
+    if (runs.length && !runs.some(({ id }) => id === this.#run)) this.#choose(options[0].value);
+    if (!runs.length)
       say(
         this.#message,
         "There are no runs yet. Start one, for example with “make quickstart”: its curves appear here.",
@@ -172,5 +172,3 @@ export class TrainingView {
     byId("training-latest").hidden = rows.length === 0;
   }
 }
-
-const count = (steps) => `${steps.toLocaleString("en")} steps`;

@@ -264,6 +264,8 @@ def test_damaged_lines_end_in_one_line(tmp_path_factory, noise, place):
 def test_sources_that_are_no_files(built: Build, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         built([PAIR], source=(tmp_path / "gone",))
+    with pytest.raises(UserError, match="no such file or folder"):
+        built([PAIR], source=(Path("x" * 300),))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no train.jsonl and no test.jsonl"):
         built([PAIR], source=(tmp_path / "empty",))
@@ -308,7 +310,9 @@ def test_leakage_is_counted(built: Build):
 
 
 def test_versions_that_are_test_inputs_leak(built: Build, tmp_path):
-    (tmp_path / "hook.py").write_text("def turn(a, b, rng): return a.T, b.T\n")
+    code = "@dataclass\nclass Turn:\n    times: int = 1\ndef turn(a, b, rng): return a.T, b.T\n"
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    (tmp_path / "hook.py").write_text(head + code)
     turned = PAIR | {"input": np.transpose(PAIR["input"]).tolist(), "split": "test"}
     built([PAIR, turned])
     with pytest.raises(UserError, match="1 of 1 test input is in training"):

@@ -28,7 +28,9 @@ DATA_sudoku-6x6 := sudoku --generate 2x3 $(MINIMAL)
 EXTREME := sudoku --generate 3x3 --difficulty like-extreme --num-test 200
 DATA_sudoku-9x9-first := $(EXTREME) --num-train 2000 --num-aug 400 --seed 2
 DATA_sudoku-9x9 := $(EXTREME) --num-train 8000 --num-aug 100 --seed 3
-KEYS_sudoku-9x9 := load_checkpoint=checkpoints/pretrained/sudoku-9x9-first
+KEYS_sudoku-9x9-second := load_checkpoint=checkpoints/pretrained/sudoku-9x9-first
+KEYS_sudoku-9x9 := load_checkpoint=checkpoints/pretrained/sudoku-9x9-second
+PUZZLES_sudoku-9x9-second := sudoku-9x9
 DATA_maze-9x9 := $(BUILD_maze)
 BENCH_SIZE := 6x6
 BENCH_RUN := checkpoints/quickstart/$(BENCH_SIZE)-seed0
@@ -90,12 +92,15 @@ pretrained-%: pretrained-stage-%
 
 # Goes on where it was stopped.
 .PRECIOUS: pretrained-stage-%
+pretrained-stage-%: PUZZLES = $(or $(PUZZLES_$*),$*)
 pretrained-stage-%: .venv/dev-installed
-	test -d data/pretrained/$* || $(BIN)/hrm build $(DATA_$*) --output-dir data/pretrained/$*
-	$(BIN)/hrm train data/pretrained/$* --config-name pretrained_$(subst -,_,$*) \
+	test -d data/pretrained/$(PUZZLES) || \
+	    $(BIN)/hrm build $(DATA_$(PUZZLES)) --output-dir data/pretrained/$(PUZZLES)
+	$(BIN)/hrm train data/pretrained/$(PUZZLES) --config-name pretrained_$(subst -,_,$*) \
 	    checkpoint_path=checkpoints/pretrained/$* resume=auto $(KEYS_$*)
 
-pretrained-stage-sudoku-9x9: pretrained-stage-sudoku-9x9-first
+pretrained-stage-sudoku-9x9-second: pretrained-stage-sudoku-9x9-first
+pretrained-stage-sudoku-9x9: pretrained-stage-sudoku-9x9-second
 
 test: lint types unit
 

@@ -154,6 +154,17 @@ def test_what_is_no_puzzle_is_said(open_local):
     tell(page, "the puzzle contradicts itself")
 
 
+def test_spaces_of_a_maze_are_cells(open_local):
+    page = open_local()
+    look = {"symbols": "_# SGo", "grid_shape": [3, 3], "rules": {"aliases": {}}}
+    page.route("**/model/page.json", lambda route: route.fulfill(json={"checkpoint": look}))
+    read = """async (text) => {
+        const { send } = await import("./static/transport.js?maze");
+        return (await send("/api/read", { body: JSON.stringify({ text }) })).json();
+    }"""
+    assert page.evaluate(read, "S #\n  #\n#G \n") == {"puzzle": "S #  ##G ", "note": None}
+
+
 def test_an_example_is_judged_by_its_answer(open_local):
     page = open_local()
     page.get_by_role("button", name="Example from the data set").click()

@@ -26,6 +26,8 @@ from hrm.progress import Progress
 from hrm.rollout import Batch, Noise, RolloutStep, rollout
 from hrm.tasks import Symmetry, Task
 
+GUESS_STEPS = 16  # ACT steps: a wrong guess takes all, and the next one may be right
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -36,11 +38,11 @@ class Attempt:
     noise: float = 0.0  # standard deviation of what is added to the states
     noise_seed: int = 0
     rollout: int = 0  # tells noisy attempts apart
-    is_guess: bool = False  # takes as many steps as in training at most
+    is_guess: bool = False  # takes `GUESS_STEPS` at most
 
     def steps_at_most(self, asked: int, trained: int) -> int:
         """ACT steps, where so many are asked for, and so many were taken in training at most."""
-        return min(asked, trained) if self.is_guess else asked
+        return min(asked, trained, GUESS_STEPS) if self.is_guess else asked
 
     def apply(self, puzzles: np.ndarray) -> np.ndarray:
         """What the model is asked, [..., T] -> [..., T]."""

@@ -7,7 +7,7 @@ from hrm.web.runtime import FILES
 
 from .keys.commands import done
 
-PUZZLE = "..928.5....5....2.....7.9.6.1..9436..9.....5......648....4.....3.896......2..3..."
+PUZZLE = "...58..9....1..5.2..7..6..4.2...1.5.3.5.2....9...3.6..74.35..1..5........19......"
 
 
 @dataclass(frozen=True)

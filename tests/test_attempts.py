@@ -247,3 +247,9 @@ def test_where_no_rules_are_known_the_surest_answer_counts():
 def test_numbers_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
         plan_attempts(SUDOKU, **wrong)
+
+
+def test_guesses_take_few_steps():
+    guess = Attempt(is_guess=True)
+    limits = [guess.steps_at_most(*given) for given in ((100, 64), (100, 8), (5, 64))]
+    assert limits == [16, 8, 5] and Attempt().steps_at_most(100, 64) == 100

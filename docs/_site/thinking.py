@@ -17,7 +17,7 @@ from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.picture import CELL_COLORS, FRAME_SECONDS, INK, LAST_FRAME_SECONDS, LINE, PAPER
 
 MODEL = "sudoku-9x9"
-PUZZLE = ".3...8.....5.....24..9..58......5.3....76.2..7...2.81...4.7......6.1...7........."
+PUZZLE = "6..4..9...32...14.........29.3.......6.5.1.....7..6.8.2....76...5.......4..6.8.2."
 WIDTH, HEIGHT = 720, 460
 GRID, SURE, LOOP, BARS = (24, 52), (432, 52), (432, 258), (432, 352)  # upper left corners
 CELL, SURE_CELL, BAR_HEIGHT = 40, 20, 64

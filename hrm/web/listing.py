@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from hrm.attempts import Attempt
 from hrm.checkpoint import saved_steps
 from hrm.tasks import task_of
 from hrm.web import schemas
-from hrm.web.catalogue import Catalogue
+from hrm.web.catalogue import Catalogue, Facts
 from hrm.web.guard import Refused
 
 Id = Annotated[str, Query(max_length=schemas.LONGEST_ID)]
@@ -30,7 +31,7 @@ class Listing:
                 facts.task,
                 id=name,
                 max_steps=facts.config.steps_at_most("learned"),
-                guess_steps=facts.config.arch.halt_max_steps if facts.task.takes_guesses else 0,
+                guess_steps=_steps_of_a_guess(facts),
                 data_path_id=self._catalogue.data_of(name, facts),
                 step=facts.step,
             )
@@ -88,3 +89,9 @@ class Listing:
         """Lines of `metrics.jsonl` after a byte."""
         records, end, reset = self._catalogue.metrics(run, after)
         return schemas.Metrics(records=records, next=end, reset=reset)
+
+
+def _steps_of_a_guess(facts: Facts) -> int:
+    trained = facts.config.arch.halt_max_steps
+    guess = Attempt(is_guess=True)
+    return guess.steps_at_most(trained, trained) if facts.task.takes_guesses else 0

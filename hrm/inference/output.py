@@ -283,12 +283,13 @@ class Summary:
 
     def __str__(self) -> str:
         unknown = self.puzzles - self.solved - self.unsolved
+        rate = self.puzzles / max(self.seconds, 1e-9)
         parts = [
             f"{self.puzzles:,} puzzle{'s' * (self.puzzles > 1)}: "
             f"{self.solved:,} solved ({self.solved / self.puzzles:.1%})",
             *([f"{unknown:,} with an answer that cannot be checked"] if unknown else []),
             *([f"{self.valid:,} valid"] if self.judged else []),
             f"{self.steps / self.puzzles:.1f} ACT steps on average",
-            f"{self.puzzles / max(self.seconds, 1e-9):,.0f} puzzles/s",
+            f"{rate:,.{0 if rate >= 10 else 1}f} puzzles/s",
         ]
         return ", ".join(parts)

@@ -126,7 +126,7 @@ def test_the_summary_counts():
     summary.add(puzzles, found, seconds=0.5)
     assert str(summary) == (
         "3 puzzles: 1 solved (33.3%), 1 with an answer that cannot be checked, 1 valid, "
-        "1.3 ACT steps on average, 6 puzzles/s"
+        "1.3 ACT steps on average, 6.0 puzzles/s"
     )
     assert summary.unsolved == 1
 

@@ -45,16 +45,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
             sync(path)
-        replace_folder(temporary, target, target.with_name(f"{temporary.name}-old"))
+        replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_folder(new: Path, target: Path, old: Path) -> None:
-    """Put a folder in the place of `target`, which stays where that fails.
-
-    Args:
-        old: where what is there lies meanwhile, beside it.
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a folder in the place of `target`, which lies beside it; `target` stays where that fails.
 
     Raises:
         OSError: it cannot be replaced.
@@ -62,6 +59,7 @@ def replace_folder(new: Path, target: Path, old: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         new.replace(target)
         return
+    old = new.with_name(f"{new.name}-old")
     target.rename(old)
     try:
         new.rename(target)

@@ -19,14 +19,14 @@ def names(folder: Path) -> list[str]:
 
 def test_a_folder_is_replaced(tmp_path):
     new, target = folder_with(tmp_path / "new", "b"), folder_with(tmp_path / "target", "a")
-    replace_folder(new, target, tmp_path / "old")
+    replace_folder(new, target)
     assert names(tmp_path) == ["target"] and names(target) == ["b"]
 
 
 def test_one_that_cannot_be_replaced_stays(tmp_path):
     target = folder_with(tmp_path / "target", "a")
     with pytest.raises(OSError):
-        replace_folder(tmp_path / "never made", target, tmp_path / "old")
+        replace_folder(tmp_path / "never made", target)
     assert names(tmp_path) == ["target"] and names(target) == ["a"]
 
 

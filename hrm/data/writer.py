@@ -57,8 +57,7 @@ def new_dataset(
             refuse_source(output_dir, "--source-dir", source_dir)
         with _temporary_sibling(final) as building:
             yield building
-            old = building.with_name(building.name.replace("building", "old"))
-            replace_folder(building, final, old)
+            replace_folder(building, final)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise UserError(

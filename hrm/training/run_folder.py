@@ -293,7 +293,7 @@ def _make(config: PretrainConfig) -> None:
     """
     run_dir = config.run_dir
     place = run_dir.absolute()  # with_name knows no name of "."
-    new, old = (place.with_name(f".{place.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+    new = place.with_name(f".{place.name}.new-{os.getpid()}")
     try:
         if was_there := run_dir.exists():
             if not any(run_dir.iterdir()):
@@ -309,7 +309,7 @@ def _make(config: PretrainConfig) -> None:
         new.mkdir(parents=True)
         _describe(config, new)
         if was_there:
-            replace_folder(new, run_dir, old)
+            replace_folder(new, run_dir)
         else:
             new.rename(run_dir)  # fails where another process has made it meanwhile
     except OSError as error:

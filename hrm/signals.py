@@ -26,10 +26,25 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def handled_by(handler: Handler) -> Iterator[None]:
-    """Let `handler` receive the signals while inside. Only the main thread can; others may not."""
+    """Let `handler` receive the signals while inside. Only the main thread can; others may not.
+
+    An `Interrupted` that it raises where Python ignores exceptions, as in `__del__` and in
+    callbacks of weak references, is not lost: the signal is sent once more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    report_ignored = sys.unraisablehook
+
+    def send_again(ignored: "sys.UnraisableHookArgs") -> None:
+        if isinstance(ignored.exc_value, Interrupted):
+            later = threading.Timer(0.01, os.kill, (os.getpid(), ignored.exc_value.number))
+            later.daemon = True
+            later.start()
+        else:
+            report_ignored(ignored)
+
+    sys.unraisablehook = send_again
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
@@ -41,6 +56,7 @@ def handled_by(handler: Handler) -> Iterator[None]:
         for number, before in previous.items():
             signal.signal(number, before)
         signal.set_wakeup_fd(wakeup)
+        sys.unraisablehook = report_ignored
 
 
 @contextmanager

@@ -38,6 +38,17 @@ def test_a_command_tidies_up_and_ends_with_128_and_the_number(number):
 
 
 @pytest.mark.parametrize("number", ALL)
+def test_a_signal_that_comes_where_exceptions_are_ignored_is_not_lost(number):
+    body = (
+        "class Thing:\n    def __del__(self):\n"
+        f"        os.kill(os.getpid(), {number})\n        time.sleep(0)\n"
+        "def main():\n    Thing()\n    time.sleep(10)\n    print('not heard')\nrun_command(main)"
+    )
+    result = run(body, number)
+    assert (result.returncode, result.stdout, result.stderr) == (128 + number, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("number", ALL)
 def test_ending_at_once_does_not_wait_for_c_code(number):
     """The C code takes minutes, and is not interrupted by signals."""
     body = "with ending_at_once():\n    send()\n    hashlib.pbkdf2_hmac('md5', b'', b'', 10**9)"

@@ -163,6 +163,8 @@ def test_puzzles_are_as_difficult_as_asked(tmp_path):
         (("--difficulty", "1-3"), "needs --generate"),
         (("--generate", "3x3", "--difficulty", "1-3", "--givens", "30"), "drop --givens"),
         (("--generate", "2x2", "--workers", 2), "--givens minimal"),
+        (("--workers", 2), "--num-related"),
+        (("--generate", "3x3", "--num-related", 2), "does not go with --generate"),
         (("--generate", "2x2", "--givens", "few"), "minimal"),
     ],
 )
@@ -184,6 +186,24 @@ def test_as_many_processes_work_as_asked(tmp_path, monkeypatch):
     for workers in (("--workers", 1), ("--workers", 2), (), ("--workers", 99)):
         generated(tmp_path / str(len(asked)), "--givens", "minimal", *workers)
     assert asked == [1, 2, 3, 3]  # no more than have something to do
+
+
+@acts("num_related")
+def test_as_many_puzzles_are_found_around_each_as_asked(tmp_path, source):
+    code, _, err = command(
+        "build sudoku", "--output-dir", tmp_path / "no", "--source-dir", source, "--num-related", 2,
+        "--box", "3x2",
+    )  # fmt: skip
+    assert code == 2 and "9x9" in err and len(err.splitlines()) == 1
+    train, test = generate_split((3, 3), 3, 1, (26, 26), 0)
+    (source / "train.csv").write_text(csv(*train, [0] * 3))
+    (source / "test.csv").write_text(csv(*test, [0]))
+    flags = ("--source-dir", source, "--num-related", 2, "--workers", 1, "--num-aug", 1)
+    folder = built(tmp_path / "data", *flags)
+    questions = array(folder)[::2]
+    assert (questions[:3] == train[0]).all() and len(questions) == 9
+    assert len(array(folder, split="test")) == 1
+    assert len(json.loads((folder / "identifiers.json").read_text())) == 9
 
 
 @acts("num_train", "num_test")

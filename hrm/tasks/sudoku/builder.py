@@ -29,19 +29,21 @@ from hrm.tasks.sudoku.generator import Puzzles, generate_split
 from hrm.tasks.sudoku.leakage import find_leakage
 from hrm.tasks.sudoku.minimal import (
     MINIMAL,
+    RATED_BOX,
     Difficulty,
     generate_minimal_split,
     parse_difficulty,
 )
+from hrm.tasks.sudoku.related import with_related
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import augment
 
 DEFAULT_REPO = "sapientinc/sudoku-extreme"
 CSV_OPTIONS = (
     *("box", "subsample_size", "min_difficulty"),
-    *("allow_leakage", "drop_equivalent"),
+    *("allow_leakage", "drop_equivalent", "num_related"),
 )
-GENERATOR_OPTIONS = ("givens", "difficulty", "num_train", "num_test", "workers")
+GENERATOR_OPTIONS = ("givens", "difficulty", "num_train", "num_test")
 WRITE_CHUNK_ROWS = 4096
 NO_IDENTITY = -1
 ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of padding 0
@@ -105,7 +107,7 @@ class BuildOptions(Config):
     num_train: PositiveInt = Field(1000, description="generated: training puzzles")
     num_test: Count = Field(500, description="generated: test puzzles")
     workers: PositiveInt | None = Field(
-        None, description="generated, minimal: processes; by default as many as cores"
+        None, description="minimal or related: processes; by default as many as cores"
     )
 
     box: Box | None = Field(
@@ -119,6 +121,10 @@ class BuildOptions(Config):
 
     drop_equivalent: bool = Field(
         False, description="CSV: leave out training puzzles that are test puzzles"
+    )
+
+    num_related: Count = Field(
+        0, description="CSV, 9x9: as hard ones found around each training puzzle"
     )
 
     num_aug: Count = Field(0, description="more versions of each puzzle")
@@ -137,9 +143,11 @@ class BuildOptions(Config):
             raise ValueError("--difficulty needs --generate 3x3; other puzzles are not rated so")
         if self.difficulty is not None and self.givens not in (None, MINIMAL):
             raise ValueError("--difficulty makes minimal puzzles; drop --givens")
-        minimal = self.givens == MINIMAL or self.difficulty is not None
-        if "workers" in given and not minimal:
-            raise ValueError("--workers needs --givens minimal or --difficulty; drop it")
+        searched = self.givens == MINIMAL or self.difficulty is not None or self.num_related
+        if "workers" in given and not searched:
+            raise ValueError(
+                "--workers needs --givens minimal, --difficulty or --num-related; drop it"
+            )
         if self.format == "original" and "identifiers" in given and self.identifiers != "shared":
             raise ValueError(
                 "--identifiers per-puzzle does not go with --format original, which has one for all"
@@ -202,11 +210,13 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
         raise UserError(f"--drop-equivalent leaves no training puzzle of {csv_paths[0]}")
     rows = subsample(rows, options.subsample_size, options.seed, csv_paths[0])
     test_rows = np.empty(0, np.int64) if test_csv is None else _difficult_rows(test_csv, options)
-    return _Sources(
-        train_csv.box_shape,
-        _take(train_csv, rows),
-        _take(test_csv, test_rows) if test_csv is not None and len(test_rows) else None,
-    )
+    train = _take(train_csv, rows)
+    test = _take(test_csv, test_rows) if test_csv is not None and len(test_rows) else None
+    if options.num_related:
+        if train_csv.box_shape != RATED_BOX:
+            raise UserError(f"--num-related: {csv_paths[0]} holds no 9x9 puzzles; drop it")
+        train = with_related(train, test, options.num_related, options.seed, options.workers)
+    return _Sources(train_csv.box_shape, train, test)
 
 
 def _difficult_rows(puzzles: CsvPuzzles, options: BuildOptions) -> np.ndarray:

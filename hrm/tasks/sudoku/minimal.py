@@ -94,7 +94,8 @@ def generate_minimal_split(
     assert difficulty is None or box_shape == RATED_BOX
     wanted = num_train, num_test
     workers = workers or os.cpu_count() or 1
-    make = _ready_to_make(climbs=difficulty == EXTREME)
+    what = f"--givens {MINIMAL}" if difficulty is None else "--difficulty"
+    make = ready_to_make(what, climbs=difficulty == EXTREME)
     with Progress("puzzles generated", sum(wanted)) as progress:
         if difficulty is not None:
             return _fill_bands(make, wanted, seed, difficulty, workers, progress)
@@ -104,7 +105,7 @@ def generate_minimal_split(
         reports = in_order(make.make, families, min(workers, most), lambda _: progress.update(0))
         with closing(reports):
             rng = random.Random(f"{seed} {box_shape} {MINIMAL}")
-            what = f"--generate {box_shape[0]}x{box_shape[1]} --givens {MINIMAL}"
+            what = f"--generate {box_shape[0]}x{box_shape[1]} {what}"
             puzzles = ([made.puzzle for made in _joined(found)] for found in reports)
             return fill_splits(puzzles, wanted, box_shape, rng, progress, what)
 
@@ -194,8 +195,12 @@ def _shuffled(split: Split, rng: random.Random) -> Puzzles:
     return as_arrays(puzzles, RATED_BOX)
 
 
-def _ready_to_make(climbs: bool) -> ModuleType:
+def ready_to_make(what: str, climbs: bool) -> ModuleType:
     """The module that makes puzzles, compiled: here once, so that no process does it again.
+
+    Args:
+        what: the option that asks for them.
+        climbs: also what `hrm.tasks.sudoku.nested` needs.
 
     Raises:
         UserError: numba is missing or cannot work here.
@@ -214,9 +219,7 @@ def _ready_to_make(climbs: bool) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
-        raise UserError(
-            f"--givens {MINIMAL} needs numba; install it by: pip install 'hrm[generate]'"
-        ) from None
+        raise UserError(f"{what} needs numba; install it by: pip install 'hrm[generate]'") from None
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise

@@ -8,6 +8,7 @@ Importing this module needs numba; compiled code is kept on disk.
 
 import random
 from bisect import insort
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from hrm.tasks.sudoku.bitboard import (
     settled_share,
     solve,
 )
-from hrm.tasks.sudoku.generator import solved_grid
+from hrm.tasks.sudoku.generator import Puzzle, solved_grid
 
 MOST_SOLUTIONS = 200  # with a given less; puzzles that have more are left alone
 TARGETS = 30  # solutions that more than one given is added for
@@ -39,6 +40,7 @@ GAIN = 0.001  # of the settled share, that is higher
 MOST_RELATED = 8  # puzzles around one that needs nested trials
 EASIEST_NESTED = 0.12  # the largest settled share of theirs
 RELATED_PATIENCE = 400  # steps that find none
+ORIGIN_PATIENCE = 100  # the same, around a puzzle that was given
 
 
 class Found(NamedTuple):
@@ -203,19 +205,52 @@ def climb(rng: np.random.Generator) -> Iterator[list[Member]]:
         if population.members[0].share < lowest - GAIN:
             lowest, stale = population.members[0].share, 0
     nested = (member for member in population.members if needs_nested_trials(member.question))
-    found, stale = list(islice(nested, 1)), 0
-    while found and len(found) < MOST_RELATED and stale < RELATED_PATIENCE:
+    for hardest in islice(nested, 1):
+        yield from related(hardest, MOST_RELATED, EASIEST_NESTED, RELATED_PATIENCE, rng)
+
+
+def related(
+    origin: Member, count: int, most: float, patience: int, rng: np.random.Generator
+) -> Iterator[list[Member]]:
+    """Yields after each step a puzzle and those found around it, until there are `count`.
+
+    They need nested trials if it does.
+
+    Args:
+        most: the largest settled share of theirs.
+        patience: steps in a row that find none, before it ends.
+    """
+    nested = needs_nested_trials(origin.question)
+    found, stale = [origin], 0
+    while len(found) < count and stale < patience:
         stale += 1
         one = found[rng.integers(0, len(found))]
-        near = neighbours(one.question, EASIEST_NESTED, rng)
+        near = neighbours(one.question, most, rng)
         for place in rng.permutation(len(near.shares)):
             share, question, answer = (of[place] for of in near)
             is_new = not any((question == other.question).all() for other in found)
-            if is_new and needs_nested_trials(question):
+            if is_new and (not nested or needs_nested_trials(question)):
                 found.append(Member(share, len(found), question, answer))
                 stale = 0
                 break
         yield found
+
+
+class Origin(NamedTuple):
+    """A puzzle to look around for others."""
+
+    puzzle: Puzzle
+    count: int  # of those to be found at most
+    stream: tuple[int, int]  # random numbers of its own
+
+
+def around(origin: Origin) -> Iterator[list[Puzzle]]:
+    """One list of minimal puzzles around one, as hard or harder: nested trials if it needs them."""
+    question, answer = (np.frombuffer(grid, np.uint8).copy() for grid in origin.puzzle)
+    member = Member(settled_share(question, 1.0), 0, question, answer)
+    most, rng = max(member.share, EASIEST_NESTED), np.random.default_rng(origin.stream)
+    [found] = deque(related(member, origin.count + 1, most, ORIGIN_PATIENCE, rng), maxlen=1)
+    yield [(one.question.tobytes(), one.answer.tobytes()) for one in found[1:]]
 
 
 def get_ready() -> None:

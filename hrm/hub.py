@@ -17,6 +17,7 @@ from hrm.errors import UserError
 REFERENCE = re.compile(
     r"(?:hf:/{1,2})?(datasets/)?([\w.-]+/[\w.-]+)(?:@([^/@\s]+))?(?:/([^@]+?))?/*"
 )
+NAMED_FILES = 3
 
 
 def is_reference(path: str | Path) -> bool:
@@ -61,6 +62,8 @@ Choose = Callable[[Sequence[str]], Sequence[str]]
 def fetch(repository: Repository, choose: Choose, said: str, way_out: str) -> Path:
     """Download files of a repository, with a bar for each in a terminal.
 
+    A line on standard error says so where they are those of the cache.
+
     Args:
         choose: the names of those that are wanted, of the names of all (of those in the cache, if
             the Hub cannot be reached); raises `UserError` where they lack something.
@@ -93,7 +96,10 @@ def fetch(repository: Repository, choose: Choose, said: str, way_out: str) -> Pa
             folder = Path(hub.snapshot_download(**where, local_files_only=True))
         except Exception:
             raise UserError(f"{said}: cannot be downloaded ({_line(error)}); {way_out}") from None
-        choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+        found = choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+        files = ", ".join(found[:NAMED_FILES]) + ", …" * (len(found) > NAMED_FILES)
+        what = f"the Hub cannot be reached; {files} as downloaded earlier"
+        print(f"{said}: {what}", file=sys.stderr)
         return folder
     wanted = choose(names)
     try:

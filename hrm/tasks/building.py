@@ -4,10 +4,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from hrm.config import Config, flag
 from hrm.data.grid import Shape
@@ -17,8 +17,6 @@ from hrm.hub import Repository, fetch
 
 SOURCE_OPTIONS = ("source_repo", "source_dir", "generate")
 NAMED_PAIRS = 3
-
-Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)

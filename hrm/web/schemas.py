@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm.config import Select
+from hrm.config import Count, Select
 from hrm.rollout import Halting
 from hrm.tasks import PuzzleError, Task
 
@@ -16,7 +16,6 @@ LARGEST_NUMBER = 2**53 - 1  # that JavaScript counts to
 Id = Annotated[str, Field(max_length=LONGEST_ID)]
 Puzzle = Annotated[str, Field(max_length=LONGEST_PUZZLE)]
 Index = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
-Count = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from hrm.config import Config, PositiveInt, flag
+from hrm.config import Config, Count, PositiveInt, flag
 from hrm.data.writer import SplitWriter, new_dataset, refuse_source, write_identifiers
 from hrm.errors import UserError
 from hrm.progress import Progress
@@ -48,8 +48,6 @@ Build an ARC data set: of made-up tasks, of combined JSON files as Kaggle has
 them (PREFIX_<subset>_challenges.json, …_solutions.json), or of folders with a
 file per task.
 """
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class BuildOptions(Config):

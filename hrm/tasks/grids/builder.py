@@ -6,12 +6,12 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from hrm.config import BelowOne, Config, Seed
+from hrm.config import BelowOne, Config, Count, Seed
 from hrm.data.dataset_writer import SET_NAME, FolderWriter
 from hrm.data.format import array_path, open_array
 from hrm.data.split import rows_among
@@ -32,7 +32,6 @@ LARGE_PUZZLE = 100  # examples, from which on something may be meant otherwise
 VERSION = "|||"  # between a puzzle's name and the number of its version
 NAMED = 3  # lines that leak
 UNKNOWN = MOST_TOKENS - 1
-Count = Annotated[int, Field(ge=0)]
 
 HELP = """
 hrm build grids --source pairs.jsonl --test-share 0.1 --output-dir data/mine

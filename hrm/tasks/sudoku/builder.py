@@ -9,14 +9,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from hrm.config import Config, PositiveInt, Seed
+from hrm.config import Config, Count, PositiveInt, Seed
 from hrm.data.grid import PAD_SYMBOL
 from hrm.data.writer import SplitWriter, new_dataset, write_identifiers
 from hrm.errors import UserError
 from hrm.progress import Progress
 from hrm.tasks.building import (
     BuildSummary,
-    Count,
     check_sources,
     csv_files,
     given_options,

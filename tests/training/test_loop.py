@@ -381,8 +381,7 @@ def test_wandb_failure_never_stops_training(data_4x4, tmp_path, monkeypatch, cal
     assert len(read_metrics(tmp_path / "checkpoints/sudoku-4x4/x")) > 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_saves_a_checkpoint(data_4x4, tmp_path, number):
+def test_ctrl_c_saves_a_checkpoint(data_4x4, tmp_path):
     run_dir = tmp_path / "run"
     command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
     command += ["epochs=200000", "eval_interval=null", f"checkpoint_path={run_dir}"]
@@ -392,9 +391,9 @@ def test_stopping_saves_a_checkpoint(data_4x4, tmp_path, number):
         if (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) >= 3:
             break
         time.sleep(0.1)
-    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and "Traceback" not in stderr
+    assert process.returncode == 128 + signal.SIGINT and "Traceback" not in stderr
     (saved,) = run_dir.glob("step_*")
     assert read_metrics(run_dir)[-1]["step"] == int(saved.name[5:])
     assert load_checkpoint(saved).step == int(saved.name[5:])

@@ -54,7 +54,7 @@ def open_page(browser, url, problems) -> Iterator[Callable[..., Page]]:
 
     def open_page(tab: str = "solve", init_script: str = "", **options) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         if init_script:
             context.add_init_script(init_script)

@@ -140,7 +140,7 @@ def test_many_versions_are_written_as_few_are(tmp_path: Path, monkeypatch) -> No
 
 def test_versions_that_are_missing_are_said_in_one_line(tmp_path: Path) -> None:
     _, err = built(tmp_path / "data", "--generate", "--num-aug", 6000)
-    assert err == ""
+    assert "note:" not in err  # there may be lines of progress
     plain = {"input": [[0]], "output": [[0, 0]]}
     write_combined(tmp_path / "arc", evaluation={"a": {"train": [plain], "test": [plain]}})
     _, err = built(tmp_path / "few", *combined(tmp_path / "arc", "evaluation"))

@@ -34,8 +34,8 @@ from ..inference.test_batcher import eventually
 from .serving import LOAD, in_this_process, save_runs, serve
 
 CANARY = "canary-7f3a"
-EXAMPLES = {True: 80, False: 15}  # of each operation and mode: with input, without
-MUTATED = 500
+EXAMPLES = {True: 40, False: 10}  # of each operation and mode: with input, without
+MUTATED = 250
 JSON = {"content-type": "application/json"}
 QUIET = 0.05  # seconds without an answer
 ALLOWED_5XX = (503,)
@@ -110,7 +110,7 @@ def test_requests_invented_from_the_description(app, caplog, capfd):
         takes_input = bool(operation.body or operation.query)
         for mode in GenerationMode if takes_input else [GenerationMode.POSITIVE]:
             _fuzz(operation, mode, EXAMPLES[takes_input], statuses)
-    assert statuses.total() >= 700
+    assert statuses.total() >= 300
     assert statuses[200] > 150 and statuses[422] > 100 and statuses[404] > 30, statuses
     assert "Traceback" not in caplog.text + "".join(capfd.readouterr())
 
@@ -233,5 +233,5 @@ def test_mutated_bytes(roots, caplog, capfd):
         assert client.get("/health").json()["waiting"] == 0
         good = client.post("/api/solve", content=SEEDS[-2].rpartition(b"\r\n\r\n")[2], headers=JSON)
         assert good.status_code == 200
-    assert statuses[200] > 30 and statuses[400] > 30 and statuses[404] > 5, statuses
+    assert statuses[200] > 10 and statuses[400] > 50 and statuses[404] > 2, statuses
     assert "Traceback" not in caplog.text + "".join(capfd.readouterr())

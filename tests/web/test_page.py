@@ -241,6 +241,33 @@ def test_a_stream_that_ends_early_is_told(open_page, body, told):
     expect(page.get_by_role("button", name="Stop")).to_have_attribute("aria-disabled", "true")
 
 
+def test_many_steps_at_once_are_drawn_once(open_page):
+    """Else the page would hear of no click while steps come faster than it draws."""
+    page = open_page()
+    steps = [
+        {**SPLIT_STEP, "attempt": attempt, "step": step, "halted": step == 256}
+        for attempt in range(1, 5)
+        for step in range(1, 257)
+    ]
+    steps[-1] |= {"last": True, "best": 4}
+    body = "".join(json.dumps(step) + "\n" for step in steps)
+    page.route("**/api/think", lambda route: route.fulfill(body=body))
+    page.evaluate(
+        """() => {
+          window.draws = 0;
+          const shown = document.getElementById("player-status");
+          new MutationObserver(() => window.draws++).observe(
+            shown, { childList: true, characterData: true, subtree: true });
+        }"""
+    )
+    page.get_by_label("At most steps").fill("256")
+    page.get_by_label("Votes").fill("4")
+    page.get_by_role("button", name="Think").click()
+    expect(page.locator("#player-status")).to_contain_text("step 256")
+    expect(message(page)).to_contain_text("after 256 steps in attempt 4 of 4")
+    assert 0 < page.evaluate("window.draws") < len(steps) / 10
+
+
 def test_a_server_that_is_gone_is_told(open_page, problems):
     page = open_page()
     page.route("**/api/**", lambda route: route.abort())

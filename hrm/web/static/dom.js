@@ -42,6 +42,26 @@ export function onClick(button, action) {
   button.addEventListener("click", () => isEnabled(button) && action());
 }
 
+/** Draws before the next picture of the screen, once, however often it is asked to before that. */
+export class OncePerFrame {
+  #draw;
+  #frame = null;
+
+  constructor(draw) {
+    this.#draw = draw;
+  }
+
+  ask() {
+    this.#frame ??= requestAnimationFrame(() => this.now());
+  }
+
+  now() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = null;
+    this.#draw();
+  }
+}
+
 /** Say something in a role=status element, once; `kind` is "info", "success" or "error". */
 export function say(element, text, kind = "info") {
   element.dataset.kind = kind;

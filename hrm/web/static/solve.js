@@ -4,7 +4,7 @@ import { questionOf } from "./answers.js";
 import { ApiError, Latest, getJson, isAbort, postJson, think } from "./api.js";
 import { Asking, ONCE, countOf } from "./asking.js";
 import { Attempts } from "./attempts.js";
-import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { OncePerFrame, byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Address, faultOf } from "./link.js";
 import { Offers } from "./offers.js";
@@ -29,6 +29,7 @@ export class SolveView {
   #place = null; // {data, split, index} of an example, or null
   #fault = null; // the cell that the server refused
   #follows = true; // the newest step is shown as it arrives
+  #drawing = new OncePerFrame(() => this.#drawNewest());
   #running = false;
   #shared = null; // what a link asks for, until checkpoints are there
   #visible = false;
@@ -320,6 +321,10 @@ export class SolveView {
     this.#showContinue();
   }
 
+  #drawNewest() {
+    this.#showAttempt(this.#follows ? this.#attempts.steps.length : this.#player.position);
+  }
+
   #showGrid() {
     const step = this.#attempts.steps[this.#player.position - 1];
     this.#grid.show(step ? step.cells : puzzleCells(this.#puzzle, this.#checkpoint, this.#fault));
@@ -338,6 +343,7 @@ export class SolveView {
   #stop() {
     this.#thinking.stop();
     this.#setRunning(false);
+    this.#drawing.now();
     const { count: begun } = this.#attempts;
     const place = begun > 1 ? ` of attempt ${begun}` : "";
     const taken = begun ? this.#attempts.stepsOf(begun).length : 0;
@@ -401,7 +407,7 @@ export class SolveView {
       this.#fail(error);
     }
     this.#setRunning(false);
-    this.#showAttempt(this.#player.position);
+    this.#drawing.now();
     this.#address();
     this.#lookInside();
   }
@@ -428,10 +434,11 @@ export class SolveView {
     if (record.step === 1 && areMany)
       say(this.#message, `Thinking: ${this.#attempts.name(record.attempt)} …`);
     if (record.last && areMany) this.#attempts.best = record.best;
-    const best = record.last && record.best !== this.#attempts.number ? record.best : null;
-    if (best !== null) this.#attempts.show(best);
-    const newest = (this.#follows && record.attempt === this.#attempts.number) || best !== null;
-    this.#showAttempt(newest ? this.#attempts.steps.length : this.#player.position);
+    if (record.last && record.best !== this.#attempts.number) {
+      this.#attempts.show(record.best);
+      this.#follows = true;
+    }
+    this.#drawing.ask();
   }
 
   #tellBest(asked) {

@@ -4,7 +4,8 @@
 
 Others' accuracies are theirs, on their test puzzles of Sudoku-Extreme, after training on 1,000 of
 them on GPUs; their FLOPs are counted here, of the recipes in `hrm/recipes` as they stand: matrix
-products of all training steps. Ours were measured on 999 puzzles of the same source, on two cores.
+products of all training steps. Ours were measured on 999 other puzzles (docs/results.md), on
+two cores, after training on more.
 """
 
 import argparse

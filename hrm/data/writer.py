@@ -57,6 +57,7 @@ def new_dataset(
             refuse_source(output_dir, "--source-dir", source_dir)
         with _temporary_sibling(final) as building:
             yield building
+            _check_free(final, shown, overwrite)  # another build may have ended meanwhile
             replace_folder(building, final)
     except OSError as error:
         if error.errno == errno.ENOSPC:

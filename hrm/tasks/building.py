@@ -118,7 +118,10 @@ def _download(source_repo: str, way_out: str) -> tuple[Path, Path | None]:
         return [name for name in (train, test) if name in names]
 
     folder = fetch(repository, choose, said, way_out)
-    return folder / train, folder / test if (folder / test).exists() else None
+    has_test = (folder / test).exists()
+    if not has_test:
+        print(f"note: {said}: has no {test}, so there is no test split", file=sys.stderr)
+    return folder / train, folder / test if has_test else None
 
 
 def unleaked_rows(

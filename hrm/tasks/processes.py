@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -118,6 +119,8 @@ def _serve(work: Work[Any, Any], pipe: Connection) -> None:
                     pipe.send(message)
             except UserError as error:
                 pipe.send(error)
+            except Exception:
+                pipe.send(RuntimeError(traceback.format_exc()))
             pipe.send(END)
 
 
@@ -133,7 +136,7 @@ def _received(pipe: Connection) -> Any:
         message = pipe.recv()
     except (EOFError, ConnectionError):
         raise _killed() from None
-    if isinstance(message, UserError):
+    if isinstance(message, Exception):
         raise message
     return message
 

@@ -15,7 +15,9 @@ from hrm.tasks.processes import in_order
 
 
 def count_to(job: int) -> Iterator[int]:
-    """Longer for the first jobs; -1 is a mistake, 666 a process that is killed."""
+    """Longer for the first jobs; -1 is a mistake, 666 a process that is killed, -2 a fault."""
+    if job == -2:
+        raise ZeroDivisionError("of the work")
     if job == -1:
         raise UserError("a mistake")
     if job == 666:
@@ -51,6 +53,11 @@ def test_results_come_in_the_order_of_jobs(workers):
 def test_several_processes_share_the_work():
     found = [pid for [pid] in in_order(own_process, range(6), 2, ignore)]
     assert len(set(found)) == 2 and os.getpid() not in found
+
+
+def test_a_fault_of_the_work_is_told_as_what_it_is():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: of the work"):
+        list(in_order(count_to, [3, -2, 3], 2, ignore))
 
 
 def test_jobs_may_be_without_end():

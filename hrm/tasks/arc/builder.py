@@ -25,6 +25,7 @@ from hrm.tasks.arc.encoding import PAD, SIDE, SYMBOLS, VOCAB_SIZE, encode
 from hrm.tasks.arc.json_files import read_combined, read_folders
 from hrm.tasks.arc.puzzles import (
     BLANK_NAME,
+    NO_ANSWER,
     PARTS,
     TEST_PUZZLES_FILE,
     Pair,
@@ -188,8 +189,11 @@ def _write(
         subsets, tests, options.num_aug, options.puzzle_identifiers_start, rng
     )
     _report_missing(groups, options.num_aug + 1)
+    _report_unknown(groups)
     write_identifiers(building, names, ", ")
-    test_puzzles = {group.puzzle.name: group.puzzle.plain() for group in groups if group.is_test}
+    marked = options.format != "original"
+    tested = [group.puzzle for group in groups if group.is_test]
+    test_puzzles = {puzzle.name: puzzle.plain(marked) for puzzle in tested}
     (building / TEST_PUZZLES_FILE).write_text(json.dumps(test_puzzles), encoding="utf-8")
     metadata: dict[str, Any] = {
         "pad_id": PAD,
@@ -259,6 +263,18 @@ def _report_missing(groups: Sequence[Group], wanted: int) -> None:
         print(
             f"note: augmentation not full: {len(counts):,} of {len(groups):,} tasks have fewer "
             f"than {wanted:,} different versions (the fewest {min(counts):,})",
+            file=sys.stderr,
+        )
+
+
+def _report_unknown(groups: Sequence[Group]) -> None:
+    """Say on stderr how many pairs without an output are learned from."""
+    unknown = sum(output is NO_ANSWER for group in groups for _, output in group.pairs_of("train"))
+    if unknown:
+        pairs = "pair without an output is" if unknown == 1 else "pairs without an output are"
+        print(
+            f"note: {unknown:,} {pairs} trained on as if it were {NO_ANSWER.tolist()}; leave out "
+            "the subset by --subsets",
             file=sys.stderr,
         )
 

@@ -11,7 +11,7 @@ from hrm.data.format import IDENTIFIERS_FILE
 from hrm.errors import UserError, one_line
 from hrm.tasks.arc.crop import content
 from hrm.tasks.arc.encoding import SIDE
-from hrm.tasks.arc.puzzles import NO_ANSWER, TEST_PUZZLES_FILE
+from hrm.tasks.arc.puzzles import KNOWN, NO_ANSWER, TEST_PUZZLES_FILE
 from hrm.tasks.arc.versions import COLOURS, SEPARATOR, Version
 
 NO_SOLUTION = content(NO_ANSWER)
@@ -49,7 +49,8 @@ def _pair(pair: Mapping[str, Any], place: str) -> Pair:
     if pair.get("output") is None:
         return Pair(question, None)
     solution = _content(pair["output"], f"{place}, output")
-    return Pair(question, None if solution == NO_SOLUTION else solution)
+    is_known = solution != NO_SOLUTION or pair.get(KNOWN) is True
+    return Pair(question, solution if is_known else None)
 
 
 def _content(grid: Any, place: str) -> bytes:

@@ -99,7 +99,7 @@ class ArcTask(Task):
         for task in read_tasks(path, side):
             of_task = "" if task.name == path.stem else f"{task.name}, "
             for number, (question, answer) in enumerate(task.pairs["test"]):
-                is_known = not np.array_equal(answer, NO_ANSWER)
+                is_known = answer is not NO_ANSWER
                 known = _labels(_placed(answer, (0, 0), side)) if is_known else None
                 place = f"{path}: {of_task}test[{number}]"
                 tokens = _placed(question, (0, 0), side)

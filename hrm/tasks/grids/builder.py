@@ -15,7 +15,7 @@ from hrm.config import BelowOne, Config, Count, Seed
 from hrm.data.dataset_writer import SET_NAME, FolderWriter
 from hrm.data.format import array_path, open_array
 from hrm.data.split import rows_among
-from hrm.data.writer import new_dataset
+from hrm.data.writer import new_dataset, refuse_source
 from hrm.errors import UserError
 from hrm.files import looked_in
 from hrm.progress import Progress
@@ -105,8 +105,9 @@ def build(options: BuildOptions) -> BuildSummary:
     hook = Hook(options.augment, options.seed) if options.augment else None
     with new_dataset(options.output_dir, options.overwrite) as building:
         for path in paths:
-            if options.output_dir.resolve() in path.resolve().parents:
-                raise UserError(f"--output-dir {options.output_dir} holds {path}; choose another")
+            refuse_source(options.output_dir, "--source", path)
+        if hook is not None and hook.path is not None:
+            refuse_source(options.output_dir, "--augment", hook.path)
         with Spool(building) as spool:
             examples = _Examples(options, hook, spool)
             for path in paths:

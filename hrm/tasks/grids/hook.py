@@ -37,6 +37,7 @@ class Hook:
         if not colon:
             source, function = name, FUNCTION
         self._shown, self._seed = f"--augment {name}", seed
+        self.path = Path(source) if source.endswith(".py") else None  # of the function's file
         try:
             module = _module(source)
         except FileNotFoundError:
@@ -78,7 +79,7 @@ class Hook:
         grids = []
         for name, grid in zip(("input", "output"), made, strict=True):
             try:
-                grids.append(as_grid(grid))
+                grids.append(as_grid(_plain(grid)))
             except ValueError as error:
                 raise UserError(f"{where}: the {name} that it returns {error}") from None
             if grids[-1].dtype != example.input.dtype:
@@ -101,6 +102,13 @@ def _module(source: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look for theirs there
     spec.loader.exec_module(module)
     return module
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, and numpy's numbers and text in lists, as Python's own."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _as_array(grid: np.ndarray) -> np.ndarray:

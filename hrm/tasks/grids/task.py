@@ -1,6 +1,6 @@
 """Grids of a user's own, as a task: those of several sizes are written without their canvas."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -55,8 +55,25 @@ class RowsNotation(Notation):
 
     def _lines(self, lines: Iterable[str]) -> Iterator[Line]:
         for line in super()._lines(lines):
-            rows = line.text if ROW_END in self.tokens else line.text.replace(ROW_END, "")
-            yield Line(line.number, rows, *self._count(rows))
+            whole = line.text if ROW_END in self.tokens else line.text.removesuffix(ROW_END)
+            for row in [whole] if ROW_END in self.tokens else whole.split(ROW_END):
+                yield Line(line.number, row, *self._count(row))
+
+    def _join(
+        self,
+        lines: Sequence[Line],
+        shape: tuple[int, int],
+        places: Mapping[int, str],
+        place: str,
+        beside: str = "",
+    ) -> Reading:
+        sizes = [line.cells for line in lines]
+        if len(sizes) > 1 and set(sizes) != {shape[1]}:
+            shown = ", ".join(map(str, sizes[:9]))
+            raise PuzzleError(
+                f"rows of {shown} characters, expected {shape[0]} of {shape[1]}", place
+            )
+        return super()._join(lines, shape, places, place, beside)
 
 
 class CanvasNotation(Notation):
@@ -110,9 +127,9 @@ class CanvasNotation(Notation):
         if not whole:
             raise PuzzleError("holds no cell", place)
         tokens = np.array([self.tokens[character] for character in whole], np.int32)
-        if len(tokens) == shape[0] * shape[1]:
-            return Reading(number, tokens, None)
         sizes = [len(row) for row in rows]
+        if len(tokens) == shape[0] * shape[1] and set(sizes) <= {len(tokens), shape[1]}:
+            return Reading(number, tokens, None)
         if min(sizes) < max(sizes):
             raise PuzzleError(
                 f"rows of {', '.join(map(str, sizes[:9]))} characters, expected equally long ones; "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +33,7 @@ from hrm.tasks.sudoku.minimal import (
     generate_minimal_split,
     parse_difficulty,
 )
-from hrm.tasks.sudoku.related import with_related
+from hrm.tasks.sudoku.related import get_ready, with_related
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import augment
 
@@ -185,9 +185,13 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
             train, test = generate_split(*wanted, options.givens, options.seed)
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
+    if options.num_related:
+        get_ready()
     csv_paths = csv_files(options.source_repo, options.source_dir, "3x3")
     with_ratings = options.min_difficulty is not None
     train_csv = parse_csv(csv_paths[0], options.box, with_ratings=with_ratings, spool_dir=spool_dir)
+    if options.num_related and train_csv.box_shape != RATED_BOX:
+        raise UserError(f"--num-related: {csv_paths[0]} holds no 9x9 puzzles; drop it")
     test_csv = None
     if csv_paths[1] is not None:
         test_csv = parse_csv(
@@ -209,13 +213,15 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
         raise UserError(f"--drop-equivalent leaves no training puzzle of {csv_paths[0]}")
     rows = subsample(rows, options.subsample_size, options.seed, csv_paths[0])
     test_rows = np.empty(0, np.int64) if test_csv is None else _difficult_rows(test_csv, options)
-    train = _take(train_csv, rows)
-    test = _take(test_csv, test_rows) if test_csv is not None and len(test_rows) else None
+    sources = _Sources(
+        train_csv.box_shape,
+        _take(train_csv, rows),
+        _take(test_csv, test_rows) if test_csv is not None and len(test_rows) else None,
+    )
     if options.num_related:
-        if train_csv.box_shape != RATED_BOX:
-            raise UserError(f"--num-related: {csv_paths[0]} holds no 9x9 puzzles; drop it")
-        train = with_related(train, test, options.num_related, options.seed, options.workers)
-    return _Sources(train_csv.box_shape, train, test)
+        how = options.num_related, options.seed, options.workers
+        return replace(sources, train=with_related(sources.train, sources.test, *how))
+    return sources
 
 
 def _difficult_rows(puzzles: CsvPuzzles, options: BuildOptions) -> np.ndarray:

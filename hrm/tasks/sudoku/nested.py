@@ -60,15 +60,17 @@ def neighbours(question: np.ndarray, most: float, rng: np.random.Generator) -> F
         most: the largest settled share of theirs.
     """
     fewer, givens = question.copy(), np.flatnonzero(question)
-    dropped = givens[rng.integers(0, len(givens))]
-    fewer[dropped] = 0
-    solutions = np.empty((MOST_SOLUTIONS, CELLS), np.uint8)
-    count = solve(fewer, solutions)
     room = Found(
         np.empty(MOST_FOUND),
         np.empty((MOST_FOUND, CELLS), np.uint8),
         np.empty((MOST_FOUND, CELLS), np.uint8),
     )
+    if len(givens) == 0:
+        return _first(0, room)
+    dropped = givens[rng.integers(0, len(givens))]
+    fewer[dropped] = 0
+    solutions = np.empty((MOST_SOLUTIONS, CELLS), np.uint8)
+    count = solve(fewer, solutions)
     if count == MOST_SOLUTIONS:
         return _first(0, room)
     times = np.zeros((CELLS, SIDE + 1), np.int32)
@@ -240,7 +242,7 @@ class Origin(NamedTuple):
     """A puzzle to look around for others."""
 
     puzzle: Puzzle
-    count: int  # of those to be found at most
+    most: int  # are to be found
     stream: tuple[int, int]  # random numbers of its own
 
 
@@ -249,7 +251,7 @@ def around(origin: Origin) -> Iterator[list[Puzzle]]:
     question, answer = (np.frombuffer(grid, np.uint8).copy() for grid in origin.puzzle)
     member = Member(settled_share(question, 1.0), 0, question, answer)
     most, rng = max(member.share, EASIEST_NESTED), np.random.default_rng(origin.stream)
-    [found] = deque(related(member, origin.count + 1, most, ORIGIN_PATIENCE, rng), maxlen=1)
+    [found] = deque(related(member, origin.most + 1, most, ORIGIN_PATIENCE, rng), maxlen=1)
     yield [(one.question.tobytes(), one.answer.tobytes()) for one in found[1:]]
 
 

@@ -13,6 +13,15 @@ from hrm.tasks.sudoku.minimal import RATED_BOX, ready_to_make
 from hrm.tasks.sudoku.symmetry import canonical_hash
 
 
+def get_ready() -> None:
+    """Have what `with_related` needs compiled.
+
+    Raises:
+        UserError: numba is missing, or cannot work here.
+    """
+    ready_to_make("--num-related", climbs=True)
+
+
 def with_related(
     train: Puzzles, test: Puzzles | None, count: int, seed: int = 0, workers: int | None = None
 ) -> Puzzles:
@@ -27,7 +36,7 @@ def with_related(
     Raises:
         UserError: numba is missing, or a process was killed.
     """
-    ready_to_make("--num-related", climbs=True)
+    get_ready()
     from hrm.tasks.sudoku import nested
 
     questions, answers = train

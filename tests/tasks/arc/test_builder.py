@@ -13,6 +13,7 @@ from hrm.data.format import IGNORE_LABEL_ID, read_metadata, read_split
 from hrm.data.puzzle_dataset import PuzzleDataset, PuzzleDatasetConfig
 from hrm.tasks.arc import made_up
 from hrm.tasks.arc.encoding import SYMBOLS
+from hrm.tasks.arc.solutions import read_test_puzzles
 from hrm.tasks.arc.versions import Version
 
 from ...conftest import ROOT
@@ -146,6 +147,35 @@ def test_versions_that_are_missing_are_said_in_one_line(tmp_path: Path) -> None:
     _, err = built(tmp_path / "few", *combined(tmp_path / "arc", "evaluation"))
     line = "note: augmentation not full: 1 of 1 tasks have fewer than 1,001 different versions"
     assert err == f"{line} (the fewest 2)\n"
+
+
+def test_a_known_answer_that_looks_unknown_is_marked(tmp_path: Path) -> None:
+    zero, other = {"input": [[1, 1]], "output": [[0]]}, {"input": [[2]], "output": [[3]]}
+    asked = {"input": [[4]]}
+    tasks = {
+        "a": {"train": [zero], "test": [zero, other]},
+        "b": {"train": [other], "test": [asked]},
+    }
+    folder = tmp_path / "arc" / "evaluation"
+    folder.mkdir(parents=True)
+    for name, value in tasks.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    _, err = built(tmp_path / "data", "--dataset-dirs", tmp_path / "arc", "--num-aug", 0)
+    assert "1 test pair has no output" in err and "trained on" not in err
+    found = read_test_puzzles(tmp_path / "data")
+    assert [pair.solution is None for pair in found["a"]] == [False, False]
+    assert found["b"][0].solution is None
+
+
+def test_pairs_without_an_output_that_are_learned_are_said(tmp_path: Path) -> None:
+    pair, asked = {"input": [[2]], "output": [[3]]}, {"input": [[4]]}
+    task = {"train": [pair], "test": [pair]}
+    for subset, value in (("evaluation", task), ("test", task | {"test": [asked]})):
+        folder = tmp_path / "arc" / subset
+        folder.mkdir(parents=True)
+        (folder / f"{subset}-a.json").write_text(json.dumps(value))
+    _, err = built(tmp_path / "data", "--dataset-dirs", tmp_path / "arc", "--num-aug", 0)
+    assert "1 pair without an output is trained on as if it were [[0]]" in err
 
 
 # ---- made-up tasks ----

@@ -356,6 +356,28 @@ def test_a_hook_of_characters(built: Build, tmp_path):
     assert examples_of(folder, "train") == [("xo", "xx"), ("yo", "zz")]
 
 
+def test_a_hook_may_return_lists_of_what_it_was_given(built: Build, tmp_path):
+    (tmp_path / "hook.py").write_text(
+        "def augment(a, b, rng):\n    return [list(row) for row in a[::-1]], list(b[::-1])\n"
+    )
+    name = str(tmp_path / "hook.py")
+    numbers = built([{"input": [[1], [2]], "output": [[3], [4]]}], augment=name, num_aug=1)
+    assert examples_of(numbers, "train")[1] == ("21", "43")
+    letters = built([{"input": ["a", "b"], "output": ["c", "d"]}], augment=name, num_aug=1)
+    assert examples_of(letters, "train")[1] == ("ba", "dc")
+
+
+def test_a_hook_in_the_folder_that_is_replaced_stays(built: Build, tmp_path):
+    folder = built([PAIR])
+    hook = folder / "hook.py"
+    hook.write_text("def augment(a, b, rng): return a, b")
+    options = {"source": (tmp_path / "x.jsonl",), "output_dir": folder, "overwrite": True}
+    (tmp_path / "x.jsonl").write_text(json.dumps(PAIR))
+    with pytest.raises(UserError, match="holds --augment"):
+        build(BuildOptions(augment=str(hook), num_aug=1, **options))
+    assert hook.exists()
+
+
 def test_a_hook_that_is_nowhere(built: Build, tmp_path):
     for name, reason in (
         (str(tmp_path / "gone.py"), "no such file"),

@@ -87,6 +87,20 @@ def test_grids_of_one_size_are_written_in_one_line_too():
     assert one.are_valid(np.zeros((1, 4), int), np.zeros((1, 4), int)) == [None]
 
 
+def test_grids_of_one_size_have_its_rows():
+    """A turned question is refused, not written in another order."""
+    one, several = task("_ab", (2, 3)), task("_¦ab", (2, 3))
+    assert np.array_equal(one.read("aab/bab/"), [1, 1, 2, 2, 1, 2])
+    for read in (one, several):
+        for text in ("ab/ab/ab", "ab\nab\nab", "a/ababa"):
+            with pytest.raises(PuzzleError, match="rows of|cells, expected"):
+                read.read(text)
+    [found] = from_lines(["aab/bab\n"], "x.txt", one)
+    assert found.inputs.tolist() == [1, 1, 2, 2, 1, 2]
+    with pytest.raises(PuzzleError, match="x.txt:1"):
+        from_lines(["ab/ab/ab\n"], "x.txt", one)
+
+
 def test_no_cell_is_given_where_answers_may_change_all():
     one = task("_.#o", (2, 2))
     assert not one.grid.givens(one.read(".#oo")).any() and one.grid.empty == "_."

@@ -14,6 +14,7 @@ import pytest
 from hrm.cli.main import main
 from hrm.data import writer
 from hrm.data.format import ARRAY_NAMES, read_arrays, read_metadata
+from hrm.errors import UserError
 from hrm.tasks.sudoku import builder, leakage
 from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
@@ -424,6 +425,16 @@ def test_overwrite_spares_what_is_no_data_set(
     assert (source_dir / "train.csv").exists()
 
 
+def test_what_another_build_has_made_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    with pytest.raises(UserError, match="exists"), writer.new_dataset(target) as building:
+        (building / "mine").touch()
+        target.mkdir()
+        (target / "identifiers.json").touch()
+    assert [path.name for path in target.iterdir()] == ["identifiers.json"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_output_may_not_be_a_file(run: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for output in ("file", "file/below"):
@@ -503,7 +514,7 @@ def hub(source_dir: Path) -> Iterator[str]:
         },
         "datasets/me/train-only": {"main": {"train.csv": train}},
         "datasets/me/inner": {"main": {"old/train.csv": train, "README.md": b"none"}},
-        "datasets/me/bad": {"main": {"train.csv": b"no,such,header\n"}},
+        "datasets/me/bad": {"main": {"train.csv": b"no,such,header\n", "test.csv": b""}},
     }
     with serving(FakeHub(repositories)) as fake:
         yield fake.url
@@ -522,6 +533,7 @@ def test_downloads_a_repository_without_test_split(tmp_path: Path, hub: str) -> 
     code, out, err = run_download(tmp_path, hub, "--source-repo", "me/train-only")
     assert code == 0, err
     assert "0 test puzzles" in out
+    assert err == "note: --source-repo me/train-only: has no test.csv, so there is no test split\n"
 
 
 def test_downloads_a_revision_and_a_folder(tmp_path: Path, hub: str) -> None:

@@ -91,6 +91,11 @@ def test_none_at_all(origins: Puzzles, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (given == joined).all()
 
 
+def test_nothing_is_found_around_an_empty_grid(origins: Puzzles) -> None:
+    empty = np.zeros_like(origins[0][:1]), origins[1][:1]
+    assert len(with_related(empty, None, COUNT, workers=1)[0]) == 1
+
+
 def test_what_is_missing_is_said(origins: Puzzles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     for name in ("nested", "families"):

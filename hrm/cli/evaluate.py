@@ -150,6 +150,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             halt_probability=probability,
             progress=ranks.is_first,
             max_steps=config.steps or checkpoint.config.steps_at_most(config.halting),
+            must_stop=lambda: ranks.maximum(0)[0] > 0,  # never; no rank gets far ahead of others
             plan=plan,
         )
         assert result is not None

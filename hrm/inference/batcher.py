@@ -328,9 +328,9 @@ class Batcher:
         with self._changed:
             self._running = {n: row for n, row in self._running.items() if n not in ended}
             told = self._settle(judged, slots, taken)
-        slots.compact()
         for puzzle, one in told:
             puzzle.ticket.deliver(puzzle.number, one)
+        slots.compact()  # after the answers, which a failure would keep back
 
     def _judge(self, events: list[tuple[_Row, bool, list[np.ndarray]]]) -> list[tuple[_Row, Step]]:
         """Steps of attempts: of each whether it halted, and what the model reported."""

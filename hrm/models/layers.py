@@ -116,7 +116,11 @@ class CastedLinear(nn.Module):
 
 
 class CastedEmbedding(nn.Module):
-    """Embedding table, float32, looked up in `cast_to`."""
+    """Embedding table, float32, whose rows are cast to `cast_to`.
+
+    Not the table: the gradients of all places with one token would be added up in `cast_to` then,
+    and in bfloat16 on CPUs additions to more than some 256 of them are lost.
+    """
 
     def __init__(self, num_embeddings: int, dim: int, std: float, cast_to: torch.dtype):
         super().__init__()
@@ -124,7 +128,7 @@ class CastedEmbedding(nn.Module):
         self.embedding_weight = nn.Parameter(truncated_normal(num_embeddings, dim, std=std))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.embedding_weight.to(self.cast_to))
+        return F.embedding(ids, self.embedding_weight).to(self.cast_to)
 
 
 class BlockWeights(NamedTuple):

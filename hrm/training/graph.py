@@ -5,6 +5,7 @@ be captured, since it waits for nothing and leaves what outlives it where it is 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from hrm.errors import UserError
 from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig
-from hrm.training.state import TrainState, begin_step, compute_step
+from hrm.training.state import TrainState, begin_step, compute_step, forget_gradients
 
 Batch = dict[str, Tensor]
 WARM_UP_STEPS = 3  # in which blocks are compiled and optimizers make their averages
@@ -32,7 +33,9 @@ def stepper(
 
     run = compute
     if can_capture(config, ranks, device):
-        run = CapturedStep(compute, is_wanted=config.cuda_graph == "true")
+        run = CapturedStep(
+            compute, partial(forget_gradients, state.model), config.cuda_graph == "true"
+        )
 
     def step(batch: Batch) -> None:
         begin_step(state, config)
@@ -60,11 +63,14 @@ class CapturedStep:
 
     Args:
         compute: changes tensors that stay in place, and nothing else.
+        forget: drops what a capture that failed has left: gradients that nobody computed.
         is_wanted: where it cannot be captured, raise `UserError` instead of calling it on.
     """
 
-    def __init__(self, compute: Callable[[Batch], None], is_wanted: bool):
-        self._compute, self._is_wanted = compute, is_wanted
+    def __init__(
+        self, compute: Callable[[Batch], None], forget: Callable[[], None], is_wanted: bool
+    ):
+        self._compute, self._forget, self._is_wanted = compute, forget, is_wanted
         self._stream = torch.cuda.Stream()
         self._done = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -99,5 +105,7 @@ class CapturedStep:
             if self._is_wanted:
                 raise UserError(f"cuda_graph=true: {reason}; use cuda_graph=auto") from None
             say(f"cuda_graph: {reason}; going on without")
+            self._forget()
+            self._batch = {}
             return
         self._graph = graph

@@ -45,11 +45,11 @@ from hrm.training.run_folder import (
     Start,
     check_is_shared,
     check_position,
+    first_weights,
     last_good,
     prepare,
     remove_if_empty,
     unused_name,
-    weights_to_begin_with,
 )
 from hrm.training.saving import Checkpoints, code_version
 from hrm.training.sizing import for_device
@@ -100,8 +100,9 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         if config.deterministic:
             ranks.together(lambda: cleanup.enter_context(deterministic(device)))
         config = ranks.agree(lambda: with_run_name(config, cleanup))
-        weights = ranks.together(lambda: weights_to_begin_with(config, metadata))
+        weights = ranks.together(lambda: first_weights(config, metadata))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
+        weights = weights or ranks.together(lambda: first_weights(config, metadata, bool(start)))
         ranks.together(lambda: check_is_shared(config.run_dir))
         sets = train_set, test_set, evaluators
         job = open_job(config, ranks, device, *sets, start, weights, digest, stop, cleanup)

@@ -163,11 +163,17 @@ def last_good(config: PretrainConfig, say: Say) -> Start | None:
     return None
 
 
-def weights_to_begin_with(
-    config: PretrainConfig, metadata: DatasetMetadata
+def first_weights(
+    config: PretrainConfig, metadata: DatasetMetadata, resumed: bool | None = None
 ) -> Mapping[str, Tensor] | None:
-    """Those of `load_checkpoint`, unless there is none, or the run is resumed."""
-    if config.load_checkpoint is None or (config.resume and saved_steps(config.run_dir)):
+    """Those of `load_checkpoint`, unless there is none, or the run is resumed.
+
+    Args:
+        resumed: None where that is not known yet; then it is if it has checkpoints, damaged or not.
+    """
+    if resumed is None:
+        resumed = config.resume is not None and bool(saved_steps(config.run_dir))
+    if config.load_checkpoint is None or resumed:
         return None
     with torch.device("meta"):
         model = build_for(config, metadata)

@@ -134,6 +134,11 @@ def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:
     batch = model.model.blank_batch(rows, next(model.parameters()).device)
     _, loss, *_ = parallel(carry=model.initial_carry(batch), batch=batch)
     loss.backward()
+    forget_gradients(model)
+
+
+def forget_gradients(model: ACTLossHead) -> None:
+    """Those of the weights, and of the rows of a puzzle embedding."""
     model.zero_grad()
     forget_lookups(model)
 

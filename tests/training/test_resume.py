@@ -193,6 +193,16 @@ def test_damaged_ones_are_named_and_set_aside(whole, data_4x4, tmp_path, capsys)
     assert_same_run(killed, whole)
 
 
+def test_where_all_checkpoints_are_damaged_the_first_weights_are_loaded_again(
+    whole, data_4x4, tmp_path
+):
+    more = (f"load_checkpoint={whole}", "lr=1e-3")
+    begun = run(data_4x4, tmp_path / "begun", *more)
+    damaged = killed_after(begun, 5, tmp_path / "damaged")
+    os.truncate(step_dir(damaged, 5) / "model.safetensors", 100)
+    assert_same_run(run(data_4x4, damaged, *more, "resume=auto"), begun)
+
+
 def test_a_path_goes_on_in_its_own_folder(whole, data_4x4, tmp_path):
     killed = killed_after(whole, 15, tmp_path / "killed")
     values = [f"data_path={data_4x4}", *BASE, f"resume={step_dir(killed, 15)}"]

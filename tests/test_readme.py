@@ -28,7 +28,7 @@ CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their c
     r"--difficulty like-extreme": "--difficulty 1-3 --num-train 20 --num-test 10",
     r"OMP_NUM_THREADS=8": "OMP_NUM_THREADS=1",
     r"--nproc-per-node 8": "--nproc-per-node 2",
-    r"^python dataset/build_sudoku_dataset.py.*": r"\g<0> --source-dir csv",
+    r"^.*--subsample-size.*": r"\g<0> --source-dir csv",
     r"^hrm serve.*": r"\g<0> --port 0",
     r"^hrm sweep.*": r"\g<0> --dry-run",  # tests/cli/test_sweep.py trains
 }

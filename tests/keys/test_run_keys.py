@@ -542,7 +542,11 @@ def test_steps_are_captured_where_they_can_be(data, monkeypatch, given, kind, si
     """What is captured takes every batch; nothing here has a graph, so it is called instead."""
     taken: list[Any] = []
 
-    def called(compute: Any, is_wanted: bool) -> Any:
+    def called(compute: Any, forget: Any, is_wanted: bool) -> Any:
+        for weight in state.model.parameters():
+            weight.grad = torch.ones_like(weight)
+        forget()
+        assert all(weight.grad is None for weight in state.model.parameters())
         return lambda batch: (taken.append(batch), compute(batch))
 
     monkeypatch.setattr(graph, "CapturedStep", called)

@@ -32,8 +32,9 @@ from hrm.tasks.sudoku.minimal import (
     Difficulty,
     generate_minimal_split,
     parse_difficulty,
+    require_numba,
 )
-from hrm.tasks.sudoku.related import get_ready, with_related
+from hrm.tasks.sudoku.related import OPTION, with_related
 from hrm.tasks.sudoku.rules import SYMBOLS, BoxShape, parse_box_shape
 from hrm.tasks.sudoku.symmetry import augment
 
@@ -106,7 +107,7 @@ class BuildOptions(Config):
     num_train: PositiveInt = Field(1000, description="generated: training puzzles")
     num_test: Count = Field(500, description="generated: test puzzles")
     workers: PositiveInt | None = Field(
-        None, description="minimal or related: processes; by default as many as cores"
+        None, description="minimal, related: processes; else all cores"
     )
 
     box: Box | None = Field(
@@ -186,12 +187,12 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
     if options.num_related:
-        get_ready()
+        require_numba(OPTION)
     csv_paths = csv_files(options.source_repo, options.source_dir, "3x3")
     with_ratings = options.min_difficulty is not None
     train_csv = parse_csv(csv_paths[0], options.box, with_ratings=with_ratings, spool_dir=spool_dir)
     if options.num_related and train_csv.box_shape != RATED_BOX:
-        raise UserError(f"--num-related: {csv_paths[0]} holds no 9x9 puzzles; drop it")
+        raise UserError(f"{OPTION}: {csv_paths[0]} holds no 9x9 puzzles; drop it")
     test_csv = None
     if csv_paths[1] is not None:
         test_csv = parse_csv(

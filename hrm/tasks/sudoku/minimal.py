@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -195,6 +196,12 @@ def _shuffled(split: Split, rng: random.Random) -> Puzzles:
     return as_arrays(puzzles, RATED_BOX)
 
 
+def require_numba(what: str) -> None:
+    """Raise `UserError` where numba is missing, which the option `what` needs."""
+    if find_spec("numba") is None:
+        raise UserError(f"{what} needs numba; install it by: pip install 'hrm[generate]'")
+
+
 def ready_to_make(what: str, climbs: bool) -> ModuleType:
     """The module that makes puzzles, compiled: here once, so that no process does it again.
 
@@ -205,6 +212,7 @@ def ready_to_make(what: str, climbs: bool) -> ModuleType:
     Raises:
         UserError: numba is missing or cannot work here.
     """
+    require_numba(what)
     line = "getting the search for puzzles ready; the first time this takes half a minute …"
     notice = threading.Timer(SHORT_SECONDS, say, [line, sys.stderr])
     notice.daemon = True
@@ -216,10 +224,6 @@ def ready_to_make(what: str, climbs: bool) -> ModuleType:
             nested.get_ready()
         list(families.make(families.Family((2, 2), (((0, 0), 1),), "")))
         return families
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        raise UserError(f"{what} needs numba; install it by: pip install 'hrm[generate]'") from None
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise

@@ -12,14 +12,7 @@ from hrm.tasks.sudoku.generator import Puzzles, as_arrays
 from hrm.tasks.sudoku.minimal import RATED_BOX, ready_to_make
 from hrm.tasks.sudoku.symmetry import canonical_hash
 
-
-def get_ready() -> None:
-    """Have what `with_related` needs compiled.
-
-    Raises:
-        UserError: numba is missing, or cannot work here.
-    """
-    ready_to_make("--num-related", climbs=True)
+OPTION = "--num-related"  # that asks for it
 
 
 def with_related(
@@ -36,7 +29,7 @@ def with_related(
     Raises:
         UserError: numba is missing, or a process was killed.
     """
-    get_ready()
+    ready_to_make(OPTION, climbs=True)
     from hrm.tasks.sudoku import nested
 
     questions, answers = train

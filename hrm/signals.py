@@ -24,6 +24,28 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+class _Held:
+    """Whether signals wait, and the one that does."""
+
+    on = False
+    number: int | None = None
+
+
+@contextmanager
+def holding_signals() -> Iterator[None]:
+    """Let the handlers of `handled_by` wait while inside, for code that no exception may leave.
+
+    Such is what numba does with arguments that are Python objects: it crashes where one is raised.
+    """
+    _Held.on = True
+    try:
+        yield
+    finally:
+        _Held.on, number, _Held.number = False, _Held.number, None
+    if number is not None:
+        signal.raise_signal(number)
+
+
 @contextmanager
 def handled_by(handler: Handler) -> Iterator[None]:
     """Let `handler` receive the signals while inside. Only the main thread can; others may not.
@@ -35,6 +57,12 @@ def handled_by(handler: Handler) -> Iterator[None]:
         yield
         return
     report_ignored = sys.unraisablehook
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _Held.on:
+            _Held.number = number
+        else:
+            handler(number, frame)
 
     def send_again(ignored: "sys.UnraisableHookArgs") -> None:
         if isinstance(ignored.exc_value, Interrupted):
@@ -49,7 +77,7 @@ def handled_by(handler: Handler) -> Iterator[None]:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     wakeup = signal.set_wakeup_fd(-1)
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

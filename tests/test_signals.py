@@ -49,6 +49,19 @@ def test_a_signal_that_comes_where_exceptions_are_ignored_is_not_lost(number):
 
 
 @pytest.mark.parametrize("number", ALL)
+def test_a_signal_waits_while_signals_are_held(number):
+    body = (
+        "from hrm.signals import holding_signals\n"
+        "def main():\n    with holding_signals():\n"
+        f"        os.kill(os.getpid(), {number})\n        time.sleep(0.2)\n        print('done')\n"
+        "    time.sleep(10)\n    print('not heard')\nrun_command(main)"
+    )
+    result = run(body, number)
+    assert (result.returncode, result.stdout) == (128 + number, "done\n")
+    assert result.stderr == "interrupted\n"
+
+
+@pytest.mark.parametrize("number", ALL)
 def test_ending_at_once_does_not_wait_for_c_code(number):
     """The C code takes minutes, and is not interrupted by signals."""
     body = "with ending_at_once():\n    send()\n    hashlib.pbkdf2_hmac('md5', b'', b'', 10**9)"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from hrm.signals import holding_signals
 from hrm.tasks.sudoku.bitboard import (
     CELLS,
     SIDE,
@@ -51,7 +52,6 @@ class Found(NamedTuple):
     answers: np.ndarray  # [N, 81] uint8
 
 
-@njit(cache=True)
 def neighbours(question: np.ndarray, most: float, rng: np.random.Generator) -> Found:
     """Minimal puzzles with all givens of another one but one, random, and some more.
 
@@ -59,6 +59,12 @@ def neighbours(question: np.ndarray, most: float, rng: np.random.Generator) -> F
         question: [81] uint8, 0 is blank.
         most: the largest settled share of theirs.
     """
+    with holding_signals():
+        return _neighbours(question, most, rng)
+
+
+@njit(cache=True)
+def _neighbours(question: np.ndarray, most: float, rng: np.random.Generator) -> Found:
     fewer, givens = question.copy(), np.flatnonzero(question)
     room = Found(
         np.empty(MOST_FOUND),
@@ -258,6 +264,7 @@ def around(origin: Origin) -> Iterator[list[Puzzle]]:
 def get_ready() -> None:
     """Have what a climb needs compiled, once for all processes."""
     population = Population(np.random.default_rng(0))
-    for _ in range(FIRST + 1):
+    for _ in range(FIRST):
         population.step()
+    _neighbours(population.members[0].question, 0.0, np.random.default_rng(0))  # interruptible
     needs_nested_trials(population.members[0].question)

@@ -1,11 +1,15 @@
 """Puzzles found around given ones."""
 
+import os
+import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from hrm.errors import UserError
+from hrm.signals import Interrupted, handled_by, interrupt
 from hrm.tasks.sudoku import nested
 from hrm.tasks.sudoku.bitboard import needs_nested_trials, settled_share
 from hrm.tasks.sudoku.difficulty import count_guesses
@@ -94,6 +98,20 @@ def test_none_at_all(origins: Puzzles, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_found_around_an_empty_grid(origins: Puzzles) -> None:
     empty = np.zeros_like(origins[0][:1]), origins[1][:1]
     assert len(with_related(empty, None, COUNT, workers=1)[0]) == 1
+
+
+def test_a_search_in_this_process_bears_interruptions(origins: Puzzles) -> None:
+    """Numba crashed where a signal's exception came while it read the generator's address."""
+    ended = []
+    for _ in range(20):
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        with handled_by(interrupt):
+            timer.start()
+            try:
+                with_related(origins, None, 10**4, workers=1)
+            except Interrupted:
+                ended.append(True)
+    assert len(ended) == 20
 
 
 def test_what_is_missing_is_said(origins: Puzzles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,9 @@ class Notation:
             return 0, 0
         return cells, dashes
 
+    def _check_rows(self, lines: Sequence[Line], shape: tuple[int, int], place: str) -> None:
+        """Raise `PuzzleError` where lines are no rows of a grid; here they may end anywhere."""
+
     def _join(
         self,
         lines: Sequence[Line],
@@ -212,6 +215,7 @@ class Notation:
         place: str,
         beside: str = "",
     ) -> Reading:
+        self._check_rows(lines, shape, place)
         rows, columns = shape
         whole = rows * columns
         blanks = _dashes_are_blanks(lines, whole)

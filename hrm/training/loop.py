@@ -102,7 +102,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         config = ranks.agree(lambda: with_run_name(config, cleanup))
         weights = ranks.together(lambda: first_weights(config, metadata))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
-        weights = weights or ranks.together(lambda: first_weights(config, metadata, bool(start)))
+        weights = ranks.together(lambda: weights or first_weights(config, metadata, bool(start)))
         ranks.together(lambda: check_is_shared(config.run_dir))
         sets = train_set, test_set, evaluators
         job = open_job(config, ranks, device, *sets, start, weights, digest, stop, cleanup)

@@ -15,6 +15,11 @@ from hrm.tasks.reading import LINE_END, Line, Notation, PuzzleError, Reading
 ROW_END = "/"  # between rows that are written in one line
 
 
+def _rows_of(line: str, tokens: Mapping[str, int]) -> list[str]:
+    """The rows of a line, which is one where a slash is a symbol."""
+    return [line] if ROW_END in tokens else line.removesuffix(ROW_END).split(ROW_END)
+
+
 class OpenGrid(Grid):
     """A grid whose answer may change every cell."""
 
@@ -55,25 +60,16 @@ class RowsNotation(Notation):
 
     def _lines(self, lines: Iterable[str]) -> Iterator[Line]:
         for line in super()._lines(lines):
-            whole = line.text if ROW_END in self.tokens else line.text.removesuffix(ROW_END)
-            for row in [whole] if ROW_END in self.tokens else whole.split(ROW_END):
+            for row in _rows_of(line.text, self.tokens):
                 yield Line(line.number, row, *self._count(row))
 
-    def _join(
-        self,
-        lines: Sequence[Line],
-        shape: tuple[int, int],
-        places: Mapping[int, str],
-        place: str,
-        beside: str = "",
-    ) -> Reading:
+    def _check_rows(self, lines: Sequence[Line], shape: tuple[int, int], place: str) -> None:
         sizes = [line.cells for line in lines]
         if len(sizes) > 1 and set(sizes) != {shape[1]}:
             shown = ", ".join(map(str, sizes[:9]))
             raise PuzzleError(
                 f"rows of {shown} characters, expected {shape[0]} of {shape[1]}", place
             )
-        return super()._join(lines, shape, places, place, beside)
 
 
 class CanvasNotation(Notation):
@@ -115,8 +111,8 @@ class CanvasNotation(Notation):
 
     def _placed(self, lines: Sequence[Line], shape: tuple[int, int], place: str) -> Reading:
         rows = [line.text for line in lines]
-        if len(rows) == 1 and ROW_END not in self.tokens:
-            rows = rows[0].removesuffix(ROW_END).split(ROW_END)
+        if len(rows) == 1:
+            rows = _rows_of(rows[0], self.tokens)
         number = lines[0].number if lines else 1
         for row, text in enumerate(rows, 1):
             for column, character in enumerate(text):

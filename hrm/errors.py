@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LONGEST_MESSAGE = 1500
 TOP_LEVEL = "(top level)"  # the key of a mistake that is of several keys
+MEMORY_IS_FULL = ("out of memory", "can't allocate memory")  # as torch says it
 
 
 class UserError(ValueError):
@@ -55,6 +56,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def explained(error: BaseException) -> BaseException:
+    """The error itself; where memory has run out, a `UserError` that says so."""
+    is_full = isinstance(error, RuntimeError) and any(t in str(error) for t in MEMORY_IS_FULL)
+    if not (is_full or isinstance(error, MemoryError)):
+        return error
+    return UserError(
+        f"memory is full ({one_line(error)}); let fewer puzzles run side by side: micro_batch_size "
+        "or global_batch_size in training, --global-batch-size of evaluate, --batch-size of solve"
+    )
+
+
 def first_mistake(error: "ValidationError") -> tuple[str, str]:
     """The first wrong key, dotted, and what is wrong with it."""
     first = error.errors()[0]
@@ -86,7 +98,7 @@ def report_and_exit(error: BaseException) -> NoReturn:
 
     For where Python's own way to the end would wait for something that does not come.
     """
-    code = 1
+    code, error = 1, explained(error)
     if isinstance(error, UserError):
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
@@ -112,9 +124,6 @@ def run_command(main: Callable[[], None]) -> None:
         end_with_torchrun()
         try:
             main()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
         except BrokenPipeError:
             sys.exit(128 + signal.SIGPIPE)
         except KeyboardInterrupt as error:
@@ -122,3 +131,9 @@ def run_command(main: Callable[[], None]) -> None:
                 sys.stdout.flush()
             # At once: a thread that still writes would not survive Python's own end.
             end_at_once(error.number if isinstance(error, Interrupted) else signal.SIGINT)
+        except Exception as error:
+            known = explained(error)
+            if not isinstance(known, UserError):
+                raise
+            print(f"error: {known}", file=sys.stderr)
+            sys.exit(known.exit_code)

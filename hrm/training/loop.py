@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from hrm.checkpoint.layout import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
-from hrm.data.format import fingerprint
+from hrm.data.format import fingerprint, read_metadata
 from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
@@ -90,10 +89,11 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         TrainingDiverged: losses or gradients stay non-finite.
     """
     ranks.together(lambda: can_capture(config, ranks, device))
+    metadata = ranks.together(lambda: read_metadata(config.data_path / "train"))
+    [most_used] = ranks.maximum(-free_memory(device))
+    config = ranks.agree(lambda: for_device(config, device, metadata, ranks.size, -most_used))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
     evaluators = ranks.together(lambda: open_evaluators(config, test_set))
-    metadata, [most_used] = train_set.metadata, ranks.maximum(-free_memory(device))
-    config = ranks.agree(partial(for_device, config, device, metadata, ranks.size, -most_used))
     digest = ranks.agree(lambda: check_before_work(config, train_set))
     with ExitStack() as cleanup:
         stop = cleanup.enter_context(StopRequest().listening())

@@ -12,7 +12,6 @@ from hrm.training.config import PretrainConfig
 
 def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
     """This rank's share of the training split, and of the test split where there is one."""
-    config.local_micro_batch_size(ranks.size)
     train_set, test_set = open_split(config, ranks, "train"), None
     if has_split(config.data_path, "test"):
         test_set = open_split(config, ranks, "test")
@@ -29,13 +28,16 @@ def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, Puzz
 def open_split(
     config: PretrainConfig, ranks: Ranks, split: str, limit: int | None = None
 ) -> PuzzleDataset:
-    """This rank's share of a split; of the test split a sample of `limit` examples, if given."""
-    test = split == "test"
+    """This rank's share of a split; of the test split a sample of `limit` examples, if given.
+
+    The test split comes in micro-batches: an evaluation must not need more memory than a step.
+    """
+    test, rows = split == "test", config.local_micro_batch_size(ranks.size)
     return PuzzleDataset(
         PuzzleDatasetConfig(
             seed=config.seed,
             dataset_path=config.data_path,
-            global_batch_size=config.global_batch_size,
+            global_batch_size=ranks.size * rows if test else config.global_batch_size,
             test_set_mode=test,
             epochs_per_iter=1 if test else config.epochs_per_iteration,
             rank=ranks.rank,

@@ -161,6 +161,25 @@ def test_every_evaluation_asks_for_the_probability_that_is_configured(
         assert asked.pop() == expected
 
 
+def test_an_evaluation_takes_as_many_puzzles_at_a_time_as_a_step(data_4x4, tmp_path, monkeypatch):
+    sizes, overall = [], []
+
+    def spy(model, test_set, *others, **more):
+        sizes.append({len(batch["inputs"]) for _, batch, _ in test_set})
+        result = evaluate(model, test_set, *others, **more)
+        overall.append(result.overall)
+        return result
+
+    monkeypatch.setattr(loop, "evaluate", spy)
+    for rows in 8, 32:
+        keys = [f"data_path={data_4x4}", "run_name=x", *SHORT, "compile=false", "eval_limit=20"]
+        keys += [f"micro_batch_size={rows}", f"checkpoint_path={tmp_path / str(rows)}"]
+        loop.train(load_pretrain_config(keys), Ranks(0, 1, 0), torch.device("cpu"))
+    assert sizes == [{8}, {8}, {32}, {32}], "a sample of the puzzles, then all"
+    for few, many in zip(overall[:2], overall[2:], strict=True):
+        assert few == pytest.approx(many, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "given, rows, expected",
     [

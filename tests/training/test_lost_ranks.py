@@ -40,7 +40,7 @@ interrupt.PATIENCE = 1
 
 def fails(ranks):
     if ranks.rank == 1:
-        raise torch.OutOfMemoryError("out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory")
     ranks.maximum(1)
 
 def is_missing(ranks):
@@ -103,8 +103,8 @@ def start(tmp_path):
 def test_a_rank_that_fails_reports_and_ends_at_once(start):
     first, second = start("fails")
     _, said = second.communicate(timeout=60)
-    assert second.returncode == 1
-    assert said.rstrip().endswith("OutOfMemoryError: out of memory")
+    assert second.returncode == 2
+    assert said.startswith("error: memory is full (CUDA out of memory)")
     _, said = first.communicate(timeout=60)
     host = socket.gethostname()
     assert first.returncode == 4

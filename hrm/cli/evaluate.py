@@ -32,6 +32,8 @@ from hrm.errors import UserError, write_output
 from hrm.signals import ending_at_once
 
 if TYPE_CHECKING:
+    import torch
+
     from hrm.attempts import Plan
     from hrm.checkpoint import Checkpoint
     from hrm.data import PuzzleDataset
@@ -132,7 +134,7 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
         checkpoint = ranks.together(lambda: load_checkpoint(path, config.weights, config.data_path))
         data_path, is_known = ranks.agree(lambda: meet_data(config, checkpoint))
         dataset = ranks.together(
-            lambda: open_dataset(config, checkpoint, data_path, is_known, ranks)
+            lambda: open_dataset(config, checkpoint, data_path, is_known, ranks, device)
         )
         plan = ranks.together(lambda: plan_of(config, dataset))
         model = checkpoint.model.to(device).eval()
@@ -250,20 +252,28 @@ def open_dataset(
     data_path: Path,
     knows_identifiers: bool,
     ranks: "Ranks",
+    device: "torch.device",
 ) -> "PuzzleDataset":
-    """The split to evaluate, in batches as in training unless their size is given.
+    """The split to evaluate, in batches as in training unless their size is given; few on a CPU.
 
     Raises:
         UserError: it is damaged.
     """
     from hrm.data import PuzzleDataset, PuzzleDatasetConfig
+    from hrm.device import micro_batch_size
 
     trained, unseen = checkpoint.config, checkpoint.metadata.unseen_identifier
+    rows, arch = (
+        max(1, trained.global_batch_size // ranks.size),
+        checkpoint.model.model.inner.config,
+    )
+    if device.type == "cpu":
+        rows = micro_batch_size(rows, arch.state_numbers(arch.seq_len, arch.vocab_size))
     return PuzzleDataset(
         PuzzleDatasetConfig(
             seed=trained.seed,
             dataset_path=data_path,
-            global_batch_size=config.global_batch_size or trained.global_batch_size,
+            global_batch_size=config.global_batch_size or rows * ranks.size,
             test_set_mode=True,
             epochs_per_iter=1,
             rank=ranks.rank,

@@ -153,6 +153,10 @@ def test_as_many_puzzles_run_side_by_side(patient, monkeypatch):
     seen.clear()
     evaluated(patient)
     assert seen == [BATCH] * 4
+    monkeypatch.setattr("hrm.device.CPU_STATE", 1)
+    seen.clear()
+    evaluated(patient)
+    assert seen == [1] * 4 * TEST_PUZZLES, "a CPU takes no more than its caches help with"
 
 
 @acts("weights")

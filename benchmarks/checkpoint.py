@@ -20,7 +20,7 @@ from torch import Tensor
 from hrm.data.format import DatasetMetadata
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
-from hrm.training.loggers import TIMINGS_FILE, JsonLinesLogger
+from hrm.training.loggers import TIMINGS_FILE, JsonLinesLogger, Loggers
 from hrm.training.saving import Checkpoints
 from hrm.training.state import TrainState
 
@@ -61,7 +61,7 @@ def main() -> None:
         )
         timings = JsonLinesLogger(Path(folder) / TIMINGS_FILE)
         state = TrainState.create(config, METADATA, torch.device("cpu"), alone)
-        checkpoints = Checkpoints(config, METADATA, alone, None, timings, print, {})
+        checkpoints = Checkpoints(config, METADATA, alone, Loggers(timings=timings), print, {})
         batch = {
             "inputs": torch.randint(0, 10, (arguments.batch, 81), dtype=torch.int32),
             "labels": torch.randint(1, 10, (arguments.batch, 81), dtype=torch.int32),

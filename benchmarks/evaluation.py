@@ -20,15 +20,15 @@ import torch
 from training import rate_of_product
 
 from hrm.checkpoint import load_checkpoint
+from hrm.config import DeviceName, Halting
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.puzzle_dataset import NamedBatch
-from hrm.device import DeviceName, compile_model, pick_device
+from hrm.device import compile_model, pick_device
 from hrm.errors import run_command
 from hrm.evaluation import evaluate
 from hrm.models.flops import act_step_flops
 from hrm.models.losses import ACTLossHead
 from hrm.ranks import Ranks
-from hrm.rollout import Halting
 
 ALONE = Ranks(0, 1, 0)
 SPEED_TARGET, ACCURACY_TARGET = 0.85, 0.005

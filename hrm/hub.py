@@ -1,7 +1,8 @@
 """Repositories of the Hugging Face Hub, named `hf://[datasets/]user/name[@revision][/folder]`.
 
-Files come from the Hub's usual cache, and are all that is taken where there is no connection;
-nothing of them is executed. `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` act as usual.
+Downloads go through the Hub's usual cache, which alone is used without a connection; nothing that
+is downloaded is executed. A slash in the name of a revision is written %2F. `HF_ENDPOINT`,
+`HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` act as usual.
 """
 
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 from hrm.errors import UserError
 
@@ -48,10 +50,11 @@ class Repository:
         if found is None:
             raise UserError(f"{text}: expected hf://user/name, maybe with @revision and /folder")
         is_dataset, name, revision, place = found.groups()
-        return cls(name, revision, place or "", "dataset" if is_dataset else kind)
+        branch = revision and unquote(revision)
+        return cls(name, branch, place or "", "dataset" if is_dataset else kind)
 
     def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
+        revision = f"@{quote(self.revision, safe='')}" if self.revision else ""
         place = f"/{self.place}" if self.place else ""
         return f"hf://{'datasets/' * (self.kind == 'dataset')}{self.name}{revision}{place}"
 

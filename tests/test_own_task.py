@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from hrm.data.format import read_metadata
+from hrm.errors import UserError
+from hrm.ranks import Ranks
 from hrm.tasks import task_of
+from hrm.training.config import load_pretrain_config
+from hrm.training.splits import open_evaluators, open_split
 
 from .conftest import ROOT
 from .written import SMALL, blocks, changed, commands, run_line
@@ -52,6 +56,19 @@ def test_commands_run_as_they_are_typed(folder, call, call_script, monkeypatch):
     assert read_metadata(folder / "data" / "judged" / "train").task == "stones"
     code, out, _ = call("evaluate", "checkpoints/own/judged", "--device", "cpu")
     assert code == 0 and "stones_kept" in out
+    saved = "eval_save_outputs=[inputs,puzzle_identifiers,predictions,q_halt_logits]"
+    code, _, _ = call("evaluate", "checkpoints/own/judged", "--device", "cpu", saved)
+    [file] = Path("checkpoints/own/judged").glob("step_*/predictions.safetensors")
+    code, _, err = call("evaluate", "--predictions", str(file), "--data-path", "data/judged")
+    assert (
+        code == 2 and "nothing is voted on in data/judged/test" in err and "\n" not in err.strip()
+    )
+    keys = ["data_path=data/judged", "eval_limit=2"]
+    judged = load_pretrain_config(keys)
+    test_set = open_split(judged, Ranks(0, 1, 0), "test", limit=2)
+    assert len(open_evaluators(judged, test_set)) == 1, "a sample will do where nothing votes"
+    with pytest.raises(UserError, match="aggregated_voting=true: nothing is voted on"):
+        open_evaluators(judged.model_copy(update={"aggregated_voting": True}), test_set)
 
 
 def test_the_first_block_writes_a_data_set(folder, monkeypatch):

@@ -174,11 +174,12 @@ def vote(config: EvaluateConfig) -> None:
     from hrm.data.format import read_metadata
     from hrm.evaluation import EvaluationResult
     from hrm.ranks import Ranks
-    from hrm.tasks import task_of
+    from hrm.tasks import VotingEvaluator, task_of
 
     assert config.data_path is not None
     split = config.data_path / config.split
-    evaluators = task_of(read_metadata(split)).evaluators(config.data_path, config.split)
+    of_task = task_of(read_metadata(split)).evaluators(config.data_path, config.split)
+    evaluators = [each for each in of_task if isinstance(each, VotingEvaluator)]
     if not evaluators:
         raise UserError(f"predictions: nothing is voted on in {split}; evaluate a checkpoint on it")
     for file in config.predictions:

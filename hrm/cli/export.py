@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from pydantic import Field
 
-from hrm.cli.options import SchemaCommand, flag
-from hrm.config import Config, Count, GraphDtype, StoredDtype, WeightsName
+from hrm.cli.options import SchemaCommand
+from hrm.config import Config, Count, GraphDtype, StoredDtype, WeightsName, flag
 from hrm.errors import UserError, write_output
 from hrm.progress import Progress
 

@@ -188,7 +188,7 @@ def listing(sweep: "Sweep", count: int) -> str:
 def compare(sweep: "Sweep") -> None:
     """Write the table and the report, and print the table."""
     from hrm.report import settings
-    from hrm.training.sweep_jobs import LOG_FILE
+    from hrm.training.sweep import LOG_FILE
 
     runs = [measured(run) for run in sweep.runs]
     ranked = settings.ranked(runs)

@@ -42,7 +42,8 @@ from hrm.data.grid import (
     infer_grid_shape,
     infer_symbols,
 )
-from hrm.data.missing import METADATA_FILE, missing_split
+from hrm.data.missing import METADATA_FILE as METADATA_FILE
+from hrm.data.missing import missing_split
 from hrm.errors import UserError, first_mistake, one_line
 from hrm.files import file_digest
 from hrm.progress import Progress

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from hrm.config import Count, Fraction, PositiveInt
 from hrm.data.format import IGNORE_LABEL_ID, PuzzleArrays, read_split
 from hrm.errors import UserError
 
@@ -48,14 +49,14 @@ class PuzzleDatasetConfig(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**64)]
     dataset_path: Path
-    global_batch_size: Annotated[int, Field(gt=0)]
+    global_batch_size: PositiveInt
     test_set_mode: bool
-    epochs_per_iter: Annotated[int, Field(gt=0)]
-    rank: Annotated[int, Field(ge=0)]
-    num_replicas: Annotated[int, Field(gt=0)]
-    puzzle_emb_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    epochs_per_iter: PositiveInt
+    rank: Count
+    num_replicas: PositiveInt
+    puzzle_emb_dropout: Fraction = 0.0
     unseen_identifier: int | None = None
-    limit: Annotated[int, Field(gt=0)] | None = None
+    limit: PositiveInt | None = None
 
 
 class _Plan(Protocol):

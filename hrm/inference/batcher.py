@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Attempt, Place, Plan, can_count, noise_of
+from hrm.config import Halting
 from hrm.guesses import Guess, Guesses, guessed_cells
 from hrm.inference.inside import Inside, Recorder
 from hrm.inference.solver import Solver
-from hrm.rollout import Halting, Slots
+from hrm.rollout import Slots
 from hrm.tasks import Task
 
 MAX_BATCH, MAX_WAITING = 64, 256  # puzzles; one request may bring 256

@@ -18,8 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
-from hrm.config import WeightsName
-from hrm.device import DeviceName
+from hrm.config import DeviceName, WeightsName
 from hrm.errors import UserError
 from hrm.inference.batcher import (
     MAX_BATCH,

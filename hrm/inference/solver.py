@@ -14,18 +14,17 @@ from torch import Tensor
 from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
 from hrm.checkpoint import load_checkpoint, shipped_models
 from hrm.checkpoint.finding import FIRST_SHIPPED
-from hrm.config import Select, WeightsName
+from hrm.config import DeviceName, Halting, Select, WeightsName
 from hrm.data.format import IDENTIFIERS_FILE, DatasetMetadata
 from hrm.data.missing import training_data
 from hrm.data.names import read_names
 from hrm.data.origin import Origin, compare_data, knows_identifiers, unknown_identifiers
-from hrm.device import DeviceName, has_fast_bfloat16, pick_device
+from hrm.device import has_fast_bfloat16, pick_device
 from hrm.errors import UserError
 from hrm.guesses import guessed_cells
 from hrm.hub import Repository
 from hrm.models.losses import ACTLossHead
 from hrm.progress import Progress
-from hrm.rollout import Halting
 from hrm.tasks import Choice, task_of
 
 
@@ -131,20 +130,32 @@ class Solver:
         if trained == "bfloat16" and not has_fast_bfloat16(chosen):
             checkpoint = checkpoint.in_dtype("float32")
         config = checkpoint.config
-        sure = config.eval_halt_probability
-        known = checkpoint.metadata, chosen, sure, config.data_path, checkpoint.origin
-        kept = config.eval_max_steps, checkpoint.own_examples, checkpoint.step
-        return cls(checkpoint.model, *known, *kept)
+        return cls(
+            checkpoint.model,
+            checkpoint.metadata,
+            chosen,
+            halt_probability=config.eval_halt_probability,
+            data_path=config.data_path,
+            origin=checkpoint.origin,
+            learned_steps=config.eval_max_steps,
+            examples=checkpoint.own_examples,
+            step=checkpoint.step,
+        )
 
     @classmethod
     def from_pretrained(
-        cls, name: str, revision: str | None = None, device: DeviceName = "auto"
+        cls,
+        name: str,
+        revision: str | None = None,
+        device: DeviceName = "auto",
+        data_path: Path | None = None,
     ) -> "Solver":
         """A trained model that others share, by its name on the Hugging Face Hub.
 
         Args:
             name: `user/name`, maybe with `/folder`, or `hf://user/name@revision/folder`.
             revision: a branch, tag or commit.
+            data_path: as of `from_checkpoint`, which the original's checkpoints need.
 
         Raises:
             UserError: as `hrm.checkpoint.find_checkpoint` and `from_checkpoint`.
@@ -152,7 +163,7 @@ class Solver:
         repository = Repository.parse(name)
         if revision is not None:
             repository = replace(repository, revision=revision)
-        return cls.from_checkpoint(str(repository), device)
+        return cls.from_checkpoint(str(repository), device, data_path=data_path)
 
     @property
     def unseen_identifier(self) -> int:

@@ -130,11 +130,6 @@ class Carry:
         """The carry of some rows."""
         return Carry.of({name: tensor[index] for name, tensor in self.named().items()})
 
-    def join(self, other: "Carry") -> "Carry":
-        """The rows of both."""
-        theirs = other.named()
-        return Carry.of({n: torch.cat([mine, theirs[n]]) for n, mine in self.named().items()})
-
 
 DATA_PREFIX = "current_data/"
 PLAIN_FIELDS = tuple(f.name for f in fields(Carry) if f.name not in ("states", "current_data"))
@@ -187,7 +182,7 @@ def add_noise(states: States, scale: Tensor, seed: Tensor, *counters: Tensor) ->
     for number, name in enumerate(sorted(states)):
         state = states[name]
         drawn = _normal(_mixed(key, number), state.shape[1:].numel()).view(state.shape)
-        noisy[name] = (state + _expand(scale, state) * drawn).to(state.dtype)
+        noisy[name] = (state + expanded(scale, state) * drawn).to(state.dtype)
     return noisy
 
 
@@ -201,8 +196,9 @@ def _normal(key: Tensor, count: int) -> Tensor:
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
 
-def _expand(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (like.ndim - 1))
+def expanded(rows: Tensor, like: Tensor) -> Tensor:
+    """[B] as [B, 1, …], to be broadcast with another tensor."""
+    return rows.view(-1, *[1] * (like.ndim - 1))
 
 
 class ACT(nn.Module):
@@ -212,17 +208,11 @@ class ACT(nn.Module):
         super().__init__()
         self.inner = core
         self.config: ACTSettings = core.config
-        q_continue = self.config.q_continue
-        self.wants_to_halt = self._halt_over_continue if q_continue else self._halt_positive
-        self.has_continue_target = q_continue and self.config.halt_max_steps > 1
+        self.has_continue_target = self.config.q_continue and self.config.halt_max_steps > 1
 
-    @staticmethod
-    def _halt_over_continue(q_halt: Tensor, q_continue: Tensor) -> Tensor:
-        return q_halt > q_continue
-
-    @staticmethod
-    def _halt_positive(q_halt: Tensor, q_continue: Tensor) -> Tensor:
-        return q_halt > 0
+    def wants_to_halt(self, q_halt: Tensor, q_continue: Tensor) -> Tensor:
+        """Whether halting is worth more than going on, [B] bool."""
+        return q_halt > (q_continue if self.config.q_continue else 0)
 
     def initial_carry(self, batch: dict[str, Tensor], first_row: int = 0) -> Carry:
         """A carry in which every sequence is halted and so takes the batch at the first step.
@@ -313,12 +303,12 @@ class ACT(nn.Module):
         return replace(
             carry,
             states={
-                name: torch.where(_expand(halted, old), start[name], old)
+                name: torch.where(expanded(halted, old), start[name], old)
                 for name, old in carry.states.items()
             },
             steps=torch.where(halted, 0, carry.steps),
             current_data={
-                name: torch.where(_expand(halted, new), new, carry.current_data[name])
+                name: torch.where(expanded(halted, new), new, carry.current_data[name])
                 for name, new in batch.items()
             },
         )

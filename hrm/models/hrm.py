@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from hrm.models.recurrence import PositiveInt, ReasoningModule
+from hrm.config import PositiveInt
+from hrm.models.recurrence import ReasoningModule
 from hrm.models.transformer import TransformerArch, TransformerConfig, TransformerCore
 
 
@@ -52,11 +53,6 @@ class HRM(TransformerCore):
 
     config: HRMConfig
 
-    def __init__(self, config: HRMConfig):
-        super().__init__(config)
-        if config.puzzle_emb_mode == "add":
-            self.attach_puzzle = self._add_puzzle  # type: ignore[method-assign]
-
     def _make_modules(self) -> None:
         self.H_level = ReasoningModule(self.config.H_layers, self.attention_block())
         self.L_level = ReasoningModule(self.config.L_layers, self.attention_block())
@@ -65,5 +61,7 @@ class HRM(TransformerCore):
     def answering(self) -> ReasoningModule:
         return self.H_level
 
-    def _add_puzzle(self, e: Tensor, puzzle: Tensor) -> Tensor:
+    def attach_puzzle(self, e: Tensor, puzzle: Tensor) -> Tensor:
+        if self.config.puzzle_emb_mode == "prefix":
+            return super().attach_puzzle(e, puzzle)
         return e + nn.functional.pad(puzzle, (0, e.shape[-1] - puzzle.shape[-1])).unsqueeze(1)

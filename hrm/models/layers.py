@@ -1,12 +1,13 @@
 """Building blocks of the model. Weights are float32; the arithmetic runs in the input's dtype.
 
-A block's weights are cast once per ACT step and handed to each of its calls (`Block.cast`).
+A block's weights are cast once per ACT step and handed to each of its calls (`CastedBlock`).
 
 Shapes: B batch, S positions (puzzle prefix + tokens), D hidden size, N heads, H head size,
 W inner width of the MLP over channels, U of the MLP over positions, C symbols, M message size.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -131,6 +132,14 @@ class CastedEmbedding(nn.Module):
         return F.embedding(ids, self.embedding_weight).to(self.cast_to)
 
 
+class CastedBlock(nn.Module, ABC):
+    """A layer of a reasoning module: (h, rotate, weights) -> h, with the weights of `cast`."""
+
+    @abstractmethod
+    def cast(self, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
+        """The weights in `dtype`; gradients of all calls that use them add up in it."""
+
+
 class BlockWeights(NamedTuple):
     """A block's weights in the dtype of its input, and the bias of its attention."""
 
@@ -197,7 +206,7 @@ class SwiGLU(nn.Module):
         return F.linear(F.silu(gate) * up, down)
 
 
-class Block(nn.Module):
+class Block(CastedBlock):
     """Post-norm transformer block: h ← norm(h + attn(h)); h ← norm(h + mlp(h))."""
 
     def __init__(
@@ -213,7 +222,6 @@ class Block(nn.Module):
         self.mlp = SwiGLU(hidden_size, expansion)
 
     def cast(self, dtype: torch.dtype) -> BlockWeights:
-        """The weights in `dtype`; gradients of all calls that use them add up in it."""
         attn, mlp = self.self_attn, self.mlp
         return BlockWeights(
             qkv=attn.qkv_proj.weight.to(dtype),
@@ -237,7 +245,7 @@ class TokenMLPWeights(NamedTuple):
     down: Tensor  # D W
 
 
-class TokenMLPBlock(nn.Module):
+class TokenMLPBlock(CastedBlock):
     """Post-norm block that mixes positions by an MLP (arXiv 2105.01601), for one sequence length.
 
     hᵀ ← norm(hᵀ + mlp_t(hᵀ)), where MLP and norm run along the positions of each channel;
@@ -250,7 +258,6 @@ class TokenMLPBlock(nn.Module):
         self.mlp = SwiGLU(hidden_size, expansion)
 
     def cast(self, dtype: torch.dtype) -> TokenMLPWeights:
-        """As `Block.cast`."""
         return TokenMLPWeights(
             gate_up_t=self.mlp_t.gate_up_proj.weight.to(dtype),
             down_t=self.mlp_t.down_proj.weight.to(dtype),
@@ -275,7 +282,7 @@ class UnitBlockWeights(NamedTuple):
     down: Tensor  # D W
 
 
-class UnitBlock(nn.Module):
+class UnitBlock(CastedBlock):
     """Post-norm block in which each symbol of each cell hears the means of its four units.
 
     h ← norm(h + o(means of silu(message(h)))); h ← norm(h + mlp(h)).
@@ -297,7 +304,6 @@ class UnitBlock(nn.Module):
         self.mlp = SwiGLU(hidden_size, expansion, UNIT_MLP_WIDTH_MULTIPLE)
 
     def cast(self, dtype: torch.dtype) -> UnitBlockWeights:
-        """As `Block.cast`."""
         return UnitBlockWeights(
             message=self.message_proj.weight.to(dtype),
             o=self.o_proj.weight.to(dtype),
@@ -315,7 +321,3 @@ class UnitBlock(nn.Module):
             heard = heard + F.linear(part.mean(dims, keepdim=True), o)
         h = rms_norm(heard.view(h.shape))
         return rms_norm(h + self.mlp(h, weights.gate_up, weights.down))
-
-
-AnyBlock = Block | TokenMLPBlock | UnitBlock
-AnyBlockWeights = BlockWeights | TokenMLPWeights | UnitBlockWeights

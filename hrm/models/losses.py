@@ -4,17 +4,16 @@ Shapes: B batch, T tokens, V vocabulary.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from hrm.config import NonNegative
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.models.act import ACT, Carry
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LossConfig(BaseModel):
@@ -25,9 +24,9 @@ class LossConfig(BaseModel):
     loss_type: Literal["stablemax_cross_entropy", "softmax_cross_entropy"] = Field(
         description="loss of the tokens"
     )
-    lm_loss_weight: Weight = Field(1.0, description="weight of the tokens' loss")
-    q_halt_weight: Weight = Field(0.5, description="weight of the halting loss")
-    q_continue_weight: Weight = Field(0.5, description="weight of the loss of q_continue")
+    lm_loss_weight: NonNegative = Field(1.0, description="weight of the tokens' loss")
+    q_halt_weight: NonNegative = Field(0.5, description="weight of the halting loss")
+    q_continue_weight: NonNegative = Field(0.5, description="weight of the loss of q_continue")
     q_continue_loss: Literal["bce", "mse"] = Field(
         "bce", description="binary cross-entropy, or squared error of the sigmoid"
     )

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, S positions, D hidden size, V vocabulary.
 import torch
 from torch import Tensor, nn
 
-from hrm.models.act import ACT, States
+from hrm.models.act import ACT, States, expanded
 
 
 class OneStep(nn.Module):
@@ -40,7 +40,7 @@ class OneStep(nn.Module):
         """
         core, start = self.act.inner, self.act.inner.initial_states()
         known = {
-            name: torch.where(begins.view(-1, *[1] * (state.ndim - 1)), start[name], state)
+            name: torch.where(expanded(begins, state), start[name], state)
             for name, state in states.items()
         }
         puzzle = None if puzzle_identifiers is None else core.look_up(puzzle_identifiers)

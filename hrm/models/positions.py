@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hrm.data.format import Shape
+from hrm.data.grid import Shape
 from hrm.models.layers import CastedEmbedding
 
 

@@ -8,20 +8,21 @@ Shapes: B batch, T tokens, D hidden size, V vocabulary.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from hrm.config import Count, Fraction, PositiveInt
 from hrm.data.grid import Shape, infer_box_shape, infer_grid_shape
 from hrm.models.act import Core, CoreStep, States
-from hrm.models.layers import AnyBlock, AnyBlockWeights, CastedLinear, truncated_normal
+from hrm.models.layers import CastedBlock, CastedLinear, truncated_normal
 
 Q_HEAD_BIAS = -5.0
+Weights = tuple[Tensor | None, ...]  # of a block, as `CastedBlock.cast` returns them
 ForwardDtype = Literal["bfloat16", "float16", "float32"]
-PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class RecurrentArch(BaseModel):
@@ -32,12 +33,12 @@ class RecurrentArch(BaseModel):
     hidden_size: PositiveInt = Field(description="width of the states")
     L_layers: PositiveInt = Field(description="blocks of the L module")
     expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="inner width of the SwiGLU: expansion · hidden_size · 2/3, rounded up to 256"
+        description="inner width of SwiGLU: expansion · hidden_size · 2/3, up to a multiple of 256"
     )
     H_cycles: PositiveInt = Field(description="H calls in an ACT step")
     L_cycles: PositiveInt = Field(description="L calls before each H call")
     halt_max_steps: PositiveInt = Field(description="ACT steps at most")
-    halt_exploration_prob: Annotated[float, Field(ge=0, le=1)] = Field(
+    halt_exploration_prob: Fraction = Field(
         description="share of steps that draw a minimum of ACT steps, in training"
     )
     forward_dtype: ForwardDtype = Field("bfloat16", description="dtype of the activations")
@@ -73,6 +74,11 @@ class RecurrentArch(BaseModel):
         """Those of `block_calls` that have a gradient."""
         return self.graded_L_calls * self.L_layers + self.answering_layers
 
+    @property
+    def remark(self) -> str | None:
+        """What a user should know of this combination of keys."""
+        return None
+
     def most_numbers(self, seq_len: int, vocab_size: int, identifiers: int) -> float:
         """At least as many as the model's parameters and tables hold, without building it."""
         raise NotImplementedError
@@ -87,7 +93,7 @@ class RecurrentConfig(RecurrentArch):
 
     seq_len: PositiveInt
     vocab_size: PositiveInt
-    num_puzzle_identifiers: Annotated[int, Field(ge=0)]
+    num_puzzle_identifiers: Count
     grid_shape: Shape | None = None
     box_shape: Shape | None = None
     first_digit: int | None = None  # token, of a grid of digits
@@ -97,6 +103,16 @@ class RecurrentConfig(RecurrentArch):
     @property
     def state_shape(self) -> tuple[int, ...]:
         """Of a sequence's state, the hidden size last."""
+        raise NotImplementedError
+
+    @property
+    def block_flops(self) -> int:
+        """Of the matrix products in one call of a block, for one sequence."""
+        raise NotImplementedError
+
+    @property
+    def head_flops(self) -> int:
+        """Of those that make the logits, likewise."""
         raise NotImplementedError
 
     grid_keys: ClassVar[str] = ""  # what of the configuration needs a grid
@@ -133,16 +149,16 @@ class RecurrentConfig(RecurrentArch):
 class ReasoningModule(nn.Module):
     """L or H module: h ← h + injection, then its layers."""
 
-    def __init__(self, num_layers: int, block: Callable[[], AnyBlock]):
+    def __init__(self, num_layers: int, block: Callable[[], CastedBlock]):
         super().__init__()
         self.layers = nn.ModuleList(block() for _ in range(num_layers))
 
-    def cast(self, dtype: torch.dtype) -> list[AnyBlockWeights]:
+    def cast(self, dtype: torch.dtype) -> list[Weights]:
         """The layers' weights in `dtype`."""
-        return [layer.cast(dtype) for layer in self.layers if isinstance(layer, AnyBlock)]
+        return [layer.cast(dtype) for layer in cast(Iterable[CastedBlock], self.layers)]
 
     def forward(
-        self, h: Tensor, injection: Tensor, rotate: nn.Module, weights: list[AnyBlockWeights]
+        self, h: Tensor, injection: Tensor, rotate: nn.Module, weights: list[Weights]
     ) -> Tensor:
         h = h + injection
         for layer, layer_weights in zip(self.layers, weights, strict=True):
@@ -153,8 +169,8 @@ class ReasoningModule(nn.Module):
 class CastWeights(NamedTuple):
     """Weights of both modules in the forward dtype, cast once for all calls of an ACT step."""
 
-    H: list[AnyBlockWeights]
-    L: list[AnyBlockWeights]
+    H: list[Weights]
+    L: list[Weights]
 
 
 class Prepared(NamedTuple):

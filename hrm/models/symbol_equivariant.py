@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from hrm.config import Count, PositiveInt
 from hrm.data.grid import first_digit, infer_grid_shape, infer_symbols
 from hrm.models.layers import (
     UNIT_MLP_WIDTH_MULTIPLE,
@@ -24,9 +25,9 @@ from hrm.models.layers import (
     CastedEmbedding,
     CastedLinear,
     UnitBlock,
+    mlp_width,
 )
 from hrm.models.recurrence import (
-    PositiveInt,
     ReasoningModule,
     RecurrentArch,
     RecurrentConfig,
@@ -39,7 +40,7 @@ class SymbolEquivariantArch(RecurrentArch):
 
     hidden_size: PositiveInt = Field(description="width of the states, of each symbol in each cell")
     expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="inner width of the SwiGLU: expansion · hidden_size · 2/3, rounded up to 16"
+        description="inner width of SwiGLU: expansion · hidden_size · 2/3, up to a multiple of 16"
     )
     backprop: Literal["one_step", "last_cycle"] = Field(
         "last_cycle", description="gradient through the last L and H call, or the whole last cycle"
@@ -50,7 +51,7 @@ class SymbolEquivariantArch(RecurrentArch):
     message_size: PositiveInt = Field(
         description="numbers that a symbol in a cell tells each of its units"
     )
-    first_symbol: Annotated[int, Field(ge=0)] | None = Field(
+    first_symbol: Count | None = Field(
         None,
         description="token from which on all are alike; null: the first digit of a grid of digits",
     )
@@ -107,6 +108,20 @@ class SymbolEquivariantConfig(SymbolEquivariantArch, RecurrentConfig):
     @property
     def state_shape(self) -> tuple[int, ...]:
         return self.seq_len, self.symbols, self.hidden_size
+
+    @property
+    def block_flops(self) -> int:
+        D, vectors = self.hidden_size, self.seq_len * self.symbols
+        (rows, columns), box = self.units()
+        boxes = 1 if box is None else self.seq_len // (box[0] * box[1])
+        units = (rows + columns + boxes) * self.symbols + self.seq_len
+        messages = 2 * D * self.message_size * (UNITS * vectors + units)
+        width = mlp_width(D, self.expansion, UNIT_MLP_WIDTH_MULTIPLE)
+        return messages + 2 * vectors * 3 * D * width
+
+    @property
+    def head_flops(self) -> int:
+        return 2 * self.hidden_size * self.seq_len * (self.symbols + self.others)
 
 
 class SymbolEquivariant(RecurrentCore):

@@ -10,23 +10,25 @@ V vocabulary.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from hrm.config import Count, PositiveInt
 from hrm.models.layers import (
     MLP_WIDTH_MULTIPLE,
     RELATION_KINDS,
-    AnyBlock,
     Block,
+    CastedBlock,
     CastedEmbedding,
     CastedLinear,
     RotaryEmbedding,
+    mlp_width,
 )
 from hrm.models.positions import GridEmbedding, LearnedPositions, grid_relations
-from hrm.models.recurrence import PositiveInt, RecurrentArch, RecurrentConfig, RecurrentCore
+from hrm.models.recurrence import RecurrentArch, RecurrentConfig, RecurrentCore
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 
 
@@ -37,9 +39,7 @@ class TransformerArch(RecurrentArch):
     pos_encodings: Literal["rope", "learned", "grid", "none"] = Field(
         description="rotary; one vector per position; tables of rows, columns, any boxes; or none"
     )
-    puzzle_emb_ndim: Annotated[int, Field(ge=0)] = Field(
-        description="numbers in a puzzle's embedding; 0: none"
-    )
+    puzzle_emb_ndim: Count = Field(description="numbers in a puzzle's embedding; 0: none")
     qk_norm: bool = Field(False, description="RMSNorm on queries and keys of each head")
     attention_bias: Literal["none", "grid"] = Field(
         "none",
@@ -93,6 +93,21 @@ class TransformerConfig(TransformerArch, RecurrentConfig):
     def state_shape(self) -> tuple[int, ...]:
         return self.positions, self.hidden_size
 
+    @property
+    def mixing_flops(self) -> int:
+        """Of `block_flops` those in which positions hear of each other."""
+        S, D = self.positions, self.hidden_size
+        return 2 * S * 4 * D * D + 4 * S * S * D
+
+    @property
+    def block_flops(self) -> int:
+        D = self.hidden_size
+        return self.mixing_flops + 2 * self.positions * 3 * D * mlp_width(D, self.expansion)
+
+    @property
+    def head_flops(self) -> int:
+        return 2 * self.hidden_size * self.positions * self.vocab_size
+
 
 class TransformerCore(RecurrentCore):
     """Positions attend to each other."""
@@ -121,7 +136,7 @@ class TransformerCore(RecurrentCore):
         self.lm_head = CastedLinear(D, self.config.vocab_size)
         self.q_head = self.new_q_head(D)
 
-    def attention_block(self) -> Callable[[], AnyBlock]:
+    def attention_block(self) -> Callable[[], CastedBlock]:
         """Makes a block whose positions attend to each other, as configured."""
         c, relations = self.config, None
         if c.attention_bias == "grid":

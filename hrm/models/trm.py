@@ -4,12 +4,13 @@ One module, `L_level`, updates both states. Shapes: S positions, D hidden size.
 """
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import nn
 
-from hrm.models.layers import TokenMLPBlock
+from hrm.config import Count
+from hrm.models.layers import TokenMLPBlock, mlp_width
 from hrm.models.recurrence import ReasoningModule
 from hrm.models.transformer import TransformerArch, TransformerConfig, TransformerCore
 
@@ -26,7 +27,7 @@ class TRMArch(TransformerArch):
     mlp_t: bool = Field(
         False, description="an MLP over positions instead of attention; fixes the sequence length"
     )
-    puzzle_emb_len: Annotated[int, Field(ge=0)] = Field(
+    puzzle_emb_len: Count = Field(
         16, description="positions of the puzzle embedding; 0: as many as it fills"
     )
 
@@ -45,6 +46,12 @@ class TRMArch(TransformerArch):
         return self
 
     @property
+    def remark(self) -> str | None:
+        if not (self.mlp_t and self.pos_encodings == "rope"):
+            return None
+        return "arch.pos_encodings=rope: ignored with arch.mlp_t, as in the original"
+
+    @property
     def prefix_len(self) -> int:
         if self.puzzle_emb_ndim == 0:
             return 0
@@ -53,6 +60,13 @@ class TRMArch(TransformerArch):
 
 class TRMConfig(TRMArch, TransformerConfig):
     """Architecture plus what it takes from the data set."""
+
+    @property
+    def mixing_flops(self) -> int:
+        if not self.mlp_t:
+            return super().mixing_flops
+        S = self.positions
+        return 2 * self.hidden_size * 3 * S * mlp_width(S, self.expansion)
 
 
 class TRM(TransformerCore):

@@ -1,7 +1,7 @@
 """Which optimizer updates what: the groups are disjoint and leave nothing out."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -9,19 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hrm.config import BelowOne, Config, Fraction, NonNegative
-from hrm.models.layers import AnyBlock, CastedLinear
+from hrm.models.layers import CastedBlock, CastedLinear
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim.adam_atan2 import AdamATan2
 from hrm.optim.muon import Muon
 from hrm.optim.sparse_sign_sgd import SparseSignSGD
-
-
-class MuonRates(NamedTuple):
-    """What Muon is built with."""
-
-    lr: float
-    weight_decay: float
-    momentum: float
 
 
 class OptimConfig(Config):
@@ -59,13 +51,6 @@ class OptimConfig(Config):
         description="largest norm of the gradient (of all parameters together)",
     )
 
-    @property
-    def muon(self) -> MuonRates | None:
-        """Rates of Muon, where it takes part."""
-        if self.optimizer != "muon":
-            return None
-        return MuonRates(self.muon_lr, self.muon_weight_decay, self.muon_momentum)
-
 
 class GroupOptimizer(Protocol):
     """What training needs of an optimizer: groups with `role` and `base_lr`, and these."""
@@ -87,37 +72,45 @@ class GroupOptimizer(Protocol):
 
 def build_optimizers(
     model: nn.Module,
-    lr: float,
-    weight_decay: float,
-    betas: tuple[float, float],
-    puzzle_emb_lr: float,
-    puzzle_emb_weight_decay: float,
+    config: OptimConfig,
     process_group: dist.ProcessGroup | None = None,
-    muon: MuonRates | None = None,
     muon_dtype: torch.dtype | None = None,
 ) -> list[GroupOptimizer]:
     """One AdamATan2 over all parameters, and one SparseSignSGD per puzzle embedding, if any.
 
-    With `muon` the matrices of the blocks are Muon's, and AdamATan2 has the rest: embeddings,
-    heads, biases of attention. `muon_dtype` is that of Muon's products.
+    With `optimizer=muon` the matrices of the blocks are Muon's, and AdamATan2 has the rest:
+    embeddings, heads, biases of attention.
+
+    Args:
+        process_group: whose ranks' puzzle rows are summed; None: the default one.
+        muon_dtype: of Muon's products; None: that of the weights.
     """
-    matrices = [] if muon is None else _matrices(model)
+    c = config
+    matrices = _matrices(model) if c.optimizer == "muon" else []
     taken = {id(layer.weight) for layer in matrices}
     rest = [p for p in model.parameters() if id(p) not in taken]
-    dense = {"params": rest, "role": "dense", "base_lr": lr}
+    dense = {"params": rest, "role": "dense", "base_lr": c.lr}
     optimizers: list[GroupOptimizer] = [
-        AdamATan2([dense], lr=lr, betas=betas, weight_decay=weight_decay)
+        AdamATan2([dense], lr=c.lr, betas=(c.beta1, c.beta2), weight_decay=c.weight_decay)
     ]
-    if muon is not None:
+    if c.optimizer == "muon":
         groups: list[dict[str, Any]] = []
         for pieces in sorted({layer.fused for layer in matrices}):
             params = [layer.weight for layer in matrices if layer.fused == pieces]
-            named = {"role": "matrices", "base_lr": muon.lr, "pieces": pieces}
+            named = {"role": "matrices", "base_lr": c.muon_lr, "pieces": pieces}
             groups.append({"params": params, **named})
-        optimizers.append(Muon(groups, **muon._asdict(), dtype=muon_dtype))
+        muon = Muon(
+            groups,
+            lr=c.muon_lr,
+            weight_decay=c.muon_weight_decay,
+            momentum=c.muon_momentum,
+            dtype=muon_dtype,
+        )
+        optimizers.append(muon)
     for table in _tables(model):
-        sparse = SparseSignSGD(table, puzzle_emb_lr, puzzle_emb_weight_decay, process_group)
-        sparse.param_groups[0] |= {"role": "puzzle_embedding", "base_lr": puzzle_emb_lr}
+        lr, decay = c.puzzle_emb_lr, c.puzzle_emb_weight_decay
+        sparse = SparseSignSGD(table, lr, decay, process_group)
+        sparse.param_groups[0] |= {"role": "puzzle_embedding", "base_lr": lr}
         optimizers.append(sparse)
     _check_complete(model, optimizers)
     return optimizers
@@ -143,7 +136,7 @@ def set_learning_rates(
 
 def _matrices(model: nn.Module) -> list[CastedLinear]:
     """Layers inside of blocks: each takes vectors to vectors of states."""
-    blocks = [module for module in model.modules() if isinstance(module, AnyBlock)]
+    blocks = [module for module in model.modules() if isinstance(module, CastedBlock)]
     return [m for block in blocks for m in block.modules() if isinstance(m, CastedLinear)]
 
 

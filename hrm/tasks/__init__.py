@@ -1,6 +1,16 @@
 """Tasks: what is known of a kind of puzzle besides its data. Each is one place to add."""
 
-from hrm.tasks.base import Choice, Contradiction, Difficulty, Evaluator, Poll, Polls, Symmetry, Task
+from hrm.tasks.base import (
+    Choice,
+    Contradiction,
+    Difficulty,
+    Evaluator,
+    Poll,
+    Polls,
+    Symmetry,
+    Task,
+    VotingEvaluator,
+)
 from hrm.tasks.grids.task import GridsTask
 from hrm.tasks.reading import Notation, PuzzleError
 from hrm.tasks.registry import TASKS, task_of
@@ -18,5 +28,6 @@ __all__ = [
     "PuzzleError",
     "Symmetry",
     "Task",
+    "VotingEvaluator",
     "task_of",
 ]

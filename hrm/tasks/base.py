@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -79,15 +79,20 @@ class Evaluator(Protocol):
     def update(self, step: Any) -> None:
         """Take in an `hrm.rollout.RolloutStep`, whose puzzles have all halted in it."""
 
-    def add(self, batch: Mapping[str, Any]) -> None:
-        """Take in puzzles by what is saved of them: `inputs`, `preds` (the predictions) [B, T],
-        `puzzle_identifiers` and `q_halt_logits` [B]; tensors or arrays."""
-
     def reduce(self, ranks: Any) -> tuple[dict[str, float], dict[str, str]]:
         """Metrics and artefacts of all ranks, an `hrm.ranks.Ranks`.
 
         Artefacts are texts of files, by name (`<evaluator>/<file>`), on rank 0; none elsewhere.
         """
+
+
+@runtime_checkable
+class VotingEvaluator(Evaluator, Protocol):
+    """One in which all versions of a puzzle vote, also those that were saved earlier."""
+
+    def add(self, batch: Mapping[str, Any]) -> None:
+        """Take in puzzles by what is saved of them: `inputs`, `preds` (the predictions) [B, T],
+        `puzzle_identifiers` and `q_halt_logits` [B]; tensors or arrays."""
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,9 @@ def unleaked_rows(
     """
     rows = np.arange(len(train.lines))
     if not pairs:
+        print(
+            f"0 of {len(rows):,} training puzzles are test puzzles up to symmetry", file=sys.stderr
+        )
         return rows
     found = _describe(train, test, pairs)
     if not drop:
@@ -161,18 +164,18 @@ def _describe(train: CsvSource, test: CsvSource, pairs: Sequence[tuple[int, int]
 
 
 def subsample(rows: np.ndarray, size: int | None, seed: int, path: Path) -> np.ndarray:
-    """`size` of the rows at random, in their order; all of them where it is None.
+    """`size` of the rows at random, in their order; all of them where it is None or not smaller.
+
+    Says so where there are fewer.
 
     Args:
         path: of their file, for messages.
-
-    Raises:
-        UserError: there are not as many.
     """
-    if size is None:
+    if size is None or size >= len(rows):
+        if size is not None and size > len(rows):
+            said = (
+                f"note: --subsample-size {size}: only {len(rows)} puzzles in {path}; all are taken"
+            )
+            print(said, file=sys.stderr)
         return rows
-    if size > len(rows):
-        raise UserError(
-            f"--subsample-size {size}: only {len(rows)} puzzles in {path} to draw from; lower it"
-        )
     return np.sort(np.random.default_rng([seed, 0]).choice(rows, size, replace=False))

@@ -6,28 +6,22 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from hrm.checkpoint.layout import SOURCE_DIR
 from hrm.progress import say
+from hrm.records import METRICS_FILE
 from hrm.training.config import PretrainConfig
 
 TIMINGS_FILE = "timings.jsonl"
 TENSORBOARD_DIR = "tensorboard"
-
-
-class Logger(Protocol):
-    """Where metrics go."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class JsonLinesLogger:
@@ -86,9 +80,6 @@ class JsonLinesLogger:
                 file.truncate(self._size)
                 raise error
             self._size += written
-
-    def close(self) -> None:
-        """Every line is in the file already."""
 
 
 class _Guest:
@@ -184,8 +175,50 @@ class WandbLogger(_Guest):
             self._try(self._run.finish)
 
 
-def open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
-    """Of a run, which goes on under its id there, if it has one."""
+@dataclass
+class Loggers:
+    """Those of a run, on rank 0; elsewhere there are none."""
+
+    metrics: JsonLinesLogger | None = None
+    timings: JsonLinesLogger | None = None
+    guest: WandbLogger | TensorBoardLogger | None = None
+
+    @staticmethod
+    def open(config: PretrainConfig, step: int, wandb_run_id: str | None) -> "Loggers":
+        """
+        Args:
+            step: at which the run begins, or is resumed.
+            wandb_run_id: under which it goes on there, if it has one.
+        """
+        run_dir = config.run_dir
+        metrics, timings = (JsonLinesLogger(run_dir / n) for n in (METRICS_FILE, TIMINGS_FILE))
+        guest: WandbLogger | TensorBoardLogger | None = None
+        if config.logger == "wandb":
+            guest = _open_wandb(config, wandb_run_id)
+        elif config.logger == "tensorboard":
+            guest = TensorBoardLogger(run_dir / TENSORBOARD_DIR, step)
+        return Loggers(metrics, timings, guest)
+
+    @property
+    def wandb_run_id(self) -> str | None:
+        return self.guest.run_id if isinstance(self.guest, WandbLogger) else None
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for logger in (self.metrics, self.guest):
+            if logger is not None:
+                logger.log(metrics, step)
+
+    def reopen(self) -> None:
+        """`metrics.jsonl` was cut: go on at its end."""
+        if self.metrics is not None:
+            self.metrics.reopen()
+
+    def close(self) -> None:
+        if self.guest is not None:
+            self.guest.close()
+
+
+def _open_wandb(config: PretrainConfig, run_id: str | None) -> WandbLogger:
     values, run_dir = config.model_dump(mode="json"), config.run_dir
     source, run_name = run_dir / SOURCE_DIR, config.run_name or ""
     return WandbLogger(config.project, run_name, values, run_dir, source, run_id)

@@ -24,21 +24,12 @@ from hrm.errors import TrainingDiverged, UserError
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.progress import say
 from hrm.ranks import Ranks
-from hrm.records import METRICS_FILE
 from hrm.tasks import Evaluator, Task
 from hrm.threads import ThreadWatch
 from hrm.training.config import PretrainConfig
 from hrm.training.graph import can_capture, stepper
 from hrm.training.interrupt import StopRequest
-from hrm.training.loggers import (
-    TENSORBOARD_DIR,
-    TIMINGS_FILE,
-    JsonLinesLogger,
-    Logger,
-    TensorBoardLogger,
-    open_wandb,
-    prefixed,
-)
+from hrm.training.loggers import Loggers, prefixed
 from hrm.training.progress import TrainingProgress
 from hrm.training.run_folder import (
     Start,
@@ -46,6 +37,7 @@ from hrm.training.run_folder import (
     check_position,
     first_weights,
     last_good,
+    may_resume,
     prepare,
     remove_if_empty,
     unused_name,
@@ -71,7 +63,7 @@ class Job:
     evaluators: list[Evaluator]  # of the test set's task
     steps: int  # of the whole run
     state: TrainState
-    loggers: list[Logger]  # rank 0: metrics.jsonl first
+    loggers: Loggers
     progress: TrainingProgress
     checkpoints: Checkpoints
     stop: StopRequest
@@ -100,9 +92,13 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         if config.deterministic:
             ranks.together(lambda: cleanup.enter_context(deterministic(device)))
         config = ranks.agree(lambda: with_run_name(config, cleanup))
-        weights = ranks.together(lambda: first_weights(config, metadata))
+        # Weights that are missing or do not fit are said before the folder is made.
+        weights = None
+        if not ranks.agree(lambda: may_resume(config)):
+            weights = ranks.together(lambda: first_weights(config, metadata))
         start = ranks.agree(lambda: prepare(config, digest, say, cleanup))
-        weights = ranks.together(lambda: weights or first_weights(config, metadata, bool(start)))
+        if start is None and weights is None:  # all checkpoints may be damaged
+            weights = ranks.together(lambda: first_weights(config, metadata))
         ranks.together(lambda: check_is_shared(config.run_dir))
         sets = train_set, test_set, evaluators
         job = open_job(config, ranks, device, *sets, start, weights, digest, stop, cleanup)
@@ -148,7 +144,7 @@ def run(job: Job, evaluated: dict[str, float] | None) -> None:
             if is_logged:
                 metrics = state.sums.reduce(ranks)
                 metrics["lr"] = scheduled_lr(config.lr, state, config)
-                log(job, prefixed("train", metrics))
+                job.loggers.log(prefixed("train", metrics), state.step)
                 state.since_log = 0
                 check_soundness(job, batch)
             progress.update(metrics)
@@ -186,6 +182,8 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
     """
     with torch.device("meta"):
         build_for(config, train_set.metadata)
+    if config.arch.remark is not None:
+        say(config.arch.remark)
     name = config.logger
     if name != "none" and find_spec(name) is None:
         raise UserError(f"logger={name}: not installed; pip install 'hrm[{name}]' or logger=none")
@@ -226,27 +224,16 @@ def open_job(
     if start is not None and config.aggregated_voting:
         progress.say("aggregated_voting: checkpoints hold no votes; counting begins anew")
 
-    loggers: list[Logger] = []
-    metrics = timings = None
     wandb_run_id = None if start is None else start.values.get("wandb_run_id")
     record: dict[str, Any] = {"data": data_digest, "wandb_run_id": wandb_run_id}
+    loggers = Loggers()
     if ranks.is_first:
+        loggers = Loggers.open(config, state.step, wandb_run_id)
+        record["wandb_run_id"] = loggers.wandb_run_id or wandb_run_id
         record["code"] = code_version()
         record["identifiers"] = identifiers_digest(config.data_path)
-        metrics = JsonLinesLogger(config.run_dir / METRICS_FILE)
-        timings = JsonLinesLogger(config.run_dir / TIMINGS_FILE)
-        loggers.append(metrics)
-        if config.logger == "wandb":
-            wandb = open_wandb(config, wandb_run_id)
-            loggers.append(wandb)
-            record["wandb_run_id"] = wandb.run_id or wandb_run_id
-        if config.logger == "tensorboard":
-            loggers.append(TensorBoardLogger(config.run_dir / TENSORBOARD_DIR, state.step))
-    for logger in loggers:
-        cleanup.callback(logger.close)
-    checkpoints = Checkpoints(
-        config, train_set.metadata, ranks, metrics, timings, progress.say, record
-    )
+    cleanup.callback(loggers.close)
+    checkpoints = Checkpoints(config, train_set.metadata, ranks, loggers, progress.say, record)
     cleanup.push(checkpoints.finish_unless_interrupted)
     checkpoints.reserve(state)
     if start is not None and start.checkpoint.parent.resolve() == config.run_dir.resolve():
@@ -302,11 +289,6 @@ def with_run_name(config: PretrainConfig, cleanup: ExitStack | None = None) -> P
     return named
 
 
-def log(job: Job, metrics: dict[str, float]) -> None:
-    for logger in job.loggers:
-        logger.log(metrics, job.state.step)
-
-
 def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str, float]:
     """Evaluate the running average where there is one, else the weights; log it; return that.
 
@@ -342,7 +324,7 @@ def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str
     left = result.outputs, result.artefacts
     job.ranks.agree(lambda: job.checkpoints.add(state.step, *left))
     metrics = result.named()
-    log(job, metrics)
+    job.loggers.log(metrics, state.step)
     job.progress.say(summary(result, state))
     return metrics
 
@@ -403,9 +385,7 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
     load(job.state, start, config, ranks)
     job.evaluators = ranks.together(lambda: open_evaluators(config, job.test_set))
     job.checkpoints.begin_after(job.state.step)
-    for logger in job.loggers[:1]:
-        assert isinstance(logger, JsonLinesLogger)
-        logger.reopen()
+    job.loggers.reopen()
     job.progress.go_back(job.state.step)
     return start.evaluation
 

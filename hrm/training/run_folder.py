@@ -40,6 +40,7 @@ from hrm.training.config import PretrainConfig, load_train_config
 
 LOCK_SECONDS = 10  # how long to wait for a process that is about to end
 SHOWN_SECONDS = 10  # in which a shared file system shows a new folder to other machines
+# What a resumed run must have as it was: with another value it would be another run.
 FIXED = (
     "arch",
     "global_batch_size",
@@ -50,7 +51,8 @@ FIXED = (
     "puzzle_emb_dropout",
     "stagger",
 )
-FREE = {
+# What may change without a word; a change of any other key is said.
+UNANNOUNCED = {
     *("load_checkpoint", "resume", "overwrite"),
     *("run_name", "project_name", "checkpoint_path", "data_path"),
     *("logger", "progress", "device", "compile", "rank_timeout", "micro_batch_size"),
@@ -163,17 +165,14 @@ def last_good(config: PretrainConfig, say: Say) -> Start | None:
     return None
 
 
-def first_weights(
-    config: PretrainConfig, metadata: DatasetMetadata, resumed: bool | None = None
-) -> Mapping[str, Tensor] | None:
-    """Those of `load_checkpoint`, unless there is none, or the run is resumed.
+def may_resume(config: PretrainConfig) -> bool:
+    """Whether the run is to be resumed and has checkpoints, damaged or not."""
+    return config.resume is not None and bool(saved_steps(config.run_dir))
 
-    Args:
-        resumed: None where that is not known yet; then it is if it has checkpoints, damaged or not.
-    """
-    if resumed is None:
-        resumed = config.resume is not None and bool(saved_steps(config.run_dir))
-    if config.load_checkpoint is None or resumed:
+
+def first_weights(config: PretrainConfig, metadata: DatasetMetadata) -> Mapping[str, Tensor] | None:
+    """Those of `load_checkpoint`, if any; raises `UserError` where they do not fit."""
+    if config.load_checkpoint is None:
         return None
     with torch.device("meta"):
         model = build_for(config, metadata)
@@ -371,7 +370,7 @@ def _check_same_run(
             f"{place}: not the data that {checkpoint} was trained on (fingerprint {prints}); name "
             "them, or begin another run"
         )
-    for key in PretrainConfig.model_fields.keys() - FREE - set(FIXED):
+    for key in PretrainConfig.model_fields.keys() - UNANNOUNCED - set(FIXED):
         if getattr(config, key) != getattr(saved, key):
             say(f"resume: {difference(key, saved, config)} from here on")
 

@@ -24,7 +24,7 @@ from hrm.errors import UserError
 from hrm.files import sync
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig
-from hrm.training.loggers import JsonLinesLogger
+from hrm.training.loggers import Loggers
 from hrm.training.snapshot import Staging, expected_bytes, take
 from hrm.training.state import TrainState
 
@@ -43,20 +43,18 @@ class Checkpoints:
         config: PretrainConfig,
         metadata: DatasetMetadata,
         ranks: Ranks,
-        metrics: JsonLinesLogger | None,
-        timings: JsonLinesLogger | None,
+        loggers: Loggers,
         say: Callable[[str], None],
         record: dict[str, Any],
     ):
         """
         Args:
-            metrics, timings: rank 0's logs; every line of `metrics` is on disk before a
-                checkpoint is.
+            loggers: every line of their `metrics` is on disk before a checkpoint is.
             say: prints a line above the progress bar.
             record: values that every checkpoint records.
         """
         self._config, self._metadata, self._ranks = config, metadata, ranks
-        self._metrics, self._timings, self._say = metrics, timings, say
+        self._metrics, self._timings, self._say = loggers.metrics, loggers.timings, say
         self._record = record
         self._staging = Staging()
         self._thread: Thread | None = None

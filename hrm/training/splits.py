@@ -6,7 +6,7 @@ from hrm.data.format import has_split
 from hrm.errors import UserError
 from hrm.evaluation import evaluators_of
 from hrm.ranks import Ranks
-from hrm.tasks import Evaluator
+from hrm.tasks import Evaluator, VotingEvaluator
 from hrm.training.config import PretrainConfig
 
 
@@ -57,11 +57,12 @@ def open_evaluators(config: PretrainConfig, test_set: PuzzleDataset | None) -> l
             or are to be taken of a sample.
     """
     found = [] if test_set is None else evaluators_of(test_set, config.aggregated_voting)
-    if config.aggregated_voting and not found:
+    votes = any(isinstance(evaluator, VotingEvaluator) for evaluator in found)
+    if config.aggregated_voting and not votes:
         raise UserError(
             "aggregated_voting=true: nothing is voted on in this data set; leave it out"
         )
-    if config.eval_limit is not None and found:
+    if config.eval_limit is not None and votes:
         raise UserError(
             f"eval_limit={config.eval_limit}: all versions of a task vote here, so that a sample "
             "says little; leave it out"

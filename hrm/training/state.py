@@ -96,32 +96,21 @@ class TrainState:
         parallel = ranks.parallel(model)
         if parallel is not model:
             settle_buckets(model, parallel, config.local_micro_batch_size(ranks.size))
+        averages = config.ema_decay, config.ema_warm_up, config.ema_buffers
         return TrainState(
             model=model,
             parallel=parallel,
             optimizers=build_optimizers(
                 model,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                betas=(config.beta1, config.beta2),
-                puzzle_emb_lr=config.puzzle_emb_lr,
-                puzzle_emb_weight_decay=config.puzzle_emb_weight_decay,
+                config,
                 process_group=ranks.group,
-                muon=config.muon,
                 muon_dtype=(torch.bfloat16 if config.arch.forward_dtype == "bfloat16" else None),
             ),
-            ema=average_of(model, config),
+            ema=EMA(model, *averages) if config.ema else None,
             total_steps=steps,
             stability=Stability.of(model),
             best_metric=best_metric,
         )
-
-
-def average_of(model: ACTLossHead, config: PretrainConfig) -> EMA | None:
-    """The running average that a run keeps, if any."""
-    if not config.ema:
-        return None
-    return EMA(model, config.ema_decay, config.ema_warm_up, config.ema_buffers)
 
 
 def settle_buckets(model: ACTLossHead, parallel: nn.Module, rows: int) -> None:

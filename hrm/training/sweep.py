@@ -35,7 +35,7 @@ from hrm.progress import Progress
 from hrm.ranks import Ranks
 from hrm.records import METRICS_FILE, Record, last_of, read_records
 from hrm.training.config import PretrainConfig, load_pretrain_config, load_train_config
-from hrm.training.run_folder import FREE, difference
+from hrm.training.run_folder import UNANNOUNCED, difference
 from hrm.training.splits import open_data
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def refuse_other_sweep(sweep: Sweep) -> None:
         if config.arch.forward_dtype == "auto":  # which the run has replaced
             arch = config.arch.model_copy(update={"forward_dtype": saved.arch.forward_dtype})
             config = config.model_copy(update={"arch": arch})
-        for key in PretrainConfig.model_fields.keys() - FREE - (set() if run else swept):
+        for key in PretrainConfig.model_fields.keys() - UNANNOUNCED - (set() if run else swept):
             if getattr(saved, key) != getattr(config, key):
                 raise UserError(
                     f"{path}: {difference(key, saved, config)} now, which makes another sweep; "

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hrm.config import Count, Select
-from hrm.rollout import Halting
+from hrm.config import Count, Halting, Select
 from hrm.tasks import PuzzleError, Task
 
 LONGEST_ID, LONGEST_PUZZLE = 500, 4096

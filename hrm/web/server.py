@@ -10,8 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from hrm.checkpoint import find_checkpoint, shipped_models
-from hrm.config import WeightsName
-from hrm.device import DeviceName
+from hrm.config import DeviceName, WeightsName
 from hrm.errors import UserError, write_output
 from hrm.hub import Repository, is_reference
 from hrm.inference.batcher import MAX_BATCH

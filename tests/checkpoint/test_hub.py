@@ -7,6 +7,7 @@ import torch
 
 from hrm.checkpoint import export_checkpoint, find_checkpoint, load_checkpoint
 from hrm.errors import UserError
+from hrm.hub import Repository
 from hrm.inference import Solver
 
 from ..conftest import saved_run
@@ -80,6 +81,12 @@ def test_a_revision_is_a_branch_or_a_commit(shared):
     assert equal(half, state(f"hf://me/tiny@{commit}"))
     pinned = Solver.from_pretrained("me/tiny", revision="half", device="cpu")
     assert equal(half, pinned.model.state_dict())
+
+
+def test_a_branch_with_a_slash_is_written_as_in_addresses(shared):
+    shared.repositories["me/tiny"]["refs/pr/1"] = shared.repositories["me/tiny"]["half"]
+    assert equal(state("hf://me/tiny@refs%2Fpr%2F1"), state("hf://me/tiny@half"))
+    assert str(Repository.parse("me/tiny@refs%2Fpr%2F1/a")) == "hf://me/tiny@refs%2Fpr%2F1/a"
 
 
 def test_the_newest_step_of_a_run_and_a_folder(shared):

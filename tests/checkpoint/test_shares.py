@@ -18,6 +18,7 @@ from hrm.data.format import read_metadata
 from hrm.errors import UserError
 from hrm.ranks import Ranks
 from hrm.training.config import load_pretrain_config
+from hrm.training.loggers import Loggers
 from hrm.training.saving import Checkpoints
 from hrm.training.snapshot import SMALL_TENSORS, expected_bytes
 from hrm.training.state import TrainState
@@ -192,7 +193,7 @@ def test_a_single_rank_has_no_shares():
 
 def saving(run_dir: Path, ranks: Ranks, made) -> Checkpoints:
     config = made[0].model_copy(update={"checkpoint_path": run_dir, "rank_timeout": 1})
-    return Checkpoints(config, made[1], ranks, None, None, print, {})
+    return Checkpoints(config, made[1], ranks, Loggers(), print, {})
 
 
 def test_rank_0_hears_what_became_of_a_share(two_ranks, tmp_path, made):

@@ -9,6 +9,7 @@ import torch
 
 import hrm
 from hrm.optim import EMA, build_optimizers
+from hrm.optim.groups import OptimConfig
 from tests.conftest import CUDA
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -34,8 +35,10 @@ class Golden:
         return model.to(self.device)
 
     def optimizers(self, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-        names = ("lr", "weight_decay", "betas", "puzzle_emb_lr", "puzzle_emb_weight_decay")
-        return build_optimizers(model, **{name: self.meta[name] for name in names})
+        names = ("lr", "weight_decay", "puzzle_emb_lr", "puzzle_emb_weight_decay")
+        rates = {name: self.meta[name] for name in names}
+        beta1, beta2 = self.meta["betas"]
+        return build_optimizers(model, OptimConfig(**rates, beta1=beta1, beta2=beta2))
 
 
 def assert_close(ours: torch.Tensor, golden: torch.Tensor, tolerance: float, name: str) -> float:

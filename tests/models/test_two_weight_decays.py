@@ -13,6 +13,7 @@ from torch import Tensor
 
 import hrm
 from hrm.optim import build_optimizers
+from hrm.optim.groups import OptimConfig
 from tests.models.reference_act import Reference
 
 from .test_reference import doubled
@@ -112,7 +113,7 @@ def train_both() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor
     model = doubled(make_model())
     before = {n.removeprefix("model.inner."): t.clone() for n, t in model.state_dict().items()}
     expected = trained_reference(model)
-    optimizers = build_optimizers(model, betas=BETAS, **RATES)
+    optimizers = build_optimizers(model, OptimConfig(beta1=BETAS[0], beta2=BETAS[1], **RATES))
     batches = make_batches()
     carry, halted = model.initial_carry(batches[0]), []
     for batch in batches:

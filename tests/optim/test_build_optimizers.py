@@ -5,7 +5,7 @@ import torch
 
 import hrm
 from hrm.optim import AdamATan2, Muon, SparseSignSGD, build_optimizers
-from hrm.optim.groups import MuonRates
+from hrm.optim.groups import OptimConfig
 
 ARCH = {
     "seq_len": 4,
@@ -26,13 +26,18 @@ ARCH = {
     "puzzle_emb_ndim": 8,
     "forward_dtype": "float32",
 }
-RATES = {
-    "lr": 0.01,
-    "weight_decay": 0.3,
-    "betas": (0.8, 0.9),
-    "puzzle_emb_lr": 0.02,
-    "puzzle_emb_weight_decay": 0.4,
-}
+RATES = OptimConfig(
+    lr=0.01,
+    weight_decay=0.3,
+    beta1=0.8,
+    beta2=0.9,
+    puzzle_emb_lr=0.02,
+    puzzle_emb_weight_decay=0.4,
+    muon_lr=0.05,
+    muon_weight_decay=0.6,
+    muon_momentum=0.7,
+)
+MUON = RATES.model_copy(update={"optimizer": "muon"})
 
 
 def build(**arch) -> torch.nn.Module:
@@ -43,7 +48,7 @@ def build(**arch) -> torch.nn.Module:
 @pytest.mark.parametrize("mode", ["prefix", "add"])
 def test_every_parameter_is_in_exactly_one_optimizer(positions, mode):
     model = build(pos_encodings=positions, puzzle_emb_mode=mode)
-    optimizers = build_optimizers(model, **RATES)
+    optimizers = build_optimizers(model, RATES)
     held = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     wanted = [*model.parameters(), model.model.inner.puzzle_emb.weights]
     assert sorted(map(id, held)) == sorted(map(id, wanted))
@@ -73,7 +78,7 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(arch):
     """By name: whatever is added to a model, this says whose it is."""
     given = {key: value for key, value in (ARCH | arch).items() if value is not None}
     model = hrm.build_model(given, {"loss_type": "softmax_cross_entropy"})
-    dense, muon, *sparse = build_optimizers(model, **RATES, muon=MuonRates(0.05, 0.6, 0.7))
+    dense, muon, *sparse = build_optimizers(model, MUON)
     kinds = [AdamATan2, Muon, *([SparseSignSGD] if "puzzle_emb_ndim" in given else [])]
     assert [type(o) for o in (dense, muon, *sparse)] == kinds
     names = {id(p): name for name, p in model.named_parameters()}
@@ -93,15 +98,15 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else(arch):
 
 
 def test_no_sparse_optimizer_without_puzzle_embedding():
-    (only,) = build_optimizers(build(puzzle_emb_ndim=0), **RATES)
+    (only,) = build_optimizers(build(puzzle_emb_ndim=0), RATES)
     assert isinstance(only, AdamATan2)
 
 
-@pytest.mark.parametrize("muon", [None, MuonRates(0.02, 0.1, 0.95)], ids=["adam_atan2", "muon"])
+@pytest.mark.parametrize("rates", [RATES, MUON], ids=["adam_atan2", "muon"])
 @pytest.mark.parametrize("identifiers", [0, 3])
-def test_ready_to_step(identifiers, muon):
+def test_ready_to_step(identifiers, rates):
     model = build(num_puzzle_identifiers=identifiers)
-    optimizers = build_optimizers(model, **RATES, muon=muon)
+    optimizers = build_optimizers(model, rates)
     before = {name: t.clone() for name, t in model.state_dict().items()}
     batch = {
         "inputs": torch.randint(5, (4, 4), dtype=torch.int32),

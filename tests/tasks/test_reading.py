@@ -179,6 +179,8 @@ def test_what_is_not_known_is_drawn_and_never_judged(changes):
         ({"vocab_size": 13, "seq_len": 900}, "grids"),
         ({"task": "sudoku"}, "sudoku"),
         ({"task": "maze", "vocab_size": 6}, "maze"),
+        ({"seq_len": 900, "vocab_size": 6}, "maze"),
+        ({"seq_len": 100, "vocab_size": 6}, "grids"),
         ({"seq_len": 36, "vocab_size": 7}, "grids"),
         ({"seq_len": 36, "vocab_size": 7, "box_shape": (3, 2)}, "sudoku"),
     ],

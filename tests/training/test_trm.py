@@ -52,6 +52,15 @@ def test_a_run_is_resumed_bit_for_bit_and_micro_batches_are_the_whole(data_4x4, 
     assert_same(small, whole, 1, tolerance=1e-5)
 
 
+def test_positions_that_are_ignored_are_said(data_4x4, tmp_path, capsys):
+    said = "arch.pos_encodings=rope: ignored with arch.mlp_t"
+    for name, mixing in MIXING.items():
+        trained(data_4x4, tmp_path / name, *mixing)
+        assert said not in capsys.readouterr().out
+    trained(data_4x4, tmp_path / "rope", "arch.mlp_t=true", "arch.pos_encodings=rope")
+    assert capsys.readouterr().out.count(said) == 1
+
+
 # -- published checkpoints -----------------------------------------------------------------------
 
 

@@ -212,7 +212,7 @@ def _write(
             if options.format == "original":
                 writer.finish_as_original(**metadata)
             else:
-                writer.finish(**metadata)
+                writer.finish(total_puzzles=True, **metadata)
             examples.append(writer.examples)
     return BuildSummary(
         output_dir=options.output_dir,

@@ -12,8 +12,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hrm.config import BelowOne, Config, Count, Seed
+from hrm.data.arrays import open_array
 from hrm.data.dataset_writer import SET_NAME, FolderWriter
-from hrm.data.format import array_path, open_array
+from hrm.data.format import array_path
 from hrm.data.split import rows_among
 from hrm.data.writer import new_dataset, refuse_source
 from hrm.errors import UserError

@@ -143,8 +143,7 @@ def test_a_checkpoint_is_evaluated_likewise(made, trained, call):
 
 def test_answers_of_learned_halting_are_voted_on(made, trained, call, monkeypatch):
     """Puzzles halt in another order than that of the data; files go into a folder of one's own."""
-    three_wish = staticmethod(lambda q_halt, _: torch.arange(len(q_halt)) < 3)
-    monkeypatch.setattr(ACT, "_halt_over_continue", three_wish)
+    monkeypatch.setattr(ACT, "wants_to_halt", lambda _, q_halt, __: torch.arange(len(q_halt)) < 3)
     asked = f"eval_save_outputs=[{','.join(SAVED)}]", "artefacts_dir=own"
     before = submitted(trained)
     metrics = evaluated(call, trained, "device=cpu", "halting=learned", *asked)

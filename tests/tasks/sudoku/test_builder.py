@@ -279,6 +279,16 @@ def test_duplicate_is_refused(run: Callable, tmp_path: Path, source_dir: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_fewer_puzzles_than_asked_for_are_all_taken(
+    run: Callable, tmp_path: Path, source_dir: Path
+) -> None:
+    arguments = ("--output-dir", tmp_path / "out", "--source-dir", source_dir)
+    code, _, err = run(*arguments, "--subsample-size", 21)
+    assert code == 0 and "--subsample-size 21: only 20 puzzles in" in err
+    assert "0 of 20 training puzzles are test puzzles up to symmetry" in err
+    assert read_metadata(tmp_path / "out" / "train").total_groups == 20
+
+
 def test_leakage_is_refused_unless_allowed(run: Callable, tmp_path: Path, source_dir: Path) -> None:
     train, test = generate_split((2, 3), 20, 8, seed=9)
     leaked = augment(train[0][13:14], train[1][13:14], (2, 3), np.random.default_rng(0))
@@ -379,7 +389,6 @@ def test_other_box_shape_must_fit_the_answers(
         ("--num-aug x", ["--num-aug"]),
         ("--source-dir absent", ["--source-dir absent"]),
         ("--source-dir .", ["train.csv: not found"]),
-        ("--source-dir source --subsample-size 21", ["--subsample-size 21", "20"]),
         ("--source-dir source --subsample-size 0", ["--subsample-size 0"]),
         ("--source-dir source --min-difficulty 9", ["--min-difficulty 9"]),
     ],

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hrm.data.format import DatasetMetadata
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE
 from hrm.training.config import load_pretrain_config
 from hrm.training.loggers import TIMINGS_FILE, JsonLinesLogger, Loggers
 from hrm.training.saving import Checkpoints
@@ -45,7 +45,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
 
-    alone = Ranks(0, 1, 0)
     with tempfile.TemporaryDirectory() as folder:
         config = load_pretrain_config(
             [
@@ -60,8 +59,8 @@ def main() -> None:
             ]
         )
         timings = JsonLinesLogger(Path(folder) / TIMINGS_FILE)
-        state = TrainState.create(config, METADATA, torch.device("cpu"), alone)
-        checkpoints = Checkpoints(config, METADATA, alone, Loggers(timings=timings), print, {})
+        state = TrainState.create(config, METADATA, torch.device("cpu"), ALONE)
+        checkpoints = Checkpoints(config, METADATA, ALONE, Loggers(timings=timings), print, {})
         batch = {
             "inputs": torch.randint(0, 10, (arguments.batch, 81), dtype=torch.int32),
             "labels": torch.randint(1, 10, (arguments.batch, 81), dtype=torch.int32),

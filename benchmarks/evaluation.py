@@ -28,9 +28,8 @@ from hrm.errors import run_command
 from hrm.evaluation import evaluate
 from hrm.models.flops import act_step_flops
 from hrm.models.losses import ACTLossHead
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE
 
-ALONE = Ranks(0, 1, 0)
 SPEED_TARGET, ACCURACY_TARGET = 0.85, 0.005
 
 

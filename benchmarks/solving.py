@@ -22,7 +22,7 @@ from hrm.device import keep_memory
 from hrm.errors import run_command
 from hrm.evaluation import evaluate
 from hrm.inference import Solver
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE
 
 BATCH_SIZE = 64
 WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -118,9 +118,8 @@ def _speeds(solver: Solver, rounds: int) -> tuple[float, float]:
 
     def evaluated() -> None:
         probability = solver.halt_probability
-        alone = Ranks(0, 1, 0)
         evaluate(
-            solver.model, dataset, solver.device, alone, "learned", halt_probability=probability
+            solver.model, dataset, solver.device, ALONE, "learned", halt_probability=probability
         )
 
     ways: list[Callable[[], object]] = [

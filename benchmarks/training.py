@@ -30,13 +30,12 @@ from hrm.data.format import DatasetMetadata
 from hrm.device import free_memory, keep_memory, pick_device
 from hrm.models.flops import training_flops
 from hrm.models.recurrence import RecurrentConfig
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE
 from hrm.training.config import PretrainConfig, load_pretrain_config
 from hrm.training.graph import WARM_UP_STEPS, stepper
 from hrm.training.sizing import for_device
 from hrm.training.state import TrainState
 
-ALONE = Ranks(0, 1, 0)
 LONG_RUN = 10**6  # puzzles of an epoch, so that compiling pays
 PRODUCT_SIZE = {"cpu": 2048, "cuda": 8192}  # a GPU is not filled by less
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}

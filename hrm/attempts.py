@@ -310,7 +310,7 @@ def _known(answer: Tried) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Thinking:
+class RolloutOptions:
     """How long to think; as of `rollout`, and how many think side by side."""
 
     halting: Halting
@@ -326,7 +326,7 @@ def run_wave(
     positions: Tensor,
     plan: Plan,
     wave: Wave,
-    how: Thinking,
+    how: RolloutOptions,
     device: torch.device,
 ) -> Iterator[RolloutStep]:
     """The attempts of a wave at N puzzles, side by side.

@@ -1,4 +1,4 @@
-"""What a user did wrong, reported in one line."""
+"""Mistakes of users, said in one line; and how a command writes, fails and ends."""
 
 import os
 import signal
@@ -51,9 +51,10 @@ class RankLost(UserError):
     exit_code = 4
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, on one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def one_line(error: BaseException, named: bool = False) -> str:
+    """What an error says, on one short line; behind the name of its kind, or that name alone."""
+    name, said = type(error).__name__, " ".join(str(error).split())[:200]
+    return f"{name}: {said}" if named and said else said or name
 
 
 def explained(error: BaseException) -> BaseException:

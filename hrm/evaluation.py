@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm.attempts import Attempt, Plan, Thinking, Wave, answers_of, run_wave, search
+from hrm.attempts import Attempt, Plan, RolloutOptions, Wave, answers_of, run_wave, search
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
 from hrm.data.format import IGNORE_LABEL_ID
@@ -113,6 +113,7 @@ def evaluate(
     if halting == "max_steps" and plan is None:
         padding = "few shapes" if is_compiled(model) else "few rows"
     limit = max_steps or model.model.config.halt_max_steps
+    is_whole = halting == "learned" or plan is not None  # a puzzle counts when it has ended
     before = 0  # puzzles of other sets
     shown = Progress("puzzles evaluated", dataset.examples, enabled=progress)
     threads = ThreadWatch(device, "puzzles")
@@ -122,13 +123,13 @@ def evaluate(
         for set_name, of_set in groupby(batches(), key=itemgetter(0)):
             share = _Share(of_set, ranks, device, padding, before)
             kept: list[tuple[Tensor, dict[str, Tensor]]] = []
-            how = Thinking(halting, halt_probability, max_steps, batch_size=0)
-            steps = rollout(model, share, halting, halt_probability, max_steps)
-            if plan is not None:
-                steps = _answers_that_count(model, task, share, plan, how)
+            thinking = halting, halt_probability, max_steps
+            if plan is None:
+                steps = rollout(model, share, *thinking)
+            else:
+                steps = _answers_that_count(model, task, share, plan, *thinking)
             threads.start()
             for step in steps:
-                is_whole = halting == "learned" or plan is not None
                 counts = torch.stack([step.halting.sum(), step.running.sum()])
                 ended, taken = counts.tolist()
                 threads.done(taken if plan is None else max(ended, 1))
@@ -189,14 +190,21 @@ class _Ended:
 
 
 def _answers_that_count(
-    model: ACTLossHead, task: Task, share: "_Share", plan: Plan, how: Thinking
+    model: ACTLossHead,
+    task: Task,
+    share: "_Share",
+    plan: Plan,
+    halting: Halting,
+    halt_probability: float,
+    max_steps: int | None,
 ) -> Iterator[RolloutStep]:
     """Of each batch the answers that count, as if all were given in one step."""
     begun = 0
     for batch in share:
         size = len(batch["inputs"])
         positions = torch.arange(size) + share.first
-        step = _try(model, task, batch, positions, plan, replace(how, batch_size=share.rows))
+        how = RolloutOptions(halting, halt_probability, max_steps, batch_size=share.rows)
+        step = _try(model, task, batch, positions, plan, how)
         yield replace(step, index=torch.arange(size) + begun)
         begun += size
 
@@ -207,7 +215,7 @@ def _try(
     batch: dict[str, Tensor],
     positions: Tensor,
     plan: Plan,
-    how: Thinking,
+    how: RolloutOptions,
 ) -> RolloutStep:
     """All attempts at a batch's puzzles: the answers that count, and the steps of all attempts."""
     device, inputs = batch["inputs"].device, batch["inputs"].cpu().numpy()

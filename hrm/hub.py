@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-from hrm.errors import UserError
+from hrm.errors import UserError, one_line
 
 REFERENCE = re.compile(
     r"(?:hf:/{1,2})?(datasets/)?([\w.-]+/[\w.-]+)(?:@([^/@\s]+))?(?:/([^@]+?))?/*"
@@ -112,10 +112,13 @@ def fetch(repository: Repository, choose: Choose, said: str, way_out: str) -> Pa
     return paths[0].parents[len(PurePosixPath(wanted[0]).parts) - 1]
 
 
-def push(folder: Path, repository: Repository, private: bool, message: str) -> str:
+def push(
+    folder: Path, repository: Repository, private: bool, message: str, delete: Sequence[str] = ()
+) -> str:
     """Commit the files of a folder to a repository, which is made where it is not there.
 
     Args:
+        delete: patterns of files that are deleted where the folder does not hold them.
         private: of a repository that is made.
 
     Returns:
@@ -135,6 +138,7 @@ def push(folder: Path, repository: Repository, private: bool, message: str) -> s
             folder_path=folder,
             revision=repository.revision,
             commit_message=message,
+            delete_patterns=delete,
         )
     except Exception as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -158,4 +162,4 @@ def _connect() -> tuple[Any, Any]:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:120].rstrip(". ")
+    return one_line(error, named=True)[:120].rstrip(". ")

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrm.errors import RankLost, UserError, report_and_exit
+from hrm.errors import RankLost, UserError, one_line, report_and_exit
 
 T = TypeVar("T")
 # The option that keeps buffers from travelling at every step, by torch's old or its new name.
@@ -310,6 +310,9 @@ class Ranks:
         return result
 
 
+ALONE = Ranks(rank=0, size=1, local_rank=0)
+
+
 def _number(name: str, default: int, least: int = 0, most: int = 2**20) -> int:
     """A whole number from the environment, within bounds."""
     text = os.environ.get(name, str(default))
@@ -356,7 +359,7 @@ def _meet(rank: int, size: int) -> dist.Store:
             return dist.PrefixStore(prefix, store)
     except RuntimeError as error:
         if rank == 0:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
             place = "MASTER_ADDR, MASTER_PORT"
             raise RankLost(f"rank 0: cannot listen ({reason}); give another {place}") from None
         raise RankLost(f"rank {rank}: rank 0 did not start within {START_SECONDS} s") from None

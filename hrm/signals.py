@@ -24,6 +24,10 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+# Those that ask a program to end.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class _Held:
     """Whether signals wait, and the one that does."""
 
@@ -73,9 +77,9 @@ def handled_by(handler: Handler) -> Iterator[None]:
             report_ignored(ignored)
 
     sys.unraisablehook = send_again
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = list(ENDING)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
     wakeup = signal.set_wakeup_fd(-1)
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 
 import torch
 
+from hrm import machine
 from hrm.progress import say
 
 FEW_NUMBERS = 2**15  # in the states of three 9x9 Sudokus
 SLOW = 3.0  # times as long as the fastest
 LASTING = 10.0  # seconds of slowness before threads are changed
 CALM = 60.0  # seconds before they are all tried again
-ENOUGH = 5  # pieces of work whose fastest can be compared with
+ENOUGH = 5  # pieces of work to measure before the fastest one counts
 
 
 @contextmanager
@@ -41,14 +42,6 @@ def sharing_cores(device: torch.device, numbers: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def load_of_machine() -> float:
-    """Programs' threads that want a core, the average of a minute; 0 where nobody knows."""
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return 0.0
-
-
 class ThreadWatch:
     """Counts how long pieces of work take, and changes the number of torch's threads meanwhile.
 
@@ -64,7 +57,7 @@ class ThreadWatch:
         device: torch.device,
         work: str,
         say: Callable[[str], None] = lambda line: say(line, sys.stderr),
-        load: Callable[[], float] = load_of_machine,
+        load: Callable[[], float] = machine.load,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._threads = torch.get_num_threads()

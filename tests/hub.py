@@ -66,13 +66,20 @@ class Handler(BaseHTTPRequestHandler):
             r"/api/(?:models|(datasets))/([^/]+/[^/]+)(?:/revision/(.+))?", path
         ):
             repository = f"{found[1]}/{found[2]}" if found[1] else found[2]
-            if (commit := self._commit(repository, found[3] or "main")) is None:
+            if (commit := self._commit(repository, unquote(found[3] or "main"))) is None:
                 return
             names = sorted(self.hub.files(repository, commit))
             siblings = [{"rfilename": name} for name in names]
             return self._json({"id": found[2], "sha": commit, "siblings": siblings})
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
+            if (commit := self._commit(found[1], unquote(found[2]))) is None:
+                return
+            files = self.hub.files(found[1], commit).items()
+            return self._json(
+                [{"type": "file", "path": n, "size": len(b), "oid": "0" * 40} for n, b in files]
+            )
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            if (commit := self._commit(found[1], found[2])) is None:
+            if (commit := self._commit(found[1], unquote(found[2]))) is None:
                 return
             body = self.hub.files(found[1], commit).get(found[3])
             if body is None:
@@ -151,7 +158,8 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"commitUrl": f"{address}/{commit}", "commitOid": commit})
 
     def _asked(self) -> str:
-        path = unquote(urlsplit(self.path).path)
+        # A slash within the name of a revision stays %2F.
+        path = unquote(urlsplit(self.path).path.replace("%2F", "%252F"))
         self.hub.asked.append(f"{self.command} {path}")
         return path
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hrm.attempts import Attempt, Plan, Thinking, plan_attempts, run_wave
+from hrm.attempts import Attempt, Plan, RolloutOptions, plan_attempts, run_wave
 from hrm.errors import UserError
 from hrm.inference import Solver
 from hrm.models.act import add_noise
@@ -185,7 +185,7 @@ def test_attempts_that_cannot_count_are_given_up():
         solver.model.model.inner.q_head.bias.copy_(torch.tensor([0.0, 3.0]))
     rows = rows_of_steps(solver.model.model)
     plan = Plan((tuple(Attempt(noise=1.0, rollout=n) for n in range(1, 16)),), "valid")
-    how = Thinking("learned", 0.0, 50, 15)
+    how = RolloutOptions("learned", 0.0, 50, 15)
     inputs = torch.from_numpy(PUZZLES[:1])
     batch = {"inputs": inputs, "puzzle_identifiers": torch.zeros(1, dtype=torch.int32)}
     arguments = (batch, torch.tensor([0]), plan, plan.waves[0], how, torch.device("cpu"))

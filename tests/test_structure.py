@@ -15,6 +15,7 @@ FOUNDATION = (
     *("errors", "signals", "streams", "progress", "files", "plain_yaml", "config", "records"),
     "ranks",
     "hub",
+    "machine",
 )
 JOINED = dict.fromkeys(FOUNDATION, "foundation") | {"metrics": "evaluation"}
 LONGEST_FILE = 420  # lines

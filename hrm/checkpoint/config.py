@@ -1,12 +1,13 @@
 """What a checkpoint's configuration must say for its model to be rebuilt and used."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hrm.config import Config, Fraction, Halting, PositiveInt, Schema, Seed, validate
 from hrm.errors import UserError
+from hrm.models.recurrence import ForwardDtype
 from hrm.models.registry import ArchConfig
 from hrm.plain_yaml import read_yaml, shown, write_yaml
 
@@ -21,11 +22,16 @@ class RunConfig(Config):
     global_batch_size: PositiveInt = Field(384, description="rows of a step, over all ranks")
     seed: Seed = Field(0, description="of the weights, the order of the data and all chance")
     eval_halt_probability: Fraction = Field(
-        0.0, description="learned halting: and is at least this sure of being right"
+        0.0, description="with learned halting a puzzle stops only where the model is this sure"
     )
     eval_max_steps: PositiveInt | None = Field(
-        None, description="learned halting: ACT steps at most; null: arch.halt_max_steps"
+        None, description="ACT steps at most with learned halting; null: arch.halt_max_steps"
     )
+
+    def in_dtype(self, forward_dtype: ForwardDtype | Literal["auto"]) -> Self:
+        """The same with another dtype of the activations."""
+        arch = self.arch.model_copy(update={"forward_dtype": forward_dtype})
+        return self.model_copy(update={"arch": arch})
 
     def steps_at_most(self, halting: Halting) -> int:
         """ACT steps at most where nobody says how many."""

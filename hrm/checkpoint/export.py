@@ -14,15 +14,15 @@ from hrm.checkpoint.layout import (
     CARD_FILE,
     CARD_PICTURE_FILE,
     CONFIG_FILE,
+    MANIFEST_FILE,
     RECORD_FILE,
-    TEST_SPLIT,
     WEIGHTS_FILE,
     folder_of,
 )
 from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
-from hrm.data.format import IDENTIFIERS_FILE, write_metadata
+from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, TEST_SPLIT, write_metadata
 from hrm.data.part import write_part
 from hrm.data.split import Split
 from hrm.errors import UserError
@@ -35,6 +35,10 @@ SHOWN_KEYS = (
     *("optimizer", "lr", "muon_lr", "weight_decay", "global_batch_size", "ema", "stagger"),
     *("hint_rate", "hint_most", "epochs", "seed"),
 )
+EXPORTED = {
+    *(WEIGHTS_FILE, CONFIG_FILE, METADATA_FILE, RECORD_FILE, TEST_SPLIT, IDENTIFIERS_FILE),
+    *(CARD_FILE, CARD_PICTURE_FILE, MANIFEST_FILE),
+}
 
 
 def export_checkpoint(
@@ -61,7 +65,10 @@ def export_checkpoint(
             stays.
     """
     if target.exists() and not _is_export(target):
-        raise UserError(f"output_dir={target}: is there already, and is no exported model")
+        raise UserError(
+            f"output_dir={target}: is there already, and is no exported model, or not that alone; "
+            "name another folder"
+        )
     stored = {
         name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.model.state_dict().items()
@@ -103,11 +110,11 @@ def _without_home(config: RunConfig) -> RunConfig:
 
 
 def _is_export(folder: Path) -> bool:
-    return folder.is_dir() and (
-        (folder / CARD_FILE).is_file()
-        and (folder / WEIGHTS_FILE).is_file()
-        or not any(folder.iterdir())
-    )
+    """Whether nothing is lost when an export takes its place."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or {CARD_FILE, WEIGHTS_FILE, MANIFEST_FILE} <= names <= EXPORTED
 
 
 def model_card(
@@ -177,6 +184,8 @@ def _evaluation(checkpoint: Path) -> str:
     try:
         found = last_of(read_records(checkpoint.parent / METRICS_FILE), "eval")
     except UserError:
+        return ""
+    if not found:
         return ""
     lines = (
         f"| {key.removeprefix('eval/')} | {value:.4g} |"

@@ -13,18 +13,20 @@ from hrm.checkpoint.layout import (
     MANIFEST_FILE,
     RECORD_FILE,
     STEP_NAME,
-    TEST_SPLIT,
     WEIGHTS_FILE,
     numbered_steps,
 )
-from hrm.data.format import METADATA_FILE
+from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, TEST_SPLIT
 from hrm.errors import UserError
 from hrm.files import is_archive, looked_in, not_a_folder
 from hrm.hub import Repository, fetch, is_reference
 
 SHIPPED = Path(hrm.__file__).parent / "shipped"
 FIRST_SHIPPED = "sudoku-9x9"  # taken where no model is named, if it fits the puzzles
-TAKEN = (WEIGHTS_FILE, EMA_FILE, CONFIG_FILE, METADATA_FILE, RECORD_FILE, MANIFEST_FILE)
+TAKEN = (
+    *(WEIGHTS_FILE, EMA_FILE, CONFIG_FILE, METADATA_FILE, IDENTIFIERS_FILE),
+    *(RECORD_FILE, MANIFEST_FILE),
+)
 PUBLISHED = (".pt", ".pth", ".ckpt")  # or step_<n>, or `checkpoint`, beside CONFIG_FILE
 
 

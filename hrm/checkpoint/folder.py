@@ -22,7 +22,6 @@ from hrm.checkpoint.layout import (
     RECORD_FILE,
     SOURCE_DIR,
     STEP_NAME,
-    TEST_SPLIT,
     TRAINING_FILE,
     WEIGHTS_FILE,
     folder_of,
@@ -39,7 +38,14 @@ from hrm.checkpoint.weights import (
     without_prefix,
 )
 from hrm.config import WeightsName
-from hrm.data.format import METADATA_FILE, DatasetMetadata, has_split, read_metadata, write_metadata
+from hrm.data.format import (
+    METADATA_FILE,
+    TEST_SPLIT,
+    DatasetMetadata,
+    has_split,
+    read_metadata,
+    write_metadata,
+)
 from hrm.data.missing import missing_split
 from hrm.data.origin import Origin, origin_of
 from hrm.errors import UserError
@@ -177,8 +183,7 @@ class Checkpoint:
 
     def in_dtype(self, forward_dtype: ForwardDtype) -> "Checkpoint":
         """The same weights in a model that computes in another dtype."""
-        arch = self.config.arch.model_copy(update={"forward_dtype": forward_dtype})
-        config = self.config.model_copy(update={"arch": arch})
+        config = self.config.in_dtype(forward_dtype)
         model = build_for(config, self.metadata)
         model.load_state_dict(self.model.state_dict())
         return replace(self, model=model, config=config)

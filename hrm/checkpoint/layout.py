@@ -33,7 +33,6 @@ RECORD_FILE = "training.json"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 CARD_PICTURE_FILE = "thinking.gif"
-TEST_SPLIT = "test"
 STEP_NAME = re.compile(r"step_(0|[1-9]\d{0,17})")
 
 

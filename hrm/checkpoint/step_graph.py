@@ -62,7 +62,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "unseen_identifier": metadata.unseen_identifier,
         "states": {name: list(state.shape[1:]) for name, state in blank.items()},
         "halt_max_steps": act.config.halt_max_steps,
-        "max_steps": config.eval_max_steps or act.config.halt_max_steps,
+        "max_steps": config.steps_at_most("learned"),
         "halt_probability": config.eval_halt_probability,
         "hrm": hrm.__version__,
     }

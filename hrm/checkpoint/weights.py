@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hrm.errors import UserError
+from hrm.errors import UserError, one_line
 
 COMPILE_PREFIX = "_orig_mod."
 OVER_POSITIONS = "mlp_t.gate_up_proj.weight"  # of as many columns as a sequence has positions
@@ -81,8 +81,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "code in it is never run)"
         ) from None
     except Exception as error:  # damaged bytes raise almost anything out of the readers
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: cannot be read as weights ({reason})") from None
+        raise UserError(
+            f"{path}: cannot be read as weights ({one_line(error, named=True)})"
+        ) from None
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
@@ -112,8 +113,7 @@ def read_share(
                     raise ValueError(f"{name} is {split.get_shape()}, not of {length} rows")
                 tensors[name] = split[rows.start : rows.stop]
     except Exception as error:  # damaged bytes raise almost anything out of the reader
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+        raise UserError(f"{path}: cannot be read ({one_line(error, named=True)})") from None
     return tensors
 
 
@@ -131,8 +131,7 @@ def read_rows(path: Path, names: Sequence[str], count: int) -> Iterator[dict[str
                 for start in range(0, slices[names[0]].get_shape()[0], count):
                     yield {name: rows[start : start + count] for name, rows in slices.items()}
     except Exception as error:  # damaged bytes raise almost anything out of the reader
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: cannot be read ({reason})") from None
+        raise UserError(f"{path}: cannot be read ({one_line(error, named=True)})") from None
     if missing:
         raise UserError(
             f"{path}: holds no {min(missing)}; evaluate with eval_save_outputs={','.join(names)}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from hrm.cli.options import SchemaCommand
 from hrm.config import Config
 from hrm.errors import write_output
-from hrm.inference.process import usable_cores as cores
+from hrm.machine import load, memory
+from hrm.machine import usable_cores as cores
 
 HELP = """
 hrm doctor
@@ -55,7 +56,8 @@ def facts() -> dict[str, str]:
 
     device = pick_device("auto")
     disk = shutil.disk_usage(Path.cwd())
-    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_name(n) for n in range(count)]
     extras = [f"{name} ({known(package)})" for name, package in EXTRAS.items()]
     return {
         "hrm": f"{hrm.__version__}, {Path(hrm.__file__).parent}",
@@ -83,21 +85,6 @@ def known(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def load() -> float:
-    """Threads of all programs that want a core."""
-    from hrm.threads import load_of_machine
-
-    return load_of_machine()
-
-
-def memory() -> float:
-    """Bytes of the machine's memory; 0 where nobody knows."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return 0.0
 
 
 def oddities() -> Iterator[str]:

@@ -173,7 +173,7 @@ def vote(config: EvaluateConfig) -> None:
     from hrm.checkpoint import read_rows
     from hrm.data.format import read_metadata
     from hrm.evaluation import EvaluationResult
-    from hrm.ranks import Ranks
+    from hrm.ranks import ALONE
     from hrm.tasks import VotingEvaluator, task_of
 
     assert config.data_path is not None
@@ -187,7 +187,7 @@ def vote(config: EvaluateConfig) -> None:
             for evaluator in evaluators:
                 evaluator.add({name: rows[saved] for name, saved in VOTING.items()})
     result = EvaluationResult({}, {})
-    result.take_in(evaluators, Ranks(0, 1, 0))
+    result.take_in(evaluators, ALONE)
     report(config, result.named(), result.artefacts)
 
 

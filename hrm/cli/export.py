@@ -116,7 +116,7 @@ def _drawn(config: SharedConfig, checkpoint: "Checkpoint", number: int) -> bytes
     """A test example as the model solves it, as a GIF."""
     import numpy as np
 
-    from hrm.checkpoint.layout import TEST_SPLIT
+    from hrm.data.format import TEST_SPLIT
     from hrm.inference import Solver
     from hrm.inference.output import pictures
     from hrm.inference.sources import from_split
@@ -133,7 +133,7 @@ def _drawn(config: SharedConfig, checkpoint: "Checkpoint", number: int) -> bytes
 
 def chosen(checkpoint: "Checkpoint", count: int) -> list[int]:
     """Numbers of the examples that go with a model."""
-    from hrm.checkpoint.layout import TEST_SPLIT
+    from hrm.data.format import TEST_SPLIT
     from hrm.data.split import Split
     from hrm.tasks.examples import choose_examples
 

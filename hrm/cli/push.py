@@ -44,7 +44,11 @@ def run(read: Callable[[], PushConfig]) -> None:
     """Export, upload, and say where."""
     config = read()
     from hrm.checkpoint import load_checkpoint
+    from hrm.checkpoint.layout import CARD_PICTURE_FILE
+    from hrm.data.format import IDENTIFIERS_FILE, TEST_SPLIT
 
+    # Of a model that was pushed before; an export may lack them.
+    replaced = f"{TEST_SPLIT}/*", IDENTIFIERS_FILE, CARD_PICTURE_FILE
     repository = Repository.parse(config.repository)
     checkpoint = load_checkpoint(config.checkpoint, config.weights)
     numbers = chosen(checkpoint, config.examples)
@@ -52,7 +56,7 @@ def run(read: Callable[[], PushConfig]) -> None:
         target = Path(folder) / repository.name.partition("/")[2]
         typed = str(repository)
         export_folder(config, checkpoint, numbers, target, config.dtype, True, typed)
-        address = push(target, repository, config.private, config.message)
+        address = push(target, repository, config.private, config.message, delete=replaced)
     write_output(f"{address}: named {repository} wherever a checkpoint is\n")
 
 

@@ -1,5 +1,6 @@
 """`hrm report`: runs compared on one page."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +40,9 @@ written into its folder, with learning_curves.png.
 def run(read: Callable[[], ReportConfig]) -> None:
     """Read, solve, draw, and write the page."""
     config = read()
-    if config.output is not None:
-        refuse_output(config.output)
+    path = config.output or (config.runs[0] if len(config.runs) == 1 else Path()) / REPORT_FILE
+    if config.output is not None or path.parent.is_dir():
+        refuse_output(path)
     from hrm.report.page import page
     from hrm.report.runs import read_runs
 
@@ -52,7 +54,6 @@ def run(read: Callable[[], ReportConfig]) -> None:
             print(f"note: {found.name}: {note}", file=sys.stderr)
     if len(runs) == 1 and config.output is None:
         write_output(f"learning curves: {write_curves(runs[0])}\n")
-    path = config.output or (config.runs[0] if len(runs) == 1 else Path()) / REPORT_FILE
     write_whole(path, page(runs))
     write_output(f"report: {path}\n")
 
@@ -61,12 +62,14 @@ def refuse_output(path: Path) -> None:
     """Say before the work that a page cannot be written.
 
     Raises:
-        UserError: it would be a folder, or its folder does not exist.
+        UserError: it would be a folder, or its folder does not exist, or may not be written.
     """
     if path.is_dir():
         raise UserError(f"--output {path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise UserError(f"--output {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--output {path}: its folder may not be written; name a file elsewhere")
 
 
 def write_curves(run: "RunReport") -> Path:

@@ -17,7 +17,7 @@ from hrm.cli.train import overrides_of, words_and_recipe
 from hrm.config import Config, PositiveInt, flag, validate
 from hrm.errors import UserError, write_output
 from hrm.files import write_texts
-from hrm.inference.process import usable_cores
+from hrm.machine import memory, usable_cores
 
 if TYPE_CHECKING:
     from hrm.report.settings import Measured
@@ -167,14 +167,14 @@ def fitting(sweep: "Sweep", most: int) -> int:
     """So many runs at a time as this machine's memory holds, but at least one."""
     import torch
 
-    from hrm.cli.doctor import memory
     from hrm.training.sizing import SHARE, for_device, memory_need
 
     config = for_device(sweep.runs[0].config, torch.device("cpu"), sweep.metadata, 1, 0)
     rows, micro = config.global_batch_size, config.local_micro_batch_size(ranks=1)
     need = memory_need(config, sweep.metadata, linear_attention=True).of(rows, micro)
-    held = int(SHARE * memory() / (need + PROCESS_BYTES))
-    return max(1, min(most, held) if held else most)
+    if not memory():  # nobody knows
+        return max(1, most)
+    return max(1, min(most, int(SHARE * memory() / (need + PROCESS_BYTES))))
 
 
 def listing(sweep: "Sweep", count: int) -> str:

@@ -1,4 +1,4 @@
-"""Data: the contract on disk, for any task; loader, writer, download. Loads torch only if asked."""
+"""Data: the contract on disk, for any task; loader and writer. Loads torch only if asked."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -12,14 +12,12 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
-from hrm.data.format import DatasetMetadata
+from hrm.data.format import NO_IDENTITY, SPLITS, DatasetMetadata
 from hrm.data.grid import Shape
 from hrm.data.writer import SplitWriter, new_dataset, write_identifiers
 from hrm.errors import UserError, first_mistake
 
-SPLITS = ("train", "test")
 SET_NAME = "all"
-NO_IDENTITY = -1
 SHARED = "shared"  # name of the one identifier, where puzzles have no names
 LARGEST_VOCABULARY = 256  # tokens are stored as uint8
 

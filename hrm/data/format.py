@@ -48,7 +48,9 @@ from hrm.errors import UserError, first_mistake, one_line
 from hrm.files import file_digest
 from hrm.progress import Progress
 
+SPLITS = TRAIN_SPLIT, TEST_SPLIT = "train", "test"
 IGNORE_LABEL_ID = -100
+NO_IDENTITY = -1  # as a puzzle's identifier
 IDENTIFIERS_FILE = "identifiers.json"
 DIGESTS_KEY = "sha256"
 METADATA_DIGEST_KEY = "metadata_sha256"

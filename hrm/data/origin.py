@@ -11,6 +11,7 @@ from hrm.data.arrays import open_array
 from hrm.data.format import (
     IDENTIFIERS_FILE,
     METADATA_FILE,
+    TRAIN_SPLIT,
     DatasetMetadata,
     array_path,
     fingerprint,
@@ -21,7 +22,6 @@ from hrm.data.split import rows_among
 from hrm.errors import UserError
 from hrm.files import file_digest
 
-TRAINING_SPLIT = "train"
 SHOWN_DIGITS = 8  # of a fingerprint
 
 
@@ -48,7 +48,7 @@ def origin_of(data_path: Path) -> Origin:
     Raises:
         UserError: its training split is damaged.
     """
-    file = data_path / TRAINING_SPLIT / METADATA_FILE
+    file = data_path / TRAIN_SPLIT / METADATA_FILE
     data = _fingerprint(file.resolve(), file.stat().st_mtime_ns) if os.path.isfile(file) else None
     return Origin(data, identifiers_digest(data_path))
 
@@ -115,7 +115,7 @@ def compare_data(trained: Origin, trained_path: Path, data_path: Path, split: st
         note = f"{opening}, which are not in {trained_path} any more; "
         return Meeting(known, note=f"{note}whether it has seen these puzzles is not known")
     rows = _rows(folder)
-    if count := int(rows_among(rows, _rows(trained_path / TRAINING_SPLIT)).sum()):
+    if count := int(rows_among(rows, _rows(trained_path / TRAIN_SPLIT)).sum()):
         return Meeting(
             known, f"{folder}: {count:,} of {len(rows):,} puzzles are in {trained_path}/train"
         )

@@ -1,7 +1,7 @@
 """A process of its own for a model, and the pipe to it.
 
-Imports nothing but Python's own modules, so that the process can import torch while this one still
-imports what it needs itself.
+Imports Python's own modules and `hrm.machine` alone, so that the process can import torch while
+this one still imports what it needs itself.
 """
 
 import os
@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 from multiprocessing.connection import Pipe
+
+from hrm.machine import usable_cores
 
 HOST = "hrm.inference.remote"  # whose `host` runs in the process
 PROGRAM = """
@@ -66,10 +68,3 @@ class ModelProcess:
 def threads_beside_a_server() -> int:
     """How many threads a model may use: all cores but the one that talks to clients."""
     return max(1, usable_cores() - 1)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

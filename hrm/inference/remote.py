@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
 from hrm.config import DeviceName, WeightsName
-from hrm.errors import UserError
+from hrm.errors import UserError, explained
 from hrm.inference.batcher import (
     MAX_BATCH,
     MAX_WAITING,
@@ -215,8 +215,10 @@ def host(pipe: Connection) -> None:
             pipe.send(solver.traits)
         except UserError as error:
             pipe.send(UserError(str(error)))
-        except Exception:
-            pipe.send(ModelFailed(traceback.format_exc()))
+        except Exception as error:
+            known = explained(error)  # memory may be full
+            is_known = isinstance(known, UserError)
+            pipe.send(UserError(str(known)) if is_known else ModelFailed(traceback.format_exc()))
         else:
             _serve(pipe, solver, max_batch, max_waiting)
         pipe.recv()

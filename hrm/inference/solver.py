@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrm.attempts import Plan, Thinking, Wave, plan_attempts, run_wave, search
+from hrm.attempts import Plan, RolloutOptions, Wave, plan_attempts, run_wave, search
 from hrm.checkpoint import load_checkpoint, shipped_models
 from hrm.checkpoint.finding import FIRST_SHIPPED
 from hrm.config import DeviceName, Halting, Select, WeightsName
@@ -269,7 +269,7 @@ class Solver:
         if len(identifiers) != len(tokens):
             raise UserError(f"{len(tokens)} puzzles, but {len(identifiers)} puzzle identifiers")
         limit = steps or self.traits.steps_at_most(halting)
-        how = Thinking(halting, self.halt_probability, limit, batch_size)
+        how = RolloutOptions(halting, self.halt_probability, limit, batch_size)
 
         def run(
             rows: np.ndarray, asked: np.ndarray, wave: Wave, before: int
@@ -299,7 +299,7 @@ class Solver:
         plan: Plan,
         wave: Wave,
         before: int,
-        how: Thinking,
+        how: RolloutOptions,
         trace: bool,
         progress: Progress | None,
     ) -> list[tuple[int, Solution]]:

@@ -1,4 +1,4 @@
-"""Models: the ACT wrapper, its cores and the loss head; torch only."""
+"""Models: the ACT wrapper, its cores and the loss head; they know nothing of training."""
 
 from hrm.models.registry import build_model
 

@@ -7,20 +7,23 @@ it is dealing with.
 Shapes: N puzzles, T tokens per puzzle, V vocabulary, U units.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from hrm.data.format import DatasetMetadata
-from hrm.data.grid import UNKNOWN_SYMBOL, Grid, infer_symbols
+from hrm.data.grid import Grid, infer_symbols
 from hrm.errors import UserError
 from hrm.tasks.reading import Notation, PuzzleError
 
 CHUNK = 4096  # puzzles checked at a time
+FIRST_LETTER = 0x100  # Ā; from here on letters are taken for tokens without a symbol
 
 
 @dataclass(frozen=True)
@@ -185,10 +188,12 @@ class Task:
 
     @property
     def symbols(self) -> str:
-        """Token -> character, for every token of the vocabulary."""
+        """Token -> character, for every token of the vocabulary; letters where none is known."""
         size = self.metadata.vocab_size
-        known = self.metadata.symbols or self.infer_symbols(self.metadata)
-        return known[:size].ljust(size, UNKNOWN_SYMBOL)
+        known = (self.metadata.symbols or self.infer_symbols(self.metadata))[:size]
+        others = (chr(code) for code in range(FIRST_LETTER, sys.maxunicode))
+        free = (letter for letter in others if letter.isalpha() and letter not in known)
+        return known + "".join(islice(free, size - len(known)))
 
     @cached_property
     def notation(self) -> Notation:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, NamedTuple, TextIO, cast
 
 from hrm.errors import UserError
 
@@ -34,7 +34,14 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
-Row = tuple[int, str, str | None, str | None]  # line, question, answer, rating
+
+class Row(NamedTuple):
+    """A puzzle as it stands in a file."""
+
+    line: int
+    question: str
+    answer: str | None
+    rating: str | None
 
 
 @contextmanager
@@ -155,7 +162,7 @@ class Columns:
                         raise UserError(f"{name}:{before + reader.line_num}: {reason}; {WAY_OUT}")
                 if not row[question] and not any(map(str.strip, row)):
                     continue
-                yield (
+                yield Row(
                     before + reader.line_num,
                     row[question],
                     None if answer is None else row[answer],
@@ -198,7 +205,7 @@ def read_header(lines: Iterable[str], name: str) -> tuple[Columns | None, str, l
 
 def say_columns(name: str, encoding: str, columns: Columns) -> None:
     """Say on stderr how a file is read that is not as published."""
-    notes = [] if encoding.startswith("utf-8") else [f"{encoding.upper()}"]
+    notes = [] if encoding.startswith("utf-8") else [encoding.upper()]
     notes += [columns.note] if columns.note else []
     if notes:
         print(f"note: {name}: read as {'; '.join(notes)}", file=sys.stderr)

@@ -23,9 +23,11 @@ from hrm.config import (
     defaults_of,
     validate,
 )
+from hrm.data.format import DatasetMetadata
 from hrm.errors import UserError
 from hrm.models.registry import arch_defaults
 from hrm.optim.groups import OptimConfig
+from hrm.optim.schedule import total_steps
 from hrm.plain_yaml import read_yaml
 
 
@@ -38,7 +40,7 @@ class PretrainConfig(OptimConfig, RunConfig):
         "auto",
         description="rows per forward pass of a rank; null: all; auto: few on CPUs, else what fits",
     )
-    epochs: PositiveInt = Field(20000, description="an epoch draws one puzzle of every group")
+    epochs: PositiveInt = Field(20000, description="times that one puzzle of every group is drawn")
     eval_interval: PositiveInt | None = Field(
         2000, description="epochs between evaluations, divides epochs; null: only at the end"
     )
@@ -51,36 +53,41 @@ class PretrainConfig(OptimConfig, RunConfig):
     hint_rate: Fraction = Field(
         0.0, description="share of the puzzles that are trained with some of their answer shown"
     )
-    hint_most: Fraction = Field(0.8, description="of the answer's cells, between none and so many")
+    hint_most: Fraction = Field(
+        0.8, description="most of the cells that are shown; a puzzle draws its share"
+    )
     max_skipped_steps: PositiveInt = Field(
-        10, description="steps in a row with a loss or gradient that is not finite"
+        10, description="unsound steps in a row (loss or gradient not finite) before it goes back"
     )
 
     eval_halting: EvalHalting = Field(
         "max_steps",
-        description="or learned: each puzzle stops when the model says so; "
-        "learned_until_end: the last evaluation takes all steps",
+        description="all ACT steps; learned: a puzzle stops when the model says so; "
+        "learned_until_end: likewise, but the last evaluation takes all steps",
     )
     eval_limit: PositiveInt | None = Field(
         None,
         description="puzzles per evaluation, a fixed sample; the last one takes all; null: all",
     )
     eval_save_outputs: tuple[OutputKey, ...] = Field(
-        (), description="e.g. [inputs,labels,predictions,logits,q_halt_logits,steps]"
+        (),
+        description="saved with an evaluation: [inputs,labels,predictions,logits,q_halt_logits,…]",
     )
     aggregated_voting: bool = Field(
         False, description="ARC: votes count again in later evaluations, as in published logs"
     )
     early_stop: PositiveInt | None = Field(
-        None, description="evaluations without a better one before the run ends"
+        None, description="end the run after so many evaluations without a better one"
     )
 
     checkpoint_interval: int | str | None = Field(
-        "10min", description="or a number of steps; null: only at each evaluation"
+        "10min", description="time or steps between checkpoints; null: only at each evaluation"
     )
-    checkpoint_every_eval: bool = Field(False, description="keep those of all evaluations")
+    checkpoint_every_eval: bool = Field(
+        False, description="keep the checkpoint of every evaluation"
+    )
     keep_checkpoints: PositiveInt | None = Field(
-        3, description="else so many of the last, and the best; null: all"
+        3, description="newest checkpoints that stay, besides the best; null: all"
     )
     load_checkpoint: Path | None = Field(
         None, description="begin with the weights of a checkpoint, also hf://user/name"
@@ -173,6 +180,11 @@ class PretrainConfig(OptimConfig, RunConfig):
         """`checkpoint_path`, else `checkpoints/<project>/<run>`; the run must be named by then."""
         assert self.run_name is not None
         return self.checkpoint_path or Path("checkpoints") / self.project / self.run_name
+
+    def total_steps(self, metadata: DatasetMetadata) -> int:
+        """By which the learning rate is scheduled, as of `hrm.optim.schedule.total_steps`."""
+        groups, examples = metadata.total_groups, metadata.mean_puzzle_examples
+        return total_steps(self.epochs, groups, examples, self.global_batch_size)
 
     def local_micro_batch_size(self, ranks: int) -> int:
         """Rows per forward pass on one rank; all of them where it is left to the device.

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hrm.errors import UserError
+from hrm.errors import UserError, one_line
 from hrm.progress import say
 from hrm.ranks import Ranks
 from hrm.training.config import PretrainConfig
@@ -101,7 +101,7 @@ class CapturedStep:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._compute(self._batch)
         except RuntimeError as error:
-            reason = f"the step cannot be captured ({str(error).splitlines()[0]})"
+            reason = f"the step cannot be captured ({one_line(error)})"
             if self._is_wanted:
                 raise UserError(f"cuda_graph=true: {reason}; use cuda_graph=auto") from None
             say(f"cuda_graph: {reason}; going on without")

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from hrm.signals import Interrupted, end_at_once, handled_by, watched_by
+from hrm.signals import ENDING, Interrupted, end_at_once, handled_by, watched_by
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 20  # seconds without a step after a signal; torchrun kills after 30
 
 

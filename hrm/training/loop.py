@@ -274,7 +274,7 @@ def with_run_name(config: PretrainConfig, cleanup: ExitStack | None = None) -> P
     """The configuration with a run name where none was given.
 
     It is the folder's with `resume=<path>`, else architecture, date and time, with a number behind
-    them where another run has that name. What was made for it and stays empty is gone at the end.
+    them where another run has that name. A folder that is made here and stays empty is removed.
     """
     if config.run_name is not None:
         return config

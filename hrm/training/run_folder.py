@@ -31,8 +31,8 @@ from hrm.checkpoint.layout import (
 from hrm.checkpoint.manifest import Damaged
 from hrm.checkpoint.training import check_values, check_whole, newest_whole, read_values
 from hrm.data.fit import check_fits
-from hrm.data.format import DatasetMetadata, read_metadata
-from hrm.data.origin import SHOWN_DIGITS, TRAINING_SPLIT
+from hrm.data.format import TRAIN_SPLIT, DatasetMetadata, read_metadata
+from hrm.data.origin import SHOWN_DIGITS
 from hrm.errors import UserError
 from hrm.files import replace_folder, sync
 from hrm.records import METRICS_FILE
@@ -115,7 +115,9 @@ def check_is_shared(run_dir: Path) -> None:
 
 
 def unused_name(config: PretrainConfig, name: str) -> str:
-    """`name`, or `name-2` and so on where a run has it. The folder is made, so that none other can.
+    """`name`, or `name-2` and so on where a run has it.
+
+    The folder is made at once, so that no other process takes the name.
 
     Raises:
         UserError: it cannot be made.
@@ -363,7 +365,7 @@ def _check_same_run(
                 "own value, or begin another run"
             )
     if values["data"] != data_digest:
-        place, split_dir = f"data_path={config.data_path}", config.data_path / TRAINING_SPLIT
+        place, split_dir = f"data_path={config.data_path}", config.data_path / TRAIN_SPLIT
         check_fits(read_metadata(checkpoint), read_metadata(split_dir), place)
         prints = f"{data_digest[:SHOWN_DIGITS]}, not {values['data'][:SHOWN_DIGITS]}"
         raise UserError(

@@ -28,7 +28,6 @@ from hrm.device import has_fast_bfloat16, micro_batch_size
 from hrm.errors import UserError
 from hrm.models.flops import training_flops
 from hrm.models.losses import ACTLossHead
-from hrm.optim.schedule import total_steps
 from hrm.progress import say
 from hrm.training.config import PretrainConfig
 
@@ -57,10 +56,7 @@ def for_device(
             "gradients would become 0 in float16; use bfloat16, float32 or auto"
         )
     if arch.forward_dtype == "auto":
-        dtype = "bfloat16" if fast else "float32"
-        config = config.model_copy(
-            update={"arch": arch.model_copy(update={"forward_dtype": dtype})}
-        )
+        config = config.in_dtype("bfloat16" if fast else "float32")
     elif arch.forward_dtype == "bfloat16" and not fast:
         say("arch.forward_dtype=bfloat16 is very slow on this device; use float32 or auto")
     if config.compile == "auto" and device.type == "cpu" and is_short(config, metadata):
@@ -80,9 +76,8 @@ def is_short(config: PretrainConfig, metadata: DatasetMetadata) -> bool:
     """Whether a run on a CPU is over before compiled blocks have made up for their compilation."""
     with torch.device("meta"):
         arch = build_for(config, metadata).model.inner.config
-    groups, examples = metadata.total_groups, metadata.mean_puzzle_examples
-    steps = total_steps(config.epochs, groups, examples, config.global_batch_size)
-    return steps * config.global_batch_size * training_flops(arch) < SHORT_RUN
+    examples = config.total_steps(metadata) * config.global_batch_size
+    return examples * training_flops(arch) < SHORT_RUN
 
 
 @dataclass(frozen=True)

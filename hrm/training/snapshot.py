@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hrm.checkpoint.training import Counters, Snapshot, TrainingRecord, best_key, best_value
 from hrm.data.format import IGNORE_LABEL_ID
-from hrm.errors import UserError
+from hrm.errors import UserError, one_line
 from hrm.models.act import Carry
 from hrm.optim.groups import GroupOptimizer
 from hrm.ranks import Ranks
@@ -187,8 +187,7 @@ def restore(state: TrainState, snapshot: Snapshot, ranks: Ranks, micro_batch_siz
         try:
             _restore_generators(generators, device)
         except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(f"random generators cannot be restored ({reason})") from None
+            raise UserError(f"random generators cannot be restored ({one_line(error)})") from None
 
 
 def _compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: Path) -> None:

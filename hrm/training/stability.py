@@ -26,7 +26,7 @@ class Stability:
     names: list[str]  # what can be non-finite: loss parts, gradients
     step: Tensor  # int64 scalar: the one that is judged next
     in_a_row: Tensor  # int64 scalar
-    first_step: Tensor  # int64 scalar: of the present row, 0 before any
+    first_step: Tensor  # int64 scalar: of the present streak of unsound ones, 0 before any
     first_wrong: Tensor  # [names] bool
 
     @staticmethod
@@ -75,7 +75,7 @@ class Stability:
             held.copy_(tensors[name])
 
     def first(self) -> str:
-        """The first unsound step of the present row, in words."""
+        """The first step of the present streak of unsound ones, in words."""
         wrong = [name for name, w in zip(self.names, self.first_wrong.tolist(), strict=True) if w]
         losses = [name for name in wrong if name.endswith("_loss")]
         gradients = [name for name in wrong if name.count(".") > 0]

@@ -19,7 +19,7 @@ from hrm.models.losses import ACTLossHead
 from hrm.models.sparse_embedding import forget_lookups
 from hrm.optim.ema import EMA
 from hrm.optim.groups import GroupOptimizer, build_optimizers, set_learning_rates
-from hrm.optim.schedule import learning_rate, total_steps
+from hrm.optim.schedule import learning_rate
 from hrm.ranks import Ranks
 from hrm.tasks import Task, task_of
 from hrm.training.config import PretrainConfig
@@ -75,12 +75,7 @@ class TrainState:
             model,
             config,
             ranks,
-            total_steps(
-                config.epochs,
-                metadata.total_groups,
-                metadata.mean_puzzle_examples,
-                config.global_batch_size,
-            ),
+            config.total_steps(metadata),
             task_of(metadata).best_metric,
         )
 

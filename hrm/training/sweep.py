@@ -8,7 +8,6 @@ import json
 import operator
 import os
 import re
-import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,15 +24,14 @@ from hrm.checkpoint.layout import CONFIG_FILE
 from hrm.checkpoint.manifest import Damaged
 from hrm.checkpoint.training import read_values
 from hrm.data import PuzzleDataset
-from hrm.data.format import DatasetMetadata, fingerprint
-from hrm.data.origin import TRAINING_SPLIT
+from hrm.data.format import TRAIN_SPLIT, DatasetMetadata, fingerprint
 from hrm.errors import UserError
 from hrm.files import write_texts
-from hrm.optim.schedule import total_steps
 from hrm.plain_yaml import first_line
 from hrm.progress import Progress
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE
 from hrm.records import METRICS_FILE, Record, last_of, read_records
+from hrm.signals import ENDING
 from hrm.training.config import PretrainConfig, load_pretrain_config, load_train_config
 from hrm.training.run_folder import UNANNOUNCED, difference
 from hrm.training.splits import open_data
@@ -44,8 +42,7 @@ if TYPE_CHECKING:
 MOST_RUNS = 1000
 LONGEST_NAME = 200  # bytes; file systems take 255
 SEED = "seed"
-ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOPPED = {code for number in ASKED for code in (-number, 128 + number)}  # exit codes
+STOPPED = {code for number in ENDING for code in (-number, 128 + number)}  # exit codes
 OUTCOME_FILE, LOG_FILE = "outcome.json", "log.txt"
 
 
@@ -191,7 +188,7 @@ def plan(overrides: Sequence[str], recipe: str) -> Sweep:
             config = load_pretrain_config([*fixed, *chosen], recipe)
             if data is None:
                 folder = _folder(config, list(names.values()))
-                data, _ = open_data(config, Ranks(0, 1, 0))
+                data, _ = open_data(config, ALONE)
             values = {
                 names[axis.key]: _shown(config, axis.key, text)
                 for axis, text in zip(axes, chosen, strict=True)
@@ -218,13 +215,12 @@ def refuse_other_sweep(sweep: Sweep) -> None:
     folders = sorted(sweep.folder.iterdir()) if sweep.folder.is_dir() else []
     known = [path for path in folders if (path / CONFIG_FILE).is_file()]
     data_path = sweep.runs[0].config.data_path
-    digest = fingerprint(data_path / TRAINING_SPLIT, sweep.metadata) if known else ""
+    digest = fingerprint(data_path / TRAIN_SPLIT, sweep.metadata) if known else ""
     for path in known:
         run = planned.get(path.name)
         saved, config = load_train_config(path / CONFIG_FILE), (run or sweep.runs[0]).config
         if config.arch.forward_dtype == "auto":  # which the run has replaced
-            arch = config.arch.model_copy(update={"forward_dtype": saved.arch.forward_dtype})
-            config = config.model_copy(update={"arch": arch})
+            config = config.in_dtype(saved.arch.forward_dtype)
         for key in PretrainConfig.model_fields.keys() - UNANNOUNCED - (set() if run else swept):
             if getattr(saved, key) != getattr(config, key):
                 raise UserError(
@@ -271,21 +267,12 @@ def _run(
     try:
         config.local_micro_batch_size(ranks=1)
         with torch.device("meta"):
-            build_for(_with_some_dtype(config), metadata)
+            build_for(config.in_dtype("float32"), metadata)  # shapes are those of any dtype
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    groups, examples = metadata.total_groups, metadata.mean_puzzle_examples
-    steps = total_steps(config.epochs, groups, examples, config.global_batch_size)
     place = {"run_name": name, "checkpoint_path": folder / name, "resume": "auto"}
+    steps = config.total_steps(metadata)
     return SweptRun(values, tuple(overrides), config.model_copy(update=place), steps)
-
-
-def _with_some_dtype(config: PretrainConfig) -> PretrainConfig:
-    """With some dtype where the device is to decide: models of all have the same shapes."""
-    if config.arch.forward_dtype != "auto":
-        return config
-    arch = config.arch.model_copy(update={"forward_dtype": "float32"})
-    return config.model_copy(update={"arch": arch})
 
 
 def _joined(values: Mapping[str, str]) -> str:

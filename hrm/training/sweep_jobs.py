@@ -46,7 +46,7 @@ class RunProcess:
         environment: what is different from this process' own.
 
     Raises:
-        UserError: the run's folder cannot be written.
+        UserError: the run's folder cannot be written, or no process be started.
     """
 
     def __init__(self, run: SweptRun, words: Sequence[str], environment: Environment):
@@ -57,14 +57,18 @@ class RunProcess:
         run.note(Outcome(None, self._before))
         self._began = time.monotonic()
         with self._log as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", PROGRAM, "\n".join(sys.path), *words],
-                env={**os.environ, **environment},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                process_group=0,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", PROGRAM, "\n".join(sys.path), *words],
+                    env={**os.environ, **environment},
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    process_group=0,
+                )
+            except OSError as error:
+                reason = one_line(error)
+                raise UserError(f"{run.name}: no process can be started ({reason})") from None
 
     @property
     def step(self) -> int:

@@ -16,7 +16,7 @@ from hrm.web.catalogue import Catalogue
 from hrm.web.guard import LOOPBACK, Guard, Refused
 from hrm.web.hosting import Models
 from hrm.web.listing import Listing
-from hrm.web.thinking import THINK_SECONDS, Thinking
+from hrm.web.thinking import THINK_SECONDS, ThinkRoutes
 
 STATIC = Path(__file__).parent / "static"
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -67,7 +67,7 @@ def create_app(
         )
 
     app.include_router(Listing(catalogue).router)
-    app.include_router(Thinking(catalogue, models, think_seconds).router)
+    app.include_router(ThinkRoutes(catalogue, models, think_seconds).router)
     app.mount("/static", StaticFiles(directory=STATIC))
     return Guard(app, hosts)
 

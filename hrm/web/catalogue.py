@@ -7,6 +7,7 @@ scan has found; no path is made from what a client sends.
 import math
 import os
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from threading import Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
-from hrm.checkpoint.layout import CONFIG_FILE, TEST_SPLIT, folder_of
+from hrm.checkpoint.layout import CONFIG_FILE, folder_of
 from hrm.data.arrays import open_array
 from hrm.data.format import (
     METADATA_FILE,
+    TEST_SPLIT,
     DatasetMetadata,
     array_path,
     has_split,
@@ -271,30 +273,38 @@ class Catalogue:
             if os.path.isfile(path) and _is_inside(path, self._checkpoints_root)
         }
 
-    def metrics(self, run: str, after: int) -> tuple[list[dict[str, float | None]], int, bool]:
+    def metrics(
+        self, run: str, after: int, file: str | None = None
+    ) -> tuple[list[dict[str, float | None]], int, str, bool]:
         """Whole lines of a run's metrics after a byte, at most `LARGEST_CHUNK` of them.
 
         Lines that are no metrics are left out; numbers that are not finite are None.
 
+        Args:
+            file: which file `after` is of, as it was returned.
+
         Returns:
-            The lines, the byte after the last of them, and whether the file is shorter than
-            `after`, so that its lines are given from the start.
+            The lines, the byte after the last of them, what tells the file from another in its
+            place, and whether it is another one or shorter than `after`, so that its lines are
+            given from the start.
 
         Raises:
             Refused: there is no such run.
         """
         try:
-            with open(_found("run", run, self.runs()), "rb") as file:
-                reset = file.seek(0, 2) < after
-                start = file.seek(0 if reset else after)
-                chunk = file.read(LARGEST_CHUNK)
+            with open(_found("run", run, self.runs()), "rb") as lines:
+                first = lines.readline(LARGEST_CHUNK)
+                found = f"{os.fstat(lines.fileno()).st_ino}-{zlib.crc32(first)}"
+                reset = lines.seek(0, 2) < after or file not in (None, found)
+                start = lines.seek(0 if reset else after)
+                chunk = lines.read(LARGEST_CHUNK)
         except OSError:
             raise Refused(404, f"the metrics of run {run!r} cannot be read") from None
         end = chunk.rfind(b"\n") + 1
         if end == 0 and len(chunk) == LARGEST_CHUNK:
             end = len(chunk)  # no line is as long as that
         records = [record for line in chunk[:end].splitlines() if (record := _metrics_of(line))]
-        return records, start + end, reset
+        return records, start + end, found, reset
 
     def _facts_of(self, path: Path) -> Facts | None:
         folder = folder_of(path)

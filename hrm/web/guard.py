@@ -52,6 +52,17 @@ class Refused(Exception):
         return {"retry-after": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
 
 
+class TimeOver(Refused):
+    """A request that took too long; to ask for as much again would not help."""
+
+    def __init__(self, message: str):
+        super().__init__(503, message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {}
+
+
 class Guard:
     """ASGI middleware around the whole application.
 

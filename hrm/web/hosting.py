@@ -74,7 +74,7 @@ class Models:
         async with self._loading:
             held = self._loaded.get(name)
             if held is not None and (
-                held.batcher.closed or (held.path != facts.path and _is_idle(held.batcher))
+                held.batcher.closed or (held.path != facts.path and held.batcher.idle)
             ):
                 await self._close(name)
                 held = None
@@ -118,17 +118,13 @@ class Models:
 
     async def _make_room(self) -> None:
         while len(self._loaded) >= MOST_MODELS:
-            idle = [name for name, held in self._loaded.items() if _is_idle(held.batcher)]
+            idle = [name for name, held in self._loaded.items() if held.batcher.idle]
             if not idle:
                 raise Refused(503, "all loaded models are busy; try again")
             await self._close(idle[0])
 
     async def _close(self, name: str) -> None:
         await asyncio.to_thread(self._loaded.pop(name).batcher.close)
-
-
-def _is_idle(batcher: Model) -> bool:
-    return batcher.idle
 
 
 def _close_unused(loading: asyncio.Future[Model]) -> None:

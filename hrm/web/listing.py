@@ -85,10 +85,10 @@ class Listing:
         ]
         return schemas.Runs(runs=infos)
 
-    def metrics(self, run: Id, after: Index = 0) -> schemas.Metrics:
-        """Lines of `metrics.jsonl` after a byte."""
-        records, end, reset = self._catalogue.metrics(run, after)
-        return schemas.Metrics(records=records, next=end, reset=reset)
+    def metrics(self, run: Id, after: Index = 0, file: Id | None = None) -> schemas.Metrics:
+        """Lines of `metrics.jsonl` after a byte of a file that an earlier answer named."""
+        records, end, found, reset = self._catalogue.metrics(run, after, file)
+        return schemas.Metrics(records=records, next=end, file=found, reset=reset)
 
 
 def _steps_of_a_guess(facts: Facts) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hrm.checkpoint import Checkpoint
-from hrm.checkpoint.layout import TEST_SPLIT
 from hrm.checkpoint.step_graph import facts
+from hrm.data.format import TEST_SPLIT
 from hrm.data.split import Split
 from hrm.errors import UserError
 from hrm.files import atomic_folder
@@ -28,6 +28,7 @@ POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
+OF_HOST = re.compile(r"\.|CNAME$")  # what hosts and git keep beside a page
 MODEL_DIR, RUNTIME_DIR, PAGE_FILE = "model", "runtime", "page.json"
 TAB_PANEL = ' role="tabpanel" aria-labelledby="tab-solve"'
 DATA_ID = "the data set"
@@ -42,6 +43,9 @@ def check_page(target: Path) -> None:
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not is_free and not (target / MODEL_DIR / PAGE_FILE).is_file():
         raise UserError(f"page={target}: is there already, and is no exported page")
+    kept = [] if is_free else [path.name for path in target.iterdir() if OF_HOST.match(path.name)]
+    if kept:
+        raise UserError(f"page={target}: {kept[0]} would be lost; name another folder, and copy it")
 
 
 def write_page(

@@ -22,7 +22,7 @@ class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Thinking(_Asked):
+class ModelRequest(_Asked):
     """With which model, and for how long; without `steps` as long as in training."""
 
     checkpoint: Id
@@ -30,7 +30,7 @@ class Thinking(_Asked):
     halting: Halting = "learned"
 
 
-class Trying(Thinking):
+class Trying(ModelRequest):
     """How often to try, and which answer counts; by default the first that is found valid.
 
     The first attempt is at the puzzle as it is, the next `votes - 1` at symmetric versions of it,
@@ -49,7 +49,7 @@ class Trying(Thinking):
     @property
     def tries(self) -> dict[str, Any]:
         """As `plan_attempts` takes them."""
-        return self.model_dump(include=set(Trying.model_fields) - set(Thinking.model_fields))
+        return self.model_dump(include=set(Trying.model_fields) - set(ModelRequest.model_fields))
 
 
 class Identity(_Asked):
@@ -66,7 +66,7 @@ class ThinkRequest(Trying):
     identity: Identity | None = None
 
 
-class InsideRequest(Thinking):
+class InsideRequest(ModelRequest):
     """A look at the puzzle as it is, after `steps` ACT steps, and from a cell, counted from 0."""
 
     puzzle: Puzzle
@@ -81,7 +81,7 @@ class SolveRequest(Trying):
     identity: Identity | None = None
 
 
-class CheckRequest(Thinking):
+class CheckRequest(ModelRequest):
     """Examples [start, start + count) of a split."""
 
     data: Id
@@ -125,7 +125,6 @@ class Rules(BaseModel):
     without_name: str | None
     votes_by_name: bool
     most_versions: Annotated[int, Field(ge=1, le=MOST_VOTES)]  # 1: no symmetry is known
-    restarts: bool  # whether other start states can be tried
     judged: bool  # whether answers can be found valid
 
     @classmethod
@@ -142,7 +141,6 @@ class Rules(BaseModel):
             without_name=task.without_name,
             votes_by_name=task.votes_by_name,
             most_versions=MOST_VOTES if task.votes_by_name else min(task.most_versions, MOST_VOTES),
-            restarts=True,
             judged=task.judges,
         )
 
@@ -312,6 +310,7 @@ class Runs(BaseModel):
 class Metrics(BaseModel):
     records: list[dict[str, float | None]]
     next: Count
+    file: str  # what `next` is a byte of; another one is there where a run has been replaced
     reset: bool
 
 

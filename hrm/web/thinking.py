@@ -24,7 +24,7 @@ from hrm.inference.solver import Traits
 from hrm.tasks import Poll, Polls, PuzzleError, Task
 from hrm.web import schemas
 from hrm.web.catalogue import Cache, Catalogue, Facts
-from hrm.web.guard import Refused
+from hrm.web.guard import Refused, TimeOver
 from hrm.web.hosting import Model, Models, think
 
 THINK_SECONDS = 60.0  # for one request
@@ -36,7 +36,7 @@ NDJSON: dict[int | str, dict[str, Any]] = {
 Result = TypeVar("Result")
 
 
-class Thinking:
+class ThinkRoutes:
     """Runs puzzles on the models; a request that lasts too long, or is left, gives up its places.
 
     Args:
@@ -186,12 +186,12 @@ class Thinking:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._seconds
 
-    async def _facts_of(self, asked: schemas.Thinking) -> Facts:
+    async def _facts_of(self, asked: schemas.ModelRequest) -> Facts:
         if (known := self._catalogue.known_checkpoint(asked.checkpoint)) is not None:
             return known
         return await asyncio.to_thread(self._catalogue.checkpoint, asked.checkpoint)
 
-    async def _model_for(self, asked: schemas.Thinking, facts: Facts) -> tuple[Model, int]:
+    async def _model_for(self, asked: schemas.ModelRequest, facts: Facts) -> tuple[Model, int]:
         """The model, and how many steps it is to take at most.
 
         It is to be used without waiting for anything else before: who waits may find it closed.
@@ -356,7 +356,7 @@ async def _within(deadline: float, work: Awaitable[Result]) -> Result:
         async with asyncio.timeout_at(deadline):
             return await work
     except TimeoutError:
-        raise Refused(503, "the time for this puzzle is over; ask for fewer steps") from None
+        raise TimeOver("the time for this puzzle is over; ask for fewer steps") from None
 
 
 async def _while_here(request: Request, deadline: float, work: Awaitable[Result]) -> Result:
@@ -368,7 +368,7 @@ async def _while_here(request: Request, deadline: float, work: Awaitable[Result]
         await asyncio.wait({running, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             return running.result()
-        raise Refused(503, "the time for this request is over; ask for less at once")
+        raise TimeOver("the time for this request is over; ask for less at once")
     finally:
         running.cancel()
         gone.cancel()

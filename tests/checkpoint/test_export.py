@@ -74,6 +74,8 @@ def test_the_card_says_what_the_model_is(run, tmp_path):
     line = {"step": 7, "eval/exact_accuracy": 0.25, "eval/steps": 4.0}
     (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     assert "| exact_accuracy | 0.25 |" in (exported(run, tmp_path) / "README.md").read_text()
+    (run / "metrics.jsonl").write_text('{"step": 7, "train/accuracy": 0.5}\n')
+    assert "Last evaluation" not in (exported(run, tmp_path) / "README.md").read_text()
     card = (
         exported(run, tmp_path, "float32", "Solves all.\n\n## Mine\n\nas I like it") / "README.md"
     ).read_text()
@@ -134,6 +136,12 @@ def test_it_replaces_an_exported_model_and_nothing_else(run, tmp_path):
     for target in (tmp_path / "other", run):
         with pytest.raises(UserError, match="is no exported model"):
             export_checkpoint(load_checkpoint(run), target)
+    for name in "tokenizer.json", ".git":
+        (folder / name).touch()
+        with pytest.raises(UserError, match="or not that alone"):
+            exported(run, tmp_path)
+        (folder / name).unlink()
+    exported(run, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other", "run"]
 
 

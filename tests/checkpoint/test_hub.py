@@ -74,6 +74,11 @@ def test_only_what_is_needed_is_downloaded(shared):
     }
 
 
+def test_names_come_with_the_model_that_knows_them(shared):
+    shared.repositories["me/tiny"]["main"]["identifiers.json"] = b'["<blank>"]'
+    assert (find_checkpoint("hf://me/tiny") / "identifiers.json").read_bytes() == b'["<blank>"]'
+
+
 def test_a_revision_is_a_branch_or_a_commit(shared):
     half = state("hf://me/tiny@half")
     assert not equal(half, state("hf://me/tiny"))

@@ -64,6 +64,17 @@ def test_what_is_odd_is_said_once(sane, monkeypatch, place, value, said):
     assert said in oddity
 
 
+def test_a_driver_that_does_not_work_is_odd_and_no_crash(sane, call: Call, monkeypatch):
+    def broken(number):
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", broken)
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+    assert "built for CUDA 12.8, but no GPU is usable" in call("doctor")[1]
+
+
 def test_a_damaged_model_of_the_package_is_named(sane, monkeypatch, tmp_path):
     monkeypatch.setattr("hrm.checkpoint.shipped_models", lambda: {"mine": tmp_path})
     [oddity] = doctor.oddities()

@@ -220,8 +220,13 @@ def test_processes_share_cores_and_take_turns_on_gpus(data_4x4, monkeypatch):
     assert places(sweep, None) == [{"OMP_NUM_THREADS": "1"}] * 3
     assert places(sweep, 2) == [{"OMP_NUM_THREADS": "2"}] * 2
     assert places(sweep, 9) == [{"OMP_NUM_THREADS": "1"}] * 3, "no more than there are runs"
-    monkeypatch.setattr("hrm.cli.doctor.memory", lambda: 1e9)
+    monkeypatch.setattr("hrm.cli.sweep.memory", lambda: 1e9)
     assert len(places(sweep, None)) == 1, "no more than memory holds"
+    monkeypatch.setattr("hrm.cli.sweep.memory", lambda: 1e6)
+    assert len(places(sweep, None)) == 1, "not even one fits: one is tried"
+    monkeypatch.setattr("hrm.cli.sweep.memory", lambda: 0.0)
+    assert len(places(sweep, None)) == 3, "nobody knows"
+    monkeypatch.setattr("hrm.cli.sweep.memory", lambda: 1e9)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert places(sweep, 2) == [{"OMP_NUM_THREADS": "3"}] * 2
     for asked, threads in (("2,1", "2"), ("0", "2"), ("", "2"), ("many", "2"), ("1", "1")):

@@ -19,7 +19,7 @@ from hrm.inference.batcher import Batcher, Closed, Question, QueueFull, Step
 from hrm.inference.process import ModelProcess, threads_beside_a_server
 from hrm.inference.remote import ModelFailed, RemoteBatcher
 
-from ..conftest import saved_run
+from ..conftest import ROOT, saved_run
 from .test_batcher import PATIENCE, PUZZLES, Listener, eventually
 
 ENDLESS = 10**9  # steps
@@ -171,6 +171,19 @@ def test_a_damaged_checkpoint_is_told_as_in_this_process(data_4x4, tmp_path):
 def test_what_else_prevents_loading_is_told_with_its_traceback():
     with pytest.raises(ModelFailed, match="Traceback"):
         RemoteBatcher(None, "cpu")  # type: ignore[arg-type]
+
+
+def test_full_memory_is_told_in_one_line():
+    code = (
+        "import signal\nfrom multiprocessing import Pipe\nfrom threading import Thread\n"
+        "from hrm.inference.remote import Solver, host\n"
+        "Solver.from_checkpoint = lambda *_: bytearray(1 << 60)\n"
+        "signal.signal = lambda *_: None\nours, theirs = Pipe()\nours.send((None,) * 5)\n"
+        "Thread(target=host, args=(theirs,), daemon=True).start()\n"
+        "error = ours.recv()\nprint(type(error).__name__, error, flush=True)"
+    )
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=60)
+    assert told.startswith("UserError memory is full (MemoryError); ")
 
 
 def test_a_process_that_ends_while_it_loads_is_told_in_one_line(run):

@@ -134,7 +134,7 @@ def test_the_original_form_differs_in_metadata_only(tmp_path, prefix):
     ours = built(tmp_path / "ours", *combined(prefix))
     original = built(tmp_path / "original", *combined(prefix), "--format", "original")
     assert "task" in metadata(ours) and "task" not in metadata(original)
-    assert metadata(original)["total_puzzles"] == 8
+    assert metadata(original)["total_puzzles"] == metadata(ours)["total_puzzles"] == 8
     for path in (p for p in ours.rglob("*") if p.is_file() and p.name != "dataset.json"):
         assert path.read_bytes() == (original / path.relative_to(ours)).read_bytes()
 

@@ -182,7 +182,7 @@ def test_as_many_processes_work_as_asked(tmp_path, monkeypatch):
         return processes.in_order(work, jobs, 1, heard)
 
     monkeypatch.setattr("hrm.tasks.sudoku.minimal.in_order", in_order)
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("hrm.tasks.sudoku.minimal.usable_cores", lambda: 3)
     for workers in (("--workers", 1), ("--workers", 2), (), ("--workers", 99)):
         generated(tmp_path / str(len(asked)), "--givens", "minimal", *workers)
     assert asked == [1, 2, 3, 3]  # no more than have something to do

@@ -88,6 +88,16 @@ def test_weights_of_graphs_are_stored_as_asked(exported, tmp_path, monkeypatch):
     assert onnx.TensorProto.INT8 not in {tensor.data_type for tensor in plain.graph.initializer}
 
 
+def test_what_hosts_keep_beside_a_page_is_not_lost(patient, tmp_path):
+    (tmp_path / "page/model").mkdir(parents=True)
+    (tmp_path / "page/model/page.json").touch()
+    for name in ".nojekyll", "CNAME":
+        (tmp_path / "page" / name).touch()
+        code, _, err = command("export", patient, "--page", tmp_path / "page")
+        assert code == 2 and f"{name} would be lost; name another folder" in err
+        (tmp_path / "page" / name).unlink()
+
+
 def test_what_does_not_go_together_is_said_before_anything_is_written(patient, tmp_path):
     for words, message in (
         ((), "name what to write by one of --output-dir, --onnx, --torch-export, --page"),

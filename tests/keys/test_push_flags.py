@@ -63,5 +63,14 @@ def test_so_many_examples_go_with_it(hub, patient):
     assert "test/dataset.json" in some and "test/dataset.json" not in none
 
 
+def test_what_an_earlier_model_had_does_not_stay(hub, patient):
+    done("push", patient, "me/again", "--examples", "3")
+    assert any(name.startswith("test/") for name in hub.repositories["me/again"]["main"])
+    hub.repositories["me/again"]["main"]["notes.txt"] = b"by hand"
+    done("push", patient, "me/again", "--examples", "0")
+    left = hub.repositories["me/again"]["main"]
+    assert not any(name.startswith("test/") for name in left) and "notes.txt" in left
+
+
 def test_every_flag_has_a_test():
     acts.check(KEYS["push"])

@@ -300,19 +300,25 @@ def lines(*records: object) -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
+def given(catalogue, after):
+    """Lines, where they end, and whether they are given anew."""
+    records, end, _, reset = catalogue.metrics("tests/begun", after)
+    return records, end, reset
+
+
 def test_only_whole_lines_are_given(roots, catalogue):
     path = roots[0] / "tests/begun/metrics.jsonl"
     first, second = lines({"step": 1}), lines({"step": 2})
     path.write_bytes(first + second[:-3])
-    assert catalogue.metrics("tests/begun", 0) == ([{"step": 1.0}], len(first), False)
+    assert given(catalogue, 0) == ([{"step": 1.0}], len(first), False)
     path.write_bytes(first + second)
     end = len(first + second)
-    assert catalogue.metrics("tests/begun", len(first)) == ([{"step": 2.0}], end, False)
-    assert catalogue.metrics("tests/begun", end) == ([], end, False)
+    assert given(catalogue, len(first)) == ([{"step": 2.0}], end, False)
+    assert given(catalogue, end) == ([], end, False)
     path.write_bytes(first)
-    assert catalogue.metrics("tests/begun", end) == ([{"step": 1.0}], len(first), True)
+    assert given(catalogue, end) == ([{"step": 1.0}], len(first), True)
     path.write_bytes(b"")
-    assert catalogue.metrics("tests/begun", end) == ([], 0, True)
+    assert given(catalogue, end) == ([], 0, True)
     path.unlink()
     assert refusal(catalogue.metrics, "tests/begun", 0).status == 404
 
@@ -326,7 +332,7 @@ def test_damaged_lines_and_values_are_left_out(roots, catalogue):
         b'{"step": 3, "\\ud800": 1, "x\\u0000": 2, "ok": 3}\r\n{"step": 4}\n'
     )
     (roots[0] / "tests/begun/metrics.jsonl").write_bytes(content)
-    records, end, _ = catalogue.metrics("tests/begun", 0)
+    records, end, _ = given(catalogue, 0)
     assert records == [
         {"step": 1, "a": None, "b": None, "c": None, "d": None},
         {"step": 3, "ok": 3},
@@ -352,7 +358,7 @@ def test_a_line_longer_than_a_chunk_is_passed_over(roots, catalogue):
     (roots[0] / "tests/begun/metrics.jsonl").write_bytes(content)
     after, found = 0, []
     for _ in range(3):
-        records, after, reset = catalogue.metrics("tests/begun", after)
+        records, after, _, reset = catalogue.metrics("tests/begun", after)
         found += records
         assert not reset
     assert found == [{"step": 2.0}] and after == len(content)

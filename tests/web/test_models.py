@@ -196,7 +196,6 @@ def test_mazes(other_kinds):
         "without_name": None,
         "votes_by_name": False,
         "most_versions": 8,
-        "restarts": True,
         "judged": True,
     }
     example = client.get("/api/example", params={"data": "maze", "split": "test"}).json()
@@ -219,7 +218,7 @@ def test_puzzles_without_known_rules(other_kinds):
     assert (listed["id"], listed["task"], listed["grid_shape"]) == ("words", "grids", [2, 3])
     rules = listed["rules"]
     assert (rules["blank"], rules["units"], rules["most_versions"]) == (None, [], 1)
-    assert (rules["restarts"], rules["judged"]) == (True, False)
+    assert rules["judged"] is False
     example = client.get("/api/example", params={"data": "words", "split": "test"}).json()
     asked = {"checkpoint": "words", "puzzle": example["puzzle"], "steps": 1}
     assert example["puzzle"] == "aé\u6570bab"

@@ -332,6 +332,8 @@ def test_a_maze_is_shown_as_a_picture(open_page):
     expect(page.get_by_role("button", name="Example from")).to_have_attribute(
         "aria-disabled", "true"
     )
+    page.get_by_role("button", name="Clear").click()
+    expect(message(page)).to_have_text(re.compile("^Paste a puzzle, or take an example"))
     page.locator(".picture").focus()
     answer_reading(page, {"m": task_of(metadata(**data))})
     paste(page, "\n".join(MAZE))

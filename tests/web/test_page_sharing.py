@@ -195,6 +195,18 @@ def test_the_address_is_of_the_view_that_is_shown(open_page):
     expect(page).to_have_url(re.compile("#solve.*model=tests%2Feager"))
 
 
+def test_the_skip_link_and_unknown_views_leave_the_address_as_it_was(open_page):
+    page = open_page()
+    choose(page, "tests/eager")
+    expect(page).to_have_url(re.compile("model=tests%2Feager"))
+    page.get_by_role("link", name="Skip to the content").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("#solve.*model=tests%2Feager"))
+    page.evaluate("location.hash = 'toString'")
+    expect(page).to_have_url(re.compile("#solve.*model=tests%2Feager"))
+    expect(page.get_by_role("tab", name="Solve")).to_have_attribute("aria-selected", "true")
+
+
 def test_a_link_waits_for_the_server(open_page, problems):
     page = open_page()
     page.route("**/api/**", lambda route: route.abort())

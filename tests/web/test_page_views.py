@@ -151,14 +151,23 @@ def test_looking_for_wrong_answers_waits_for_a_busy_server_and_stops(open_page, 
     page = open_page("data")
     expect(page.locator("#data-version")).not_to_be_empty()
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "busy"}}
-    answers = [busy, {"json": {"wrong": [3, 9], "checked": 32, "examples": 40}}]
-    # The last request is never answered.
-    page.route("**/api/check", lambda r: r.fulfill(**answers.pop(0)) if answers else None)
+    slow = {"status": 503, "json": {"error": "the time for this request is over"}}
+    answers = [busy, slow, slow, {"json": {"wrong": [3, 9], "checked": 32, "examples": 40}}]
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.post_data_json["count"])
+        if answers:  # the last request is never answered
+            route.fulfill(**answers.pop(0))
+
+    page.route("**/api/check", answer)
     page.get_by_label("Only those answered wrongly by").check()
     expect(page.locator("#wrong-count")).to_have_text("2 wrong of 32 checked (6.3%)")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#wrong-message")).to_have_text("Stopped; 2 wrong answers so far.")
+    assert asked == [32, 32, 16, 8, 8], "one that takes too long is asked for less"
     forgive(problems, "429")
+    forgive(problems, "503")
 
 
 def test_training_shows_curves_and_follows_the_run(open_page, runs):
@@ -188,12 +197,22 @@ def test_training_shows_curves_and_follows_the_run(open_page, runs):
     append_metrics(runs / "tests/eager", step=5, loss=2, fresh=True)  # the run began anew
     expect(row).to_have_text("lm_loss22.1")
 
+    replaced = runs / "tests/eager/metrics.jsonl"
+    replaced.rename(runs / "tests/eager/before")  # so that the file is another one
+    append_metrics(runs / "tests/eager", step=1, loss=9, fresh=True)
+    for step in range(2, 20):  # by now it is longer than the one before
+        append_metrics(runs / "tests/eager", step=step, loss=9)
+    expect(row).to_have_text("lm_loss99.1")
+    page.get_by_role("slider", name=re.compile("^Loss")).focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#chart-loss .chart-tip")).to_have_text("step 1 · train 9 · eval 9.1")
+
 
 def test_long_runs_are_thinned_out(open_page):
     records = [{"step": step, "train/lm_loss": 2 + step % 7} for step in range(100_000)]
     page = open_page("data")
-    answers = [{"records": records, "next": 9, "reset": False}]
-    rest = {"records": [], "next": 9, "reset": False}
+    answers = [{"records": records, "next": 9, "file": "1", "reset": False}]
+    rest = {"records": [], "next": 9, "file": "1", "reset": False}
     page.route(
         "**/api/metrics*", lambda route: route.fulfill(json=answers.pop() if answers else rest)
     )

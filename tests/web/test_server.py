@@ -33,7 +33,6 @@ RULES = {
     "without_name": None,
     "votes_by_name": False,
     "most_versions": 64,
-    "restarts": True,
     "judged": True,
 }
 ODD_IDS = [
@@ -214,10 +213,14 @@ def test_runs_and_metrics(client):
     first = client.get("/api/metrics", params={"run": "tests/patient"}).json()
     assert [record["step"] for record in first["records"]] == [7, 7]
     after = {"run": "tests/patient", "after": first["next"]}
-    expected = {"records": [], "next": first["next"], "reset": False}
+    expected = {"records": [], "next": first["next"], "file": first["file"], "reset": False}
     assert client.get("/api/metrics", params=after).json() == expected
     again = {"run": "tests/patient", "after": first["next"] + 1}
     assert client.get("/api/metrics", params=again).json() == {**first, "reset": True}
+    of_another = {**after, "file": "1-2"}
+    assert client.get("/api/metrics", params=of_another).json() == {**first, "reset": True}
+    of_this = {**after, "file": first["file"]}
+    assert client.get("/api/metrics", params=of_this).json() == expected
 
 
 @pytest.mark.parametrize("path", ["/", "/static/app.js", "/static/style.css"])

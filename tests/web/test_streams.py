@@ -141,7 +141,7 @@ def test_time_is_bounded(hold):
         for path, body in bodies():
             refused = server.client.post(path, json=body)
             assert refused.status_code == 503 and "ask for less" in refused.json()["error"]
-            assert refused.headers["retry-after"] == "1"
+            assert "retry-after" not in refused.headers, "as much again would take as long"
         eventually(lambda: server.step() or server.counts() == (0, 0))
 
 

@@ -24,14 +24,13 @@ from torch import Tensor
 
 from hrm.errors import UserError
 from hrm.progress import say
-from hrm.ranks import Ranks
+from hrm.ranks import ALONE, Ranks
 from hrm.tasks.arc.crop import content, crop, grid_of
 from hrm.tasks.arc.encoding import SIDE
 from hrm.tasks.arc.solutions import Names, read_test_puzzles
 from hrm.tasks.arc.voting import EMPTY, TRIES, Votes, ranked
 
 Submission = dict[str, list[dict[str, list[list[int]]]]]
-ALONE = Ranks(0, 1, 0)
 NEEDED = ("inputs", "puzzle_identifiers", "preds", "q_halt_logits")
 DIGEST_NUMBERS = 4  # a SHA-256, as int64
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hrm.data.format import IGNORE_LABEL_ID, DatasetMetadata
+from hrm.data.format import IGNORE_LABEL_ID, TEST_SPLIT, DatasetMetadata
 from hrm.data.grid import Grid
 from hrm.errors import UserError
 from hrm.tasks.arc.crop import crop
@@ -20,7 +20,6 @@ from hrm.tasks.arc.versions import Version, Versions
 from hrm.tasks.base import Evaluator, NamedPuzzle, Symmetry, Task
 from hrm.tasks.reading import Notation, Reading
 
-TEST_SPLIT = "test"
 DIGITS = set(SYMBOLS[FIRST_COLOUR:])
 
 

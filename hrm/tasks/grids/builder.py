@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from hrm.config import BelowOne, Config, Count, Seed
 from hrm.data.arrays import open_array
 from hrm.data.dataset_writer import SET_NAME, FolderWriter
-from hrm.data.format import array_path
+from hrm.data.format import SPLITS, array_path
 from hrm.data.split import rows_among
 from hrm.data.writer import new_dataset, refuse_source
 from hrm.errors import UserError
@@ -22,7 +22,7 @@ from hrm.files import looked_in
 from hrm.progress import Progress
 from hrm.tasks.grids.canvas import MOST_TOKENS, NUMBER_SYMBOLS, Canvas
 from hrm.tasks.grids.hook import Hook
-from hrm.tasks.grids.jsonl import CHARACTERS, SPLITS, Example, kind_of, read_examples
+from hrm.tasks.grids.jsonl import CHARACTERS, Example, kind_of, read_examples
 from hrm.tasks.grids.spool import Spool
 from hrm.tasks.grids.task import GridsTask
 

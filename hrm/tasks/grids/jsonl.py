@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from hrm.data.format import SPLITS
 from hrm.errors import UserError
 from hrm.progress import Progress
 from hrm.tasks.csv_rows import LONGEST_LINE, bounded_lines, open_text
 from hrm.tasks.grids.canvas import END_SYMBOL, MOST_SYMBOLS
 
-SPLITS = ("train", "test")
 GRIDS = ("input", "output")
 NAMES = ("puzzle", "group")
 KEYS = (*GRIDS, *NAMES, "split")

@@ -51,11 +51,11 @@ def parse_csv(path: Path, shape: Shape | None = None) -> CsvMazes:
         for row in rows:
             shape = shape or _square_of(path, row)
             maze = _checked(path, row, shape)
-            line, question = row[0], maze[0].tobytes()
+            line, question = row.line, maze[0].tobytes()
             if (earlier := first_line.setdefault(question, line)) != line:
                 raise UserError(f"{path}:{line}: same question as in line {earlier}; {WAY_OUT}")
             tokens.append(maze)
-            progress.update(len(row[1]) + len(row[2] or ""))
+            progress.update(len(row.question) + len(row.answer or ""))
     if shape is None:
         raise UserError(f"{path}: holds no mazes")
     questions, answers = np.stack(tokens, axis=1)
@@ -63,13 +63,13 @@ def parse_csv(path: Path, shape: Shape | None = None) -> CsvMazes:
 
 
 def _square_of(path: Path, row: Row) -> Shape:
-    lengths = [len(LINE_END.sub("", text or "")) for text in row[1:3]]
+    lengths = [len(LINE_END.sub("", text or "")) for text in (row.question, row.answer)]
     for cells in lengths:
         side = math.isqrt(cells)
         if side > 1 and side * side == cells:
             return side, side
     raise UserError(
-        f"{path}:{row[0]}: question: {lengths[0]} characters are not a square maze, row by row "
+        f"{path}:{row.line}: question: {lengths[0]} characters are not a square maze, row by row "
         f"(25, 36, … 900; spaces count, at both ends, too); {WAY_OUT}"
     )
 

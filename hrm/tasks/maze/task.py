@@ -11,8 +11,6 @@ from hrm.tasks.base import Contradiction, Symmetry, Task
 from hrm.tasks.maze.rules import SYMBOLS, WALL, fault_of, find_fault
 from hrm.tasks.maze.symmetry import places
 
-PUBLISHED_CELLS = 30 * 30
-
 
 class MazeTask(Task):
     """A shortest path is to be drawn from the start to the goal."""
@@ -22,11 +20,9 @@ class MazeTask(Task):
 
     @classmethod
     def fits(cls, metadata: DatasetMetadata) -> bool:
-        """A maze's symbols; where none are stated, vocabulary and size of the published mazes."""
-        vocabulary = metadata.symbols or PAD_SYMBOL + SYMBOLS
-        known = vocabulary.removeprefix(PAD_SYMBOL) == SYMBOLS
-        published = metadata.symbols is not None or metadata.seq_len == PUBLISHED_CELLS
-        return known and published and metadata.vocab_size == len(vocabulary)
+        """The original's vocabulary, and its symbols where they are said."""
+        known = metadata.symbols is None or metadata.symbols.removeprefix(PAD_SYMBOL) == SYMBOLS
+        return known and metadata.vocab_size == len(metadata.symbols or PAD_SYMBOL + SYMBOLS)
 
     @classmethod
     def infer_symbols(cls, metadata: DatasetMetadata) -> str:

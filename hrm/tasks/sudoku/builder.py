@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hrm.config import Config, Count, PositiveInt, Seed
+from hrm.data.format import NO_IDENTITY
 from hrm.data.grid import PAD_SYMBOL
 from hrm.data.writer import SplitWriter, new_dataset, write_identifiers
 from hrm.errors import UserError
@@ -29,7 +30,7 @@ from hrm.tasks.sudoku.leakage import find_leakage
 from hrm.tasks.sudoku.minimal import (
     MINIMAL,
     RATED_BOX,
-    Difficulty,
+    Bands,
     generate_minimal_split,
     parse_difficulty,
     require_numba,
@@ -45,7 +46,6 @@ CSV_OPTIONS = (
 )
 GENERATOR_OPTIONS = ("givens", "difficulty", "num_train", "num_test")
 WRITE_CHUNK_ROWS = 4096
-NO_IDENTITY = -1
 ORIGINAL_OFFSET = 1  # the original code's token of digit d is d + 1, that of padding 0
 
 
@@ -76,7 +76,7 @@ def parse_givens(text: str) -> tuple[int, int] | Literal["minimal"]:
 
 Box = Annotated[BoxShape, parsed(parse_box_shape)]
 Givens = Annotated[tuple[int, int] | Literal["minimal"], parsed(parse_givens)]
-WantedDifficulty = Annotated[Difficulty, parsed(parse_difficulty)]
+WantedDifficulty = Annotated[Bands, parsed(parse_difficulty)]
 
 
 class BuildOptions(Config):

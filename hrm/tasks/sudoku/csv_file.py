@@ -73,8 +73,8 @@ def _parse(
             if box_shape is None:
                 box_shape = _box_shape_of(path, chunk[0])
             spool.write(_checked(path, chunk, box_shape, with_ratings, said).data)
-            lines.append(np.array([row[0] for row in chunk], np.int32))
-            numbers = [int(row[3] or 0) if with_ratings else 0 for row in chunk]
+            lines.append(np.array([row.line for row in chunk], np.int32))
+            numbers = [int(row.rating or 0) if with_ratings else 0 for row in chunk]
             ratings.append(np.array(numbers, np.int64))
         if box_shape is None or not lines:
             raise UserError(f"{path}: holds no puzzles")

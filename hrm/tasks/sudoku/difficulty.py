@@ -9,13 +9,10 @@ and the rules go on. All puzzles take their steps side by side.
 Shapes: N puzzles, M of them still running, U units (rows, columns, boxes) of `side` cells each.
 """
 
-import math
-from functools import lru_cache
-
 import numpy as np
 
 from hrm.progress import Progress
-from hrm.tasks.sudoku.rules import BoxShape, units_of_cells
+from hrm.tasks.sudoku.rules import BoxShape, units
 
 MOST_GUESSES = 1000
 
@@ -35,8 +32,8 @@ def count_guesses(
         guesses: [N] int32; `most + 1` where it was given up, -1 where there is no solution.
         solutions: [N, cells] uint8; 0 everywhere where none was found.
     """
-    units, units_of = _units(box_shape)
-    side = units.shape[1]
+    members, units_of = units(box_shape)
+    side = members.shape[1]
     full = np.uint32((1 << side) - 1)
     bits = np.append(full, np.uint32(1) << np.arange(side, dtype=np.uint32)).astype(np.uint32)
     guesses = np.zeros(len(questions), np.int32)
@@ -46,7 +43,7 @@ def count_guesses(
     states = bits[questions]
     progress = Progress("puzzles rated", len(questions))
     while len(running):
-        settled, contradiction = _apply_singles(states, units, units_of, full)
+        settled, contradiction = _apply_singles(states, members, units_of, full)
         stable = ~contradiction & (settled == states).all(axis=1)
         solved = stable & (_count_bits(settled) == 1).all(axis=1)
         solutions[running[solved]] = np.log2(settled[solved]).astype(np.uint8) + 1
@@ -65,15 +62,6 @@ def count_guesses(
         progress.update(len(going) - len(running))
     progress.close()
     return guesses, solutions
-
-
-@lru_cache
-def _units(box_shape: BoxShape) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of each unit, [U, side], and the units of each cell, [cells, 3]."""
-    side = math.prod(box_shape)
-    units_of = units_of_cells(box_shape).T + side * np.arange(3)
-    units = np.concatenate([np.argsort(of, kind="stable").reshape(side, side) for of in units_of.T])
-    return units, units_of
 
 
 def _apply_singles(

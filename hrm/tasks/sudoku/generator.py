@@ -11,7 +11,7 @@ import numpy as np
 
 from hrm.errors import UserError
 from hrm.progress import Progress
-from hrm.tasks.sudoku.rules import BoxShape
+from hrm.tasks.sudoku.rules import BoxShape, units
 from hrm.tasks.sudoku.symmetry import canonical_hash
 
 DEFAULT_GIVENS = {(2, 2): (4, 7), (2, 3): (18, 18), (3, 2): (18, 18), (3, 3): (40, 40)}
@@ -45,17 +45,8 @@ class _Geometry:
 
 @lru_cache
 def _geometry(box_shape: BoxShape) -> _Geometry:
-    box_rows, box_columns = box_shape
-    side = box_rows * box_columns
-    units = tuple(
-        (row, side + column, 2 * side + row // box_rows * box_rows + column // box_columns)
-        for row in range(side)
-        for column in range(side)
-    )
-    members = tuple(
-        tuple(cell for cell, own in enumerate(units) if unit in own) for unit in range(3 * side)
-    )
-    return _Geometry(side, units, members)
+    members, units_of = (tuple(map(tuple, numbers.tolist())) for numbers in units(box_shape))
+    return _Geometry(math.prod(box_shape), units_of, members)
 
 
 def default_givens(box_shape: BoxShape) -> tuple[int, int]:

@@ -6,7 +6,6 @@ pace change nothing.
 
 import itertools
 import math
-import os
 import random
 import sys
 import threading
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from hrm.errors import UserError
+from hrm.machine import usable_cores
 from hrm.progress import SHORT_SECONDS, Progress, say
 from hrm.tasks.processes import in_order
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES
@@ -35,16 +35,16 @@ UNRELATED = 4  # puzzles that a process makes at a time where no difficulty is w
 
 Band = tuple[int, int]  # fewest and most guesses
 ANY: Band = (0, sys.maxsize)
-Difficulty = tuple[tuple[int, int, int], ...]  # weight, fewest and most guesses
+Bands = tuple[tuple[int, int, int], ...]  # weight, fewest and most guesses
 
 # Of 1,000 puzzles of Sudoku-Extreme so many need so many guesses.
-EXTREME: Difficulty = (
+EXTREME: Bands = (
     *((105, 0, 0), (75, 1, 1), (64, 2, 3), (88, 4, 7), (85, 8, 15), (105, 16, 31)),
     *((164, 32, 63), (193, 64, 127), (88, 128, 255), (29, 256, 511), (4, 512, MOST_GUESSES)),
 )
 
 
-def parse_difficulty(text: str) -> Difficulty:
+def parse_difficulty(text: str) -> Bands:
     """'32-127', '0' or 'like-extreme'.
 
     Raises:
@@ -76,7 +76,7 @@ def generate_minimal_split(
     num_train: int,
     num_test: int,
     seed: int = 0,
-    difficulty: Difficulty | None = None,
+    difficulty: Bands | None = None,
     workers: int | None = None,
 ) -> tuple[Puzzles, Puzzles]:
     """Training and test puzzles that are minimal: no given can be taken away.
@@ -94,7 +94,7 @@ def generate_minimal_split(
     """
     assert difficulty is None or box_shape == RATED_BOX
     wanted = num_train, num_test
-    workers = workers or os.cpu_count() or 1
+    workers = workers or usable_cores()
     what = f"--givens {MINIMAL}" if difficulty is None else "--difficulty"
     make = ready_to_make(what, climbs=difficulty == EXTREME)
     with Progress("puzzles generated", sum(wanted)) as progress:
@@ -115,7 +115,7 @@ def _fill_bands(
     make: ModuleType,
     wanted: tuple[int, int],
     seed: int,
-    difficulty: Difficulty,
+    difficulty: Bands,
     workers: int,
     progress: Progress,
 ) -> tuple[Puzzles, Puzzles]:

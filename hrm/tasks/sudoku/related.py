@@ -1,11 +1,11 @@
 """More puzzles to learn from, found around given ones by a search with a solver."""
 
-import os
 from contextlib import closing
 from itertools import chain
 
 import numpy as np
 
+from hrm.machine import usable_cores
 from hrm.progress import Progress
 from hrm.tasks.processes import in_order
 from hrm.tasks.sudoku.generator import Puzzles, as_arrays
@@ -37,7 +37,7 @@ def with_related(
         nested.Origin((question.tobytes(), answer.tobytes()), count, (seed, number))
         for number, (question, answer) in enumerate(zip(questions, answers, strict=True))
     )
-    workers = min(workers or os.cpu_count() or 1, len(questions))
+    workers = min(workers or usable_cores(), len(questions))
     with Progress("puzzles looked around", len(questions)) as progress:
         reports = in_order(nested.around, origins, workers, lambda _: progress.update())
         with closing(reports):

@@ -5,6 +5,7 @@ is (rows, columns) of one box, so (2, 3) makes grids of 6x6.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -53,6 +54,16 @@ def units_of_cells(box_shape: BoxShape) -> np.ndarray:
     side = box_rows * box_columns
     rows, columns = np.divmod(np.arange(side * side), side)
     return np.stack([rows, columns, rows // box_rows * box_rows + columns // box_columns])
+
+
+@lru_cache
+def units(box_shape: BoxShape) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of each row, then column, then box, [3 * side, side], and the units of each cell,
+    [cells, 3], as numbered there; int64."""
+    side = math.prod(box_shape)
+    numbers = units_of_cells(box_shape)
+    members = np.argsort(numbers, axis=1, kind="stable").reshape(3 * side, side)
+    return members, numbers.T + side * np.arange(3)
 
 
 def is_valid_solution(grids: np.ndarray, box_shape: BoxShape) -> np.ndarray:

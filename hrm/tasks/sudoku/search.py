@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from hrm.tasks.sudoku.rules import BoxShape, units_of_cells
+from hrm.tasks.sudoku.rules import BoxShape, units
 
 REMEMBERED = 512  # solutions that differed
 WORD = 60  # cells in an integer that is a set of cells
@@ -39,12 +39,11 @@ def new_board(answer: np.ndarray, box_shape: BoxShape) -> Board:
     """A board for puzzles with that answer, [cells] uint8."""
     side = math.prod(box_shape)
     cells = side * side
-    numbers = units_of_cells(box_shape)
-    units = np.argsort(numbers, axis=1, kind="stable").reshape(3 * side, side)
+    members, units_of = units(box_shape)
     return Board(
         as_state(answer, box_shape),
-        units.astype(np.int32),
-        (numbers.T + side * np.arange(3)).astype(np.int32),
+        members.astype(np.int32),
+        units_of.astype(np.int32),
         np.zeros((cells + 1, cells), np.int32),
         np.zeros(3 * side, np.int32),
         np.zeros(3 * side, np.int32),

@@ -21,8 +21,11 @@ const views = {
   training: new TrainingView(),
 };
 
+let current = "solve";
+
 /** Switch to a view: "solve", "data" or "training". */
 function show(name) {
+  current = name;
   for (const tab of tabs) {
     const chosen = nameOf(tab) === name;
     tab.setAttribute("aria-selected", String(chosen));
@@ -33,13 +36,12 @@ function show(name) {
   for (const [other, view] of Object.entries(views)) view.setVisible(other === name);
 }
 
-const named = () => (viewOf(location.hash) in views ? viewOf(location.hash) : null);
-
-/** Show what the address names: a view, and in Solve what a link asks for. */
+/** Show what the address names: a view, and in Solve what a link asks for; else the same view. */
 function follow() {
-  const shared = named() === "solve" ? sharedIn(location.hash) : null;
+  const named = viewOf(location.hash);
+  const shared = named === "solve" ? sharedIn(location.hash) : null;
   if (shared) solve.openShared(shared);
-  if (named()) show(named());
+  show(Object.hasOwn(views, named) ? named : current);
 }
 
 tabs.forEach((tab, index) => {
@@ -60,5 +62,4 @@ tabs.forEach((tab, index) => {
 });
 window.addEventListener("hashchange", follow);
 
-if (named() === null) show("solve");
 follow();

@@ -40,14 +40,12 @@ export class Asking {
   fit({ rules, max_steps: steps, guess_steps }) {
     this.#rules = rules;
     this.#guesses = guess_steps > 0;
-    const { most_versions: versions, restarts, judged } = rules;
+    const { most_versions: versions, judged } = rules;
     fieldOf("steps").value = steps;
     const votes = fieldOf("votes");
     votes.max = versions;
     votes.value = Math.min(votes.value || 1, versions);
     votes.parentElement.hidden = versions === 1;
-    if (!restarts) fieldOf("restarts").value = 0;
-    fieldOf("restarts").parentElement.hidden = !restarts;
     if (!this.#guesses) fieldOf("guesses").value = 0;
     fieldOf("guesses").parentElement.hidden = !this.#guesses;
     const counts = fieldOf("select");
@@ -62,9 +60,10 @@ export class Asking {
     return Object.fromEntries(NUMBERS.map((name) => [name, Number(fieldOf(name).max)]));
   }
 
-  /** Put values, numbers or text, into their fields. */
+  /** Put values, numbers or text, into their fields, but for those that are hidden. */
   fill(values) {
-    for (const [name, value] of Object.entries(values)) fieldOf(name).value = value;
+    for (const [name, value] of Object.entries(values))
+      if (!fieldOf(name).parentElement.hidden) fieldOf(name).value = value;
     this.#explain();
   }
 
@@ -93,10 +92,10 @@ export class Asking {
   }
 
   #explain() {
-    const { most_versions: versions, restarts, votes_by_name } = this.#rules;
+    const { most_versions: versions, votes_by_name } = this.#rules;
     const help = [
       ...(versions > 1 ? [votes_by_name ? VOTES_BY_NAME : VOTES] : []),
-      ...(restarts ? [RESTARTS] : []),
+      RESTARTS,
       ROLLOUTS,
       ...(this.#guesses ? [GUESSES] : []),
       COUNTING[fieldOf("select").value] ?? "",

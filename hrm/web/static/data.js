@@ -1,7 +1,7 @@
 // The view "Data": examples of a data set, their augmented versions, those that a model gets wrong.
 
 import { Latest, getJson, isAbort } from "./api.js";
-import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { byId, count, onClick, say, sentence, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { givens, sameLook } from "./rules.js";
 import { WrongScan } from "./wrong.js";
@@ -180,6 +180,6 @@ export class DataView {
 
   #fail(error) {
     const wait = error.retryAfter ? ` Try again in ${count(error.retryAfter, "second")}.` : "";
-    say(this.#message, error.message + wait, "error");
+    say(this.#message, wait ? sentence(error.message) + wait : error.message, "error");
   }
 }

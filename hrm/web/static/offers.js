@@ -12,7 +12,7 @@ const more = (asked, none, first, most) =>
 /** {name, what, values} of each way that asks more than was asked; halted: whether the model did. */
 function waysFrom(asked, { rules, guess_steps }, most, halted) {
   const votes = more(asked.votes, 1, VOTES, most.votes);
-  const restarts = rules.restarts ? more(asked.restarts, 0, RESTARTS, most.restarts) : 0;
+  const restarts = more(asked.restarts, 0, RESTARTS, most.restarts);
   const rollouts = more(asked.rollouts, 1, ROLLOUTS, most.rollouts);
   const guesses = guess_steps ? more(asked.guesses, 0, GUESSES, most.guesses) : 0;
   const steps = Math.min(2 * asked.steps, most.steps);

@@ -2,7 +2,7 @@
 //
 // A look is what the server tells about a checkpoint or a data set: grid_shape, box_shape, symbols,
 // and its rules: blank, empty, aliases, units, wall, colors, ends, without_name, votes_by_name,
-// most_versions, restarts, judged.
+// most_versions, judged.
 
 const LOOK = ["grid_shape", "box_shape", "symbols", "rules"];
 

@@ -4,7 +4,7 @@ import { questionOf } from "./answers.js";
 import { ApiError, Latest, getJson, isAbort, postJson, think } from "./api.js";
 import { Asking, ONCE, countOf } from "./asking.js";
 import { Attempts } from "./attempts.js";
-import { OncePerFrame, byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
+import { OncePerFrame, byId, count, onClick, say, sentence, setEnabled, setOptions } from "./dom.js";
 import { Grid } from "./grid.js";
 import { Address, faultOf } from "./link.js";
 import { Offers } from "./offers.js";
@@ -17,6 +17,7 @@ import { cellCount, conflicts, hasUnits, isEmpty, sameLook } from "./rules.js";
 
 const MORE_STEPS = 8;
 const HOW_TO_TYPE = "Type or paste a puzzle: arrow keys move, Backspace clears, Enter thinks.";
+const HOW_TO_OPEN = "Paste a puzzle, or take an example: this kind is drawn, not typed.";
 const READY = "Ready: press Think.";
 
 export class SolveView {
@@ -308,7 +309,8 @@ export class SolveView {
     const { rules } = this.#checkpoint;
     if (rules.without_name && this.#identity === null)
       return `No example of a data set: ${rules.without_name}.`;
-    return this.#isOpen() ? HOW_TO_TYPE : READY;
+    if (!this.#isOpen()) return READY;
+    return this.#grid.isEditable ? HOW_TO_TYPE : HOW_TO_OPEN;
   }
 
   #isOpen() {
@@ -493,7 +495,7 @@ export class SolveView {
   }
 
   #tellRetry({ message, retryAfter }) {
-    const told = `${message} Try again in ${count(retryAfter, "second")}.`;
+    const told = `${sentence(message)} Try again in ${count(retryAfter, "second")}.`;
     setEnabled(byId("solve-think"), false);
     say(this.#message, told, "error");
     this.#retryTimer = setTimeout(() => {

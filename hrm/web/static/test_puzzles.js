@@ -9,7 +9,7 @@ const PUZZLES = 3;
 const MOST = 6; // checkpoints of a run whose answers are kept
 const SPLIT = "test";
 const POLL_SECONDS = 2;
-const LASTING = [404, 422]; // the same question would be refused again
+const LASTING = [404, 422, 500]; // the same question would be refused again
 
 const NO_CHECKPOINT = "This run has no checkpoint yet: the first one answers some test puzzles here.";
 const NO_DATA = "This run's data set is not here, or has no test puzzles: there is nothing to answer.";
@@ -32,6 +32,12 @@ export class TestPuzzles {
     this.#shown.done = this.#shown.seen[0]?.step ?? null;
     say(this.#message, "");
     this.#draw();
+  }
+
+  /** Forget what has been seen of a run, in whose place another has come. */
+  forget(run) {
+    this.#runs.delete(run);
+    this.show(run);
   }
 
   /** Ask the run's newest checkpoint unless it was asked; seconds until the next time. */

@@ -23,6 +23,7 @@ export class TrainingView {
   #run = null;
   #listed = null; // the runs that can be chosen, as text
   #offset = 0;
+  #file = null; // of which the offset is; null: not known yet
   #visible = false;
   #following = new Latest();
   #message = byId("training-message");
@@ -62,6 +63,7 @@ export class TrainingView {
 
   #forget() {
     this.#offset = 0;
+    this.#file = null;
     this.#series.clear();
     this.#latest.clear();
   }
@@ -118,8 +120,13 @@ export class TrainingView {
   async #fetch(signal) {
     const run = this.#run;
     for (;;) {
-      const part = await getJson("/api/metrics", { run, after: this.#offset }, signal);
-      if (part.reset) this.#forget();
+      const known = this.#file === null ? {} : { file: this.#file };
+      const part = await getJson("/api/metrics", { run, after: this.#offset, ...known }, signal);
+      if (part.reset) {
+        this.#forget();
+        this.#puzzles.forget(run);
+      }
+      this.#file = part.file;
       for (const record of part.records) this.#add(record);
       if (part.reset || part.records.length) this.#draw();
       if (part.next === this.#offset) return;

@@ -3,12 +3,13 @@
 import { Latest, isAbort, postJson, sleep } from "./api.js";
 import { byId, count, onClick, say, setEnabled, setOptions } from "./dom.js";
 
-const CHUNK = 32;
+const MOST = 32; // examples of a request
 
 export class WrongScan {
   #place;
   #onFirst;
   #onChange;
+  #chunk = MOST;
   #wrong = []; // indices, ascending
   #request = new Latest();
   #box = byId("wrong-only");
@@ -24,7 +25,10 @@ export class WrongScan {
     this.#onFirst = onFirst;
     this.#onChange = onChange;
     this.#box.addEventListener("change", () => (this.isOn ? this.#scan() : this.reset()));
-    this.#select.addEventListener("change", () => this.reset());
+    this.#select.addEventListener("change", () => {
+      this.#chunk = MOST;
+      this.reset();
+    });
     onClick(byId("wrong-stop"), () => this.#stop());
   }
 
@@ -88,7 +92,7 @@ export class WrongScan {
     try {
       let [start, examples] = [0, 1];
       while (start < examples) {
-        const part = await this.#check({ ...place, start, count: CHUNK }, signal);
+        const part = await this.#check({ ...place, start }, signal);
         examples = part.examples;
         start += part.checked;
         if (part.checked === 0) break;
@@ -106,14 +110,20 @@ export class WrongScan {
     setEnabled(byId("wrong-stop"), false);
   }
 
-  /** One chunk; a server that is busy is asked again when it says. */
-  async #check(body, signal) {
+  /** One chunk; a server that is busy is asked again when it says, one that is slow for fewer. */
+  async #check(place, signal) {
     for (;;) {
       try {
-        return await postJson("/api/check", body, signal);
+        return await postJson("/api/check", { ...place, count: this.#chunk }, signal);
       } catch (error) {
-        if (error.retryAfter == null) throw error;
-        await sleep(error.retryAfter, signal);
+        const tookTooLong = error.status === 503 && error.retryAfter == null;
+        if (tookTooLong && this.#chunk > 1) {
+          this.#chunk = Math.floor(this.#chunk / 2);
+        } else if (error.retryAfter != null) {
+          await sleep(error.retryAfter, signal);
+        } else {
+          throw error;
+        }
       }
     }
   }

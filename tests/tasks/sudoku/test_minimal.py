@@ -22,7 +22,7 @@ from hrm.tasks.sudoku.generator import Puzzles, classes
 from hrm.tasks.sudoku.minimal import (
     EXTREME,
     MOST_OF_A_FAMILY,
-    Difficulty,
+    Bands,
     generate_minimal_split,
     parse_difficulty,
     shares,
@@ -35,14 +35,14 @@ from tests.tasks.sudoku.test_nested import NESTED
 from tests.tasks.sudoku.test_search import assert_minimal
 
 BOX = (3, 3)
-MIXED: Difficulty = ((3, 0, 0), (1, 4, 9))
+MIXED: Bands = ((3, 0, 0), (1, 4, 9))
 NUMBERS = 2 * MOST_OF_A_FAMILY, 10
 
 
 @lru_cache
 def generated(
     box_shape: BoxShape = BOX,
-    difficulty: Difficulty | None = MIXED,
+    difficulty: Bands | None = MIXED,
     seed: int = 0,
     workers: int = 1,
 ) -> tuple[Puzzles, Puzzles]:
@@ -98,7 +98,7 @@ def test_the_number_of_processes_changes_nothing(workers: int) -> None:
 
 
 @pytest.mark.parametrize(("box_shape", "difficulty"), [((2, 2), None), (BOX, MIXED)])
-def test_equal_seeds_give_equal_puzzles(box_shape: BoxShape, difficulty: Difficulty | None) -> None:
+def test_equal_seeds_give_equal_puzzles(box_shape: BoxShape, difficulty: Bands | None) -> None:
     first = generated(box_shape, difficulty)
     generated.cache_clear()
     assert_same(first, generated(box_shape, difficulty))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from hrm.tasks.sudoku import bitboard, nested, search
-from hrm.tasks.sudoku.difficulty import _apply_singles, _units, count_guesses
+from hrm.tasks.sudoku.difficulty import _apply_singles, count_guesses
 from hrm.tasks.sudoku.minimal import generate_minimal_split
+from hrm.tasks.sudoku.rules import units
 from tests.tasks.sudoku.test_difficulty import EASY, EMPTY, HARD, tokens
 from tests.tasks.sudoku.test_search import assert_minimal
 
@@ -22,7 +23,7 @@ def by_singles(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """States, [M, 81] uint32, as the reference leaves them, and which are contradictions."""
     full, wrong = np.uint32(0o777), np.zeros(len(states), bool)
     while True:
-        after, contradiction = _apply_singles(states, *_units(BOX), full)
+        after, contradiction = _apply_singles(states, *units(BOX), full)
         wrong |= contradiction
         if (wrong[:, None] | (after == states)).all():
             return states, wrong

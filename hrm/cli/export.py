@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -45,6 +46,9 @@ class SharedConfig(Config):
 
     checkpoint: Path = Field(description="folder of a checkpoint or of a run")
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
+    data_path: Path | None = Field(
+        None, description="its data set, where that has moved or a published run has no other"
+    )
     examples: Count = Field(12, description="test puzzles that go with it, at most")
     notes: Path | None = Field(
         None, description="Markdown for the model card: a summary, then sections"
@@ -75,9 +79,7 @@ def run(read: Callable[[], ExportConfig]) -> None:
     """Export, and say where."""
     config = read()
     _check_targets(config)
-    from hrm.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    checkpoint = opened(config)
     numbers = chosen(checkpoint, config.examples) if config.output_dir or config.page else []
     if config.output_dir is not None:
         stored = cast(StoredDtype, config.dtype or "float32")
@@ -85,6 +87,21 @@ def run(read: Callable[[], ExportConfig]) -> None:
         _tell(export_folder(config, checkpoint, numbers, target, stored, config.picture))
     if config.onnx or config.torch_export or config.page:
         _export_graphs(config, checkpoint, numbers)
+
+
+def opened(config: SharedConfig) -> "Checkpoint":
+    """The checkpoint, with its data set where that is told.
+
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
+    from hrm.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
+    if config.data_path is None:
+        return checkpoint
+    told = checkpoint.config.model_copy(update={"data_path": config.data_path})
+    return replace(checkpoint, config=told)
 
 
 def export_folder(
@@ -123,7 +140,7 @@ def _drawn(config: SharedConfig, checkpoint: "Checkpoint", number: int) -> bytes
     from hrm.viz.picture import as_gif
 
     assert checkpoint.examples is not None
-    solver = Solver.from_checkpoint(checkpoint.path, "cpu", config.weights)
+    solver = Solver.from_checkpoint(checkpoint.path, "cpu", config.weights, config.data_path)
     given = checkpoint.examples, TEST_SPLIT, solver.metadata, number
     [puzzle] = from_split(*given, origin=solver.origin)
     names = np.array([solver.identifier_of(puzzle.identifier)])

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import Field, field_validator
 
-from hrm.cli.export import SharedConfig, chosen, export_folder
+from hrm.cli.export import SharedConfig, chosen, export_folder, opened
 from hrm.cli.options import SchemaCommand
 from hrm.config import StoredDtype
 from hrm.errors import write_output
@@ -43,14 +43,13 @@ class PushConfig(SharedConfig):
 def run(read: Callable[[], PushConfig]) -> None:
     """Export, upload, and say where."""
     config = read()
-    from hrm.checkpoint import load_checkpoint
     from hrm.checkpoint.layout import CARD_PICTURE_FILE
     from hrm.data.format import IDENTIFIERS_FILE, TEST_SPLIT
 
     # Of a model that was pushed before; an export may lack them.
     replaced = f"{TEST_SPLIT}/*", IDENTIFIERS_FILE, CARD_PICTURE_FILE
     repository = Repository.parse(config.repository)
-    checkpoint = load_checkpoint(config.checkpoint, config.weights)
+    checkpoint = opened(config)
     numbers = chosen(checkpoint, config.examples)
     with TemporaryDirectory() as folder:
         target = Path(folder) / repository.name.partition("/")[2]

@@ -212,9 +212,16 @@ def measured(run: "SweptRun") -> "Measured":
     """What a comparison needs of a run."""
     from hrm.report.settings import Measured
 
-    seconds = None if run.outcome is None else run.outcome.seconds
-    known = run.name, run.setting, run.values, state_of(run), run.is_finished
-    return Measured(*known, run.evaluation, seconds, str(run.folder))
+    return Measured(
+        run.name,
+        run.setting,
+        run.values,
+        state_of(run),
+        run.is_finished,
+        run.evaluation,
+        None if run.outcome is None else run.outcome.seconds,
+        str(run.folder),
+    )
 
 
 def report(sweep: "Sweep", comparison: str) -> str:

@@ -131,8 +131,8 @@ class _Puzzle:
         if row.guess is not None and self.guesses is not None:
             self.guesses.branch(row.guess, probabilities)
         elif row.number == 0:
-            given = self.question.inputs, probabilities, self.question.plan.guesses
-            self.guesses = Guesses(task, *given)
+            asked = self.question
+            self.guesses = Guesses(task, asked.inputs, probabilities, asked.plan.guesses)
 
 
 @dataclass(frozen=True, eq=False)

@@ -311,8 +311,9 @@ class Solver:
         if not len(positions):
             return []
         index, halted, records = [], [], []
-        arguments = (puzzles, positions, plan, wave, how, self.device)
-        for step in run_wave(self.model, self.task, *arguments):
+        for step in run_wave(
+            self.model, self.task, puzzles, positions, plan, wave, how, self.device
+        ):
             if progress is not None:
                 progress.update(int(step.halting.sum()))
             shown = step.running if trace else step.halting

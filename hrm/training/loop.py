@@ -100,8 +100,19 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         if start is None and weights is None:  # all checkpoints may be damaged
             weights = ranks.together(lambda: first_weights(config, metadata))
         ranks.together(lambda: check_is_shared(config.run_dir))
-        sets = train_set, test_set, evaluators
-        job = open_job(config, ranks, device, *sets, start, weights, digest, stop, cleanup)
+        job = open_job(
+            config,
+            ranks,
+            device,
+            train_set,
+            test_set,
+            evaluators,
+            start=start,
+            weights=weights,
+            data_digest=digest,
+            stop=stop,
+            cleanup=cleanup,
+        )
         evaluated = None if start is None else start.evaluation
         failed_at = 0
         while True:
@@ -321,8 +332,8 @@ def evaluate_state(job: Job, test_set: PuzzleDataset, is_last: bool) -> dict[str
         (signal,) = job.ranks.maximum(job.stop.signal)
         save_and_exit(job, signal)
     assert result is not None
-    left = result.outputs, result.artefacts
-    job.ranks.agree(lambda: job.checkpoints.add(state.step, *left))
+    outputs, artefacts = result.outputs, result.artefacts
+    job.ranks.agree(lambda: job.checkpoints.add(state.step, outputs, artefacts))
     metrics = result.named()
     job.loggers.log(metrics, state.step)
     job.progress.say(summary(result, state))

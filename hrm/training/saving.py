@@ -149,8 +149,16 @@ class Checkpoints:
         try:
             shares = self._shares()
             self._sync_metrics(step)
-            parts = (snapshot.weights, snapshot.ema, snapshot.record, shares)
-            save_checkpoint(run_dir, step, self._config, self._metadata, *parts)
+            save_checkpoint(
+                run_dir,
+                step,
+                self._config,
+                self._metadata,
+                snapshot.weights,
+                snapshot.ema,
+                snapshot.record,
+                shares,
+            )
             self._written = step
             if snapshot.record.values["is_sound"]:
                 self._delete_old(snapshot.record.values["best_step"])

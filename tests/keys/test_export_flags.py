@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from hrm import pretrained
 from hrm.checkpoint import find_checkpoint, step_graph
 from hrm.data.split import Split
+from hrm.plain_yaml import read_yaml
 from hrm.tasks import task_of
 from hrm.web.runtime import FILES
 
@@ -35,6 +37,14 @@ def test_the_checkpoint_that_is_named_goes_where_asked(patient, moody, tmp_path)
         assert f"# {run.name}-alone\n" in (target / "README.md").read_text()
     code, _, err = command("export", patient)
     assert code == 2 and "--output-dir" in err
+
+
+@acts("data_path")
+def test_the_data_set_is_where_it_is_told_to_be(patient, data, tmp_path):
+    moved = shutil.copytree(data, tmp_path / "moved")
+    done("export", patient, "--output-dir", tmp_path / "mine", "--data-path", moved)
+    assert read_yaml(tmp_path / "mine/all_config.yaml")["data_path"] == "moved"
+    assert Split.open(tmp_path / "mine/test")
 
 
 @acts("onnx", "torch_export", "page")

@@ -1,5 +1,7 @@
 """Every flag of `hrm push` acts."""
 
+import shutil
+
 import pytest
 from safetensors.torch import load
 
@@ -30,6 +32,13 @@ def test_the_checkpoint_that_is_named_goes_where_asked(hub, patient, moody):
     for wrong in ("me", "me/a/folder", "hf://datasets/me/patient"):
         code, _, err = command("push", patient, wrong)
         assert code == 2 and "repository" in err and "expected" in err
+
+
+@acts("data_path")
+def test_the_data_set_is_where_it_is_told_to_be(hub, patient, data, tmp_path):
+    moved = shutil.copytree(data, tmp_path / "moved")
+    done("push", patient, "me/moved", "--data-path", moved)
+    assert b"data_path: moved" in hub.repositories["me/moved"]["main"]["all_config.yaml"]
 
 
 @acts("private", "message")

@@ -128,6 +128,22 @@ def test_a_published_checkpoint_is_evaluated_and_solves_like_ours(data_4x4, tmp_
     assert load_checkpoint(theirs).config.arch.q_continue is False
 
 
+def test_a_published_checkpoint_is_exported_and_goes_everywhere_then(data_4x4, tmp_path, call):
+    _, state = saved(data_4x4, tmp_path / "ours")
+    theirs = published(tmp_path / "theirs", tmp_path / "absent", state, pos_encodings="rope")
+    mine = str(tmp_path / "mine")
+    assert call("export", str(theirs), "--output-dir", mine)[0] == 2
+    words = "--output-dir", mine, "--data-path", str(data_4x4)
+    code, _, err = call("export", str(theirs), *words)
+    assert (code, err) == (0, "")
+    given = {"puzzles": ["1" + "." * 15], "steps": 2}
+    [ours], [solved] = (
+        Solver.from_checkpoint(path, "cpu", data_path=data).solve(**given)
+        for path, data in ((theirs, data_4x4), (mine, None))
+    )
+    assert solved.answer == ours.answer
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -242,7 +242,7 @@ def test_all_models_busy_is_a_refusal(runs, data_4x4, monkeypatch):
         models = Models(in_this_process(lambda path: make_solver()))
         for number in range(MOST_MODELS):
             await models.get(str(number), facts)
-        monkeypatch.setattr("hrm.web.hosting._is_idle", lambda batcher: False)
+        monkeypatch.setattr("hrm.inference.batcher.Batcher.idle", False)
         with pytest.raises(Refused, match="busy"):
             await models.get("one more", facts)
         await models.close()

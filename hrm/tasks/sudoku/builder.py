@@ -177,13 +177,13 @@ def build(options: BuildOptions) -> BuildSummary:
 
 def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
     if options.generate is not None:
-        wanted = options.generate, options.num_train, options.num_test
+        box, num_train, num_test = options.generate, options.num_train, options.num_test
         if options.difficulty is not None or options.givens == MINIMAL:
             train, test = generate_minimal_split(
-                *wanted, options.seed, options.difficulty, options.workers
+                box, num_train, num_test, options.seed, options.difficulty, options.workers
             )
         else:
-            train, test = generate_split(*wanted, options.givens, options.seed)
+            train, test = generate_split(box, num_train, num_test, options.givens, options.seed)
         return _Sources(options.generate, train, test if len(test[0]) else None)
 
     if options.num_related:
@@ -220,8 +220,10 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
         _take(test_csv, test_rows) if test_csv is not None and len(test_rows) else None,
     )
     if options.num_related:
-        how = options.num_related, options.seed, options.workers
-        return replace(sources, train=with_related(sources.train, sources.test, *how))
+        more = with_related(
+            sources.train, sources.test, options.num_related, options.seed, options.workers
+        )
+        return replace(sources, train=more)
     return sources
 
 

@@ -41,11 +41,11 @@ def signal_when(monkeypatch, name: str, number: int, call: int = 1) -> None:
     module = graph if name == "begin_step" else loop
     original, calls = getattr(module, name), []
 
-    def signalled(*arguments):
+    def signalled(*arguments, **named):
         calls.append(arguments)
         if len(calls) == call:
             signal.raise_signal(number)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(module, name, signalled)
 

@@ -63,8 +63,8 @@ def explained(error: BaseException) -> BaseException:
     if not (is_full or isinstance(error, MemoryError)):
         return error
     return UserError(
-        f"memory is full ({one_line(error)}); let fewer puzzles run side by side: micro_batch_size "
-        "or global_batch_size in training, --global-batch-size of evaluate, --batch-size of solve"
+        f"memory is full ({one_line(error)}); where puzzles run side by side, let fewer: by "
+        "micro_batch_size in training, --global-batch-size of evaluate, --batch-size of solve"
     )
 
 

@@ -64,11 +64,8 @@ def export_checkpoint(
         UserError: something else lies at `target`, or it cannot be written; nothing half-written
             stays.
     """
-    if target.exists() and not _is_export(target):
-        raise UserError(
-            f"output_dir={target}: is there already, and is no exported model, or not that alone; "
-            "name another folder"
-        )
+    if target.exists() and (other := _in_the_way(target)):
+        raise UserError(f"output_dir={target}: is there already, and {other}; name another folder")
     stored = {
         name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.model.state_dict().items()
@@ -109,12 +106,14 @@ def _without_home(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data_path": Path(path.name) if path.is_absolute() else path})
 
 
-def _is_export(folder: Path) -> bool:
-    """Whether nothing is lost when an export takes its place."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    return not names or {CARD_FILE, WEIGHTS_FILE, MANIFEST_FILE} <= names <= EXPORTED
+def _in_the_way(folder: Path) -> str | None:
+    """Why something would be lost if an export took a folder's place; None: nothing would."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_dir() and not names:
+        return None
+    if not {CARD_FILE, WEIGHTS_FILE, MANIFEST_FILE} <= names:
+        return "is no exported model"
+    return next((f"{name} in it would be lost" for name in sorted(names - EXPORTED)), None)
 
 
 def model_card(

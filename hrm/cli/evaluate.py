@@ -85,7 +85,7 @@ class EvaluateConfig(Config):
     )
     seed: Seed = Field(0, description="of the start states and the noise")
     global_batch_size: PositiveInt | None = Field(
-        None, description="puzzles side by side, over all ranks"
+        None, description="puzzles side by side, over all ranks; as in training, on a CPU few"
     )
     weights: WeightsName = Field("auto", description="auto: averaged ones if saved")
     allow_leakage: bool = Field(

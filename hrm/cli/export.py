@@ -93,14 +93,21 @@ def opened(config: SharedConfig) -> "Checkpoint":
     """The checkpoint, with its data set where that is told.
 
     Raises:
-        UserError: as `load_checkpoint`.
+        UserError: as `load_checkpoint`; or it was trained on other data.
     """
     from hrm.checkpoint import load_checkpoint
+    from hrm.data.format import TRAIN_SPLIT, read_metadata
+    from hrm.data.origin import origin_of
 
-    checkpoint = load_checkpoint(config.checkpoint, config.weights, config.data_path)
-    if config.data_path is None:
+    data = config.data_path
+    if data is not None:
+        read_metadata(data / TRAIN_SPLIT)
+    checkpoint = load_checkpoint(config.checkpoint, config.weights, data)
+    if data is None:
         return checkpoint
-    told = checkpoint.config.model_copy(update={"data_path": config.data_path})
+    if checkpoint.origin.data not in (None, origin_of(data).data):
+        raise UserError(f"data_path={data}: {config.checkpoint} was trained on other data")
+    told = checkpoint.config.model_copy(update={"data_path": data})
     return replace(checkpoint, config=told)
 
 

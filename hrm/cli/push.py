@@ -44,10 +44,13 @@ def run(read: Callable[[], PushConfig]) -> None:
     """Export, upload, and say where."""
     config = read()
     from hrm.checkpoint.layout import CARD_PICTURE_FILE
-    from hrm.data.format import IDENTIFIERS_FILE, TEST_SPLIT
+    from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, TEST_SPLIT
 
     # Of a model that was pushed before; an export may lack them.
-    replaced = f"{TEST_SPLIT}/*", IDENTIFIERS_FILE, CARD_PICTURE_FILE
+    replaced = (
+        *(f"{TEST_SPLIT}/{METADATA_FILE}", f"{TEST_SPLIT}/*__*.npy"),
+        *(IDENTIFIERS_FILE, CARD_PICTURE_FILE),
+    )
     repository = Repository.parse(config.repository)
     checkpoint = opened(config)
     numbers = chosen(checkpoint, config.examples)

@@ -294,8 +294,8 @@ class Catalogue:
         try:
             with open(_found("run", run, self.runs()), "rb") as lines:
                 first = lines.readline(LARGEST_CHUNK)
-                found = f"{os.fstat(lines.fileno()).st_ino}-{zlib.crc32(first)}"
-                reset = lines.seek(0, 2) < after or file not in (None, found)
+                found = f"{zlib.crc32(first):x}" if first.endswith(b"\n") else ""
+                reset = lines.seek(0, 2) < after or (bool(file) and file != found)
                 start = lines.seek(0 if reset else after)
                 chunk = lines.read(LARGEST_CHUNK)
         except OSError:

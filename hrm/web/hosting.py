@@ -82,7 +82,8 @@ class Models:
                 await self._make_room()
                 try:
                     self.add(name, facts.path, await self._loading_of(facts.path))
-                except UserError:
+                except UserError as error:
+                    log.warning("%s: %s", name, error)
                     message = f"checkpoint {name!r} cannot be loaded; choose another one"
                     raise Refused(422, message) from None
                 held = self._loaded[name]

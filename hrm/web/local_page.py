@@ -28,8 +28,8 @@ POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
-OF_HOST = re.compile(r"\.|CNAME$")  # what hosts and git keep beside a page
 MODEL_DIR, RUNTIME_DIR, PAGE_FILE = "model", "runtime", "page.json"
+PAGE_NAMES = {"index.html", "static", MODEL_DIR, RUNTIME_DIR}
 TAB_PANEL = ' role="tabpanel" aria-labelledby="tab-solve"'
 DATA_ID = "the data set"
 MOST_VERSIONS = 16
@@ -43,9 +43,11 @@ def check_page(target: Path) -> None:
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not is_free and not (target / MODEL_DIR / PAGE_FILE).is_file():
         raise UserError(f"page={target}: is there already, and is no exported page")
-    kept = [] if is_free else [path.name for path in target.iterdir() if OF_HOST.match(path.name)]
-    if kept:
-        raise UserError(f"page={target}: {kept[0]} would be lost; name another folder, and copy it")
+    others = [] if is_free else sorted({path.name for path in target.iterdir()} - PAGE_NAMES)
+    if others:
+        raise UserError(
+            f"page={target}: {others[0]} would be lost; name another folder, and copy the page"
+        )
 
 
 def write_page(

@@ -310,7 +310,7 @@ class Runs(BaseModel):
 class Metrics(BaseModel):
     records: list[dict[str, float | None]]
     next: Count
-    file: str  # what `next` is a byte of; another one is there where a run has been replaced
+    file: str  # by its first line: another where a run has been replaced, "" before there is one
     reset: bool
 
 

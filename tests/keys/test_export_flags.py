@@ -40,11 +40,15 @@ def test_the_checkpoint_that_is_named_goes_where_asked(patient, moody, tmp_path)
 
 
 @acts("data_path")
-def test_the_data_set_is_where_it_is_told_to_be(patient, data, tmp_path):
+def test_the_data_set_is_where_it_is_told_to_be(patient, data, other_data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "moved")
     done("export", patient, "--output-dir", tmp_path / "mine", "--data-path", moved)
     assert read_yaml(tmp_path / "mine/all_config.yaml")["data_path"] == "moved"
     assert Split.open(tmp_path / "mine/test")
+    for wrong, message in ((tmp_path / "absent", "absent"), (other_data, "trained on other data")):
+        words = "--output-dir", tmp_path / "no", "--data-path", wrong
+        code, _, err = command("export", patient, *words)
+        assert code == 2 and message in err and not (tmp_path / "no").exists()
 
 
 @acts("onnx", "torch_export", "page")
@@ -101,7 +105,7 @@ def test_weights_of_graphs_are_stored_as_asked(exported, tmp_path, monkeypatch):
 def test_what_hosts_keep_beside_a_page_is_not_lost(patient, tmp_path):
     (tmp_path / "page/model").mkdir(parents=True)
     (tmp_path / "page/model/page.json").touch()
-    for name in ".nojekyll", "CNAME":
+    for name in ".nojekyll", "robots.txt":
         (tmp_path / "page" / name).touch()
         code, _, err = command("export", patient, "--page", tmp_path / "page")
         assert code == 2 and f"{name} would be lost; name another folder" in err

@@ -75,10 +75,12 @@ def test_so_many_examples_go_with_it(hub, patient):
 def test_what_an_earlier_model_had_does_not_stay(hub, patient):
     done("push", patient, "me/again", "--examples", "3")
     assert any(name.startswith("test/") for name in hub.repositories["me/again"]["main"])
-    hub.repositories["me/again"]["main"]["notes.txt"] = b"by hand"
+    by_hand = {"notes.txt": b"by hand", "test/test_model.py": b"assert True"}
+    hub.repositories["me/again"]["main"] |= by_hand
     done("push", patient, "me/again", "--examples", "0")
     left = hub.repositories["me/again"]["main"]
-    assert not any(name.startswith("test/") for name in left) and "notes.txt" in left
+    assert [name for name in left if name.startswith("test/")] == ["test/test_model.py"]
+    assert by_hand.items() <= left.items()
 
 
 def test_every_flag_has_a_test():

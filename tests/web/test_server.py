@@ -217,7 +217,7 @@ def test_runs_and_metrics(client):
     assert client.get("/api/metrics", params=after).json() == expected
     again = {"run": "tests/patient", "after": first["next"] + 1}
     assert client.get("/api/metrics", params=again).json() == {**first, "reset": True}
-    of_another = {**after, "file": "1-2"}
+    of_another = {**after, "file": "12"}
     assert client.get("/api/metrics", params=of_another).json() == {**first, "reset": True}
     of_this = {**after, "file": first["file"]}
     assert client.get("/api/metrics", params=of_this).json() == expected

@@ -62,10 +62,10 @@ export class OncePerFrame {
   }
 }
 
-/** Say something in a role=status element, once; `kind` is "info", "success" or "error". */
 /** A message with a full stop, where it has none. */
 export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
+/** Say something in a role=status element, once; `kind` is "info", "success" or "error". */
 export function say(element, text, kind = "info") {
   element.dataset.kind = kind;
   if (element.textContent !== text) element.textContent = text;

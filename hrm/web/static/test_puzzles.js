@@ -9,7 +9,7 @@ const PUZZLES = 3;
 const MOST = 6; // checkpoints of a run whose answers are kept
 const SPLIT = "test";
 const POLL_SECONDS = 2;
-const LASTING = [404, 422, 500]; // the same question would be refused again
+const LASTING = [404, 422]; // the same question would be refused again
 
 const NO_CHECKPOINT = "This run has no checkpoint yet: the first one answers some test puzzles here.";
 const NO_DATA = "This run's data set is not here, or has no test puzzles: there is nothing to answer.";
@@ -72,7 +72,8 @@ export class TestPuzzles {
       const asked = known.questions.map((one) => ask(run, one, listed, signal));
       this.#add(known, listed, await Promise.all(asked));
     } catch (error) {
-      if (!LASTING.includes(error.status)) throw error;
+      const tookTooLong = error.status === 503 && error.retryAfter == null;
+      if (!LASTING.includes(error.status) && !tookTooLong) throw error;
       known.done = listed.step;
       say(this.#message, `${numbered(listed.step)} gave no answer: ${error.message}.`, "error");
     }

@@ -120,7 +120,7 @@ export class TrainingView {
   async #fetch(signal) {
     const run = this.#run;
     for (;;) {
-      const known = this.#file === null ? {} : { file: this.#file };
+      const known = this.#file ? { file: this.#file } : {};
       const part = await getJson("/api/metrics", { run, after: this.#offset, ...known }, signal);
       if (part.reset) {
         this.#forget();

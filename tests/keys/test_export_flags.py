@@ -40,14 +40,14 @@ def test_the_checkpoint_that_is_named_goes_where_asked(patient, moody, tmp_path)
 
 
 @acts("data_path")
-def test_the_data_set_is_where_it_is_told_to_be(patient, data, other_data, tmp_path):
+def test_the_data_set_is_where_it_is_told_to_be(patient, plain, data, other_data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "moved")
     done("export", patient, "--output-dir", tmp_path / "mine", "--data-path", moved)
     assert read_yaml(tmp_path / "mine/all_config.yaml")["data_path"] == "moved"
     assert Split.open(tmp_path / "mine/test")
     for wrong, message in ((tmp_path / "absent", "absent"), (other_data, "trained on other data")):
         words = "--output-dir", tmp_path / "no", "--data-path", wrong
-        code, _, err = command("export", patient, *words)
+        code, _, err = command("export", plain.path, *words)
         assert code == 2 and message in err and not (tmp_path / "no").exists()
 
 

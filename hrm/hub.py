@@ -118,8 +118,8 @@ def push(
     """Commit the files of a folder to a repository, which is made where it is not there.
 
     Args:
-        delete: patterns of files that are deleted where the folder does not hold them.
         private: of a repository that is made.
+        delete: patterns of files that are deleted where the folder does not hold them.
 
     Returns:
         The address of the repository.

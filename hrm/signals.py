@@ -15,6 +15,8 @@ Handler = Callable[[int, FrameType | None], None]
 
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # those that ask a program to end
+
 
 class Interrupted(KeyboardInterrupt):
     """The signal `number` asked the program to end."""
@@ -22,10 +24,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
-
-
-# Those that ask a program to end.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Held:

@@ -40,6 +40,7 @@ from hrm.checkpoint.weights import (
 from hrm.config import WeightsName
 from hrm.data.format import (
     METADATA_FILE,
+    SPLITS,
     TEST_SPLIT,
     DatasetMetadata,
     has_split,
@@ -301,7 +302,7 @@ def _check_sizes(
 
 
 def _foreign_metadata(data_path: Path) -> DatasetMetadata:
-    for split in ("train", "test"):
+    for split in SPLITS:
         with suppress(UserError):
             if (data_path / split / METADATA_FILE).is_file():
                 return read_metadata(data_path / split)

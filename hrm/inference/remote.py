@@ -213,8 +213,6 @@ def host(pipe: Connection) -> None:
         try:
             solver = Solver.from_checkpoint(path, device, weights)
             pipe.send(solver.traits)
-        except UserError as error:
-            pipe.send(UserError(str(error)))
         except Exception as error:
             known = explained(error)  # memory may be full
             is_known = isinstance(known, UserError)

@@ -17,7 +17,7 @@ from hrm.checkpoint.layout import MANIFEST_FILE
 from hrm.checkpoint.training import load_snapshot
 from hrm.config import Halting
 from hrm.data import PuzzleDataset
-from hrm.data.format import fingerprint, read_metadata
+from hrm.data.format import TEST_SPLIT, TRAIN_SPLIT, fingerprint, read_metadata
 from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
 from hrm.errors import TrainingDiverged, UserError
@@ -81,7 +81,7 @@ def train(config: PretrainConfig, ranks: Ranks, device: torch.device) -> Path:
         TrainingDiverged: losses or gradients stay non-finite.
     """
     ranks.together(lambda: can_capture(config, ranks, device))
-    metadata = ranks.together(lambda: read_metadata(config.data_path / "train"))
+    metadata = ranks.together(lambda: read_metadata(config.data_path / TRAIN_SPLIT))
     [most_used] = ranks.maximum(-free_memory(device))
     config = ranks.agree(lambda: for_device(config, device, metadata, ranks.size, -most_used))
     train_set, test_set = ranks.together(lambda: open_data(config, ranks))
@@ -199,7 +199,7 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
     if name != "none" and find_spec(name) is None:
         raise UserError(f"logger={name}: not installed; pip install 'hrm[{name}]' or logger=none")
     code_version()  # asks git, which may be slow, while there is nothing to save yet
-    return fingerprint(config.data_path / "train", train_set.metadata)
+    return fingerprint(config.data_path / TRAIN_SPLIT, train_set.metadata)
 
 
 def open_job(
@@ -223,7 +223,7 @@ def open_job(
         load(state, start, config, ranks)
     steps, test_sample = sum(sizes), test_set
     if test_set is not None and config.eval_limit is not None:
-        test_sample = open_split(config, ranks, "test", config.eval_limit)
+        test_sample = open_split(config, ranks, TEST_SPLIT, config.eval_limit)
     progress = TrainingProgress(
         state.step, steps, config.global_batch_size, config.progress, ranks.is_first
     )

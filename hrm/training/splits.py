@@ -2,7 +2,7 @@
 
 from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.fit import check_fits
-from hrm.data.format import has_split
+from hrm.data.format import TEST_SPLIT, TRAIN_SPLIT, has_split
 from hrm.errors import UserError
 from hrm.evaluation import evaluators_of
 from hrm.ranks import Ranks
@@ -12,9 +12,9 @@ from hrm.training.config import PretrainConfig
 
 def open_data(config: PretrainConfig, ranks: Ranks) -> tuple[PuzzleDataset, PuzzleDataset | None]:
     """This rank's share of the training split, and of the test split where there is one."""
-    train_set, test_set = open_split(config, ranks, "train"), None
-    if has_split(config.data_path, "test"):
-        test_set = open_split(config, ranks, "test")
+    train_set, test_set = open_split(config, ranks, TRAIN_SPLIT), None
+    if has_split(config.data_path, TEST_SPLIT):
+        test_set = open_split(config, ranks, TEST_SPLIT)
         place, ours, theirs = f"{config.data_path}/test", train_set.metadata, test_set.metadata
         check_fits(ours, theirs, place)
         if theirs.num_puzzle_identifiers > ours.num_puzzle_identifiers:
@@ -32,7 +32,7 @@ def open_split(
 
     The test split comes in micro-batches: an evaluation must not need more memory than a step.
     """
-    test, rows = split == "test", config.local_micro_batch_size(ranks.size)
+    test, rows = split == TEST_SPLIT, config.local_micro_batch_size(ranks.size)
     return PuzzleDataset(
         PuzzleDatasetConfig(
             seed=config.seed,

@@ -12,6 +12,11 @@ export class ApiError extends Error {
     this.column = column;
     this.retryAfter = retryAfter;
   }
+
+  /** Whether as much again would take as long, and too long. */
+  get tookTooLong() {
+    return this.status === 503 && this.retryAfter === null;
+  }
 }
 
 export const isAbort = (error) => error.name === "AbortError";

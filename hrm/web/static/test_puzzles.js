@@ -72,8 +72,7 @@ export class TestPuzzles {
       const asked = known.questions.map((one) => ask(run, one, listed, signal));
       this.#add(known, listed, await Promise.all(asked));
     } catch (error) {
-      const tookTooLong = error.status === 503 && error.retryAfter == null;
-      if (!LASTING.includes(error.status) && !tookTooLong) throw error;
+      if (!LASTING.includes(error.status) && !error.tookTooLong) throw error;
       known.done = listed.step;
       say(this.#message, `${numbered(listed.step)} gave no answer: ${error.message}.`, "error");
     }

@@ -116,8 +116,7 @@ export class WrongScan {
       try {
         return await postJson("/api/check", { ...place, count: this.#chunk }, signal);
       } catch (error) {
-        const tookTooLong = error.status === 503 && error.retryAfter == null;
-        if (tookTooLong && this.#chunk > 1) {
+        if (error.tookTooLong && this.#chunk > 1) {
           this.#chunk = Math.floor(this.#chunk / 2);
         } else if (error.retryAfter != null) {
           await sleep(error.retryAfter, signal);

@@ -159,16 +159,16 @@ class Catalogue:
         return folder.relative_to(root).as_posix() if inside else folder.name
 
     def checkpoints(self) -> dict[str, Facts]:
-        """Readable checkpoints by id, the newest of each run."""
+        """Readable checkpoints by id: the newest of each run, then its earlier ones."""
         return self._checkpoints.get()
 
     def _scan_checkpoints(self) -> dict[str, Facts]:
         found = {}
         for name, folder in _folders(self._checkpoints_root):
             newest_first = (step_dir(folder, step) for step in reversed(_steps_in(folder)))
-            own = (p for p in newest_first if _holds_no_way_out(p, self._checkpoints_root))
-            if (newest := next(own, None)) is not None:
-                found[name] = newest
+            own = [p for p in newest_first if _holds_no_way_out(p, self._checkpoints_root)]
+            for path in own:
+                found[name if path == own[0] else f"{name}/{path.name}"] = path
         found |= {name: path for name, path in self._others.items() if name not in found}
         if self._default is not None:
             steps = saved_steps(self._default)

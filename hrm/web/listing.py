@@ -1,5 +1,6 @@
 """Addresses that tell what there is: checkpoints, data sets and their examples, training runs."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -26,6 +27,7 @@ class Listing:
         self.router.post("/read")(self.read)
 
     def checkpoints(self) -> schemas.Checkpoints:
+        known = self._catalogue.checkpoints()
         infos = [
             schemas.CheckpointInfo.of(
                 facts.task,
@@ -34,8 +36,9 @@ class Listing:
                 guess_steps=_steps_of_a_guess(facts),
                 data_path_id=self._catalogue.data_of(name, facts),
                 step=facts.step,
+                earlier_of=_newest_of_run(name, known),
             )
-            for name, facts in self._catalogue.checkpoints().items()
+            for name, facts in known.items()
         ]
         return schemas.Checkpoints(checkpoints=infos, default=self._catalogue.default_id)
 
@@ -89,6 +92,13 @@ class Listing:
         """Lines of `metrics.jsonl` after a byte of a file that an earlier answer named."""
         records, end, found, reset = self._catalogue.metrics(run, after, file)
         return schemas.Metrics(records=records, next=end, file=found, reset=reset)
+
+
+def _newest_of_run(name: str, known: Mapping[str, Facts]) -> str | None:
+    """Id of the newest checkpoint of the run that `name` is an earlier one of."""
+    run = name.rpartition("/")[0]
+    is_of_it = run in known and known[name].path.parent == known[run].path.parent
+    return run if is_of_it else None
 
 
 def _steps_of_a_guess(facts: Facts) -> int:

@@ -173,6 +173,7 @@ class CheckpointInfo(Kind):
     guess_steps: int  # of an attempt with guesses, at most; 0: none can be made
     data_path_id: str | None
     step: int | None
+    earlier_of: str | None = None  # id of the newest checkpoint of the same run
 
 
 class Checkpoints(BaseModel):

@@ -17,6 +17,7 @@ from hrm.data.split import Group
 from hrm.web import catalogue as module
 from hrm.web.catalogue import LARGEST_CHUNK, Catalogue, Scan
 from hrm.web.guard import Refused
+from hrm.web.listing import Listing
 
 from ..inference.test_batcher import eventually
 from .serving import save_runs
@@ -47,8 +48,11 @@ def test_new_folders_show_and_the_newest_step_counts(roots, catalogue):
     shutil.copytree(runs / "tests/patient/step_7", runs / "tests/patient/step_10")
     shutil.copytree(runs / "tests/eager", runs / "deep/er/run")
     shutil.copytree(runs / "tests/eager", runs / "far/too/deep/run")
-    assert set(catalogue.checkpoints()) == {"deep/er/run", "tests/eager", "tests/patient"}
-    assert catalogue.checkpoint("tests/patient").step == 10
+    names = ["tests/eager", "tests/patient", "tests/patient/step_7", "deep/er/run"]
+    assert list(catalogue.checkpoints()) == names
+    assert [catalogue.checkpoint(name).step for name in names[1:3]] == [10, 7]
+    listed = Listing(catalogue).checkpoints().checkpoints
+    assert [one.earlier_of for one in listed] == [None, None, "tests/patient", None]
     shutil.copytree(data / "sudoku", data / "more/sudoku")
     assert set(catalogue.datasets()) == {"more/sudoku", "sudoku"}
     names = {"deep/er/run", "tests/begun", "tests/eager", "tests/patient"}

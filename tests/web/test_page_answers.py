@@ -1,4 +1,4 @@
-"""Small grids side by side: other models on a puzzle, and a run's checkpoints on test puzzles."""
+"""Small grids side by side: other checkpoints on a puzzle, and a run's checkpoints on test puzzles."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def url(runs, data_4x4) -> Iterator[str]:
 def await_example(page: Page) -> None:
     """Of the runs' data set; before, the page shows one of another model's."""
     expect(page.locator("#solve-origin")).to_contain_text("example 0 of sudoku-4x4, test")
-    expect(page.get_by_role("button", name="Ask 2 other models")).to_be_visible()
+    expect(page.get_by_role("button", name="Ask 2 other checkpoints")).to_be_visible()
 
 
 def others(page: Page) -> Locator:
@@ -38,7 +38,7 @@ def others(page: Page) -> Locator:
 
 
 def ask_others(page: Page, told: str) -> None:
-    page.get_by_role("button", name="Ask 2 other models").click()
+    page.get_by_role("button", name="Ask 2 other checkpoints").click()
     expect(page.locator("#others-message")).to_have_text(told)
 
 
@@ -79,7 +79,7 @@ def test_other_models_answer_the_puzzle_that_is_there(open_page, url, data_4x4):
     choose(page, "tests/patient")
     await_example(page)
     asked = notice(page)
-    ask_others(page, "2 of 2 models answered; right: 1.")
+    ask_others(page, "2 of 2 checkpoints answered; right: 1.")
     answer, own = example(page, data_4x4.name, 0)
     assert asked == [{"checkpoint": name} | own for name in NAMES]
 
@@ -106,7 +106,7 @@ def test_without_a_known_answer_the_rules_say_who_is_right(open_page):
     paste(page, puzzle)
     expect(page.locator("#solve-origin")).to_be_empty()
     asked = notice(page)
-    ask_others(page, "2 of 2 models answered; right: 1.")
+    ask_others(page, "2 of 2 checkpoints answered; right: 1.")
     assert asked[0]["identity"] is None and asked[0]["puzzles"] == [puzzle]
     expect(others(page).nth(0)).to_contain_text("not a valid solution")
     expect(others(page).nth(1)).to_contain_text("a valid solution")
@@ -126,7 +126,7 @@ def test_a_model_that_fails_is_told_in_its_place(open_page, problems):
             route.continue_()
 
     page.route("**/api/solve", refuse)
-    ask_others(page, "1 of 2 models answered; right: 1.")
+    ask_others(page, "1 of 2 checkpoints answered; right: 1.")
     expect(others(page).nth(0)).to_have_text(f"{RUN}it is broken")
     expect(others(page).nth(0).locator("p.error")).to_be_visible()
     expect(others(page).nth(1)).to_contain_text("solved exactly")
@@ -137,7 +137,7 @@ def test_asking_is_stopped_by_keyboard_and_by_another_puzzle(open_page):
     page = open_page()
     await_example(page)
     page.route("**/api/solve", lambda route: None)  # never answered
-    ask = page.get_by_role("button", name="Ask 2 other models")
+    ask = page.get_by_role("button", name="Ask 2 other checkpoints")
     stop = page.locator("#others-stop")
     for end in ("stop", "another puzzle"):
         ask.focus()
@@ -165,6 +165,29 @@ def test_only_models_that_fit_are_offered(open_page):
     choose(page, "sudoku-9x9")
     assert len(shown(page)) == 81
     expect(panel).to_be_hidden()
+
+
+def test_the_run_s_earlier_checkpoints_are_asked_and_other_runs_not(open_page, runs):
+    known = load_checkpoint(runs / RUN)
+    torch.manual_seed(2)
+    fresh = build_for(known.config, known.metadata).state_dict()
+    save_checkpoint(runs / RUN, 3, known.config, known.metadata, fresh)
+    earlier = f"{RUN}/step_3"
+    page = open_page()
+    await_example(page)
+    for chosen, expected in (
+        (RUN, [earlier, "tests/patient", "sudoku-4x4"]),
+        (earlier, [RUN, "tests/patient", "sudoku-4x4"]),
+    ):
+        choose(page, chosen)
+        page.get_by_role("button", name="Ask 3 other checkpoints").click()
+        told = re.compile("^3 of 3 checkpoints answered")
+        expect(page.locator("#others-message")).to_have_text(told)
+        expect(others(page).get_by_role("table")).to_have_count(3)
+        tables = others(page).get_by_role("table").all()
+        assert [table.get_attribute("aria-label") for table in tables] == expected
+    choose(page, "tests/patient")
+    expect(page.get_by_role("button", name="Ask 2 other checkpoints")).to_be_visible()
 
 
 def checkpoints(page: Page) -> Locator:
@@ -320,7 +343,7 @@ def test_axe_finds_nothing_and_a_phone_shows_all(open_page, runs, color_scheme):
     append_metrics(runs / RUN, step=7, loss=1.0, fresh=True)
     page = open_page(color_scheme=color_scheme, reduced_motion="reduce", viewport=PHONE)
     await_example(page)
-    ask_others(page, "2 of 2 models answered; right: 1.")
+    ask_others(page, "2 of 2 checkpoints answered; right: 1.")
     assert_accessible(page)
     assert overflow(page) == 0
     page.get_by_role("tab", name="Training").click()

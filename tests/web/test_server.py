@@ -87,6 +87,7 @@ def test_checkpoints(client):
     assert [one["id"] for one in listed["checkpoints"]] == ["tests/eager", "tests/patient"]
     assert listed["checkpoints"][1] == {
         "id": "tests/patient",
+        "earlier_of": None,
         "task": "sudoku",
         "grid_shape": [4, 4],
         "box_shape": [2, 2],

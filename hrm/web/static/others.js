@@ -1,4 +1,4 @@
-// The panel "Other models": whoever else knows such puzzles answers the one that is there.
+// The panel "Other checkpoints": whoever else knows such puzzles answers the one that is there.
 
 import { AnswerPlace, ask } from "./answers.js";
 import { ApiError, Latest, isAbort } from "./api.js";
@@ -22,15 +22,17 @@ export class OtherModels {
     });
   }
 
-  /** Another puzzle, or another model is chosen; known: all checkpoints. */
+  /** Another puzzle or checkpoint is chosen; known: all, of which other runs' earlier ones are not asked. */
   follow(question, chosen, known) {
     this.#request.stop();
     this.#question = question;
     this.#look = chosen;
-    const others = known.filter((one) => one.id !== chosen.id && sameLook(one, chosen));
+    const run = chosen.earlier_of ?? chosen.id;
+    const isAsked = (one) => one.id !== chosen.id && (one.earlier_of ?? run) === run;
+    const others = known.filter((one) => isAsked(one) && sameLook(one, chosen));
     this.#names = others.map(({ id }) => id);
     byId("others").hidden = others.length === 0;
-    byId("others-ask").textContent = `Ask ${count(others.length, "other model")}`;
+    byId("others-ask").textContent = `Ask ${count(others.length, "other checkpoint")}`;
     this.#list.replaceChildren();
     this.#end("");
   }
@@ -62,7 +64,7 @@ export class OtherModels {
     }
     const right = found.filter((end) => isSolved(end, answer)).length;
     const isJudged = answer !== null || this.#look.rules.judged;
-    const told = `${found.length} of ${count(this.#names.length, "model")} answered`;
+    const told = `${found.length} of ${count(this.#names.length, "checkpoint")} answered`;
     this.#end(isJudged && found.length ? `${told}; right: ${right}.` : `${told}.`);
   }
 

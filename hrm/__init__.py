@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from hrm.inference import Solution, Solver, pretrained
     from hrm.models import build_model
 
+DISTRIBUTION = "recursive-reasoning"  # as pip knows it
 try:
-    __version__ = version("hrm")  # of its git tag
+    __version__ = version(DISTRIBUTION)  # of its git tag
 except PackageNotFoundError:  # run from sources that are not installed
     __version__ = "unknown"
 

@@ -375,7 +375,7 @@ def run_wave(
             if step.halting.any():
                 ended = step.select(step.halting)
                 own = inputs[(ended.index // size).numpy()]
-                valid = task.are_valid(answers_of(ended, kind), own)
+                valid = task.are_valid(answers_of(ended, kind, task, own), own)
                 for number, is_valid in zip(ended.index.tolist(), valid, strict=True):
                     puzzle, place = divmod(number, size)
                     if is_valid and can_count(best.get(puzzle), place, taken[number] - 1):
@@ -383,9 +383,10 @@ def run_wave(
         yield step
 
 
-def answers_of(step: RolloutStep, attempt: Attempt) -> np.ndarray:
-    """What was answered in a step, as tokens of the puzzles' answers, [B, T] int32."""
-    return attempt.undo(step.outputs["logits"].argmax(-1).to(torch.int32).cpu().numpy())
+def answers_of(step: RolloutStep, attempt: Attempt, task: "Task", inputs: np.ndarray) -> np.ndarray:
+    """What was answered in a step to the puzzles `inputs`, tidied; both [B, T] int32."""
+    tokens = step.outputs["logits"].argmax(-1).to(torch.int32).cpu().numpy()
+    return task.tidied(attempt.undo(tokens), inputs)
 
 
 def noise_of(attempts: Sequence[Attempt], positions: Tensor) -> Noise:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from hrm import DISTRIBUTION
 from hrm.signals import Interrupted, end_at_once, end_with_torchrun, handled_by, interrupt
 from hrm.streams import lasting, lead_nowhere, open_streams
 
@@ -49,6 +50,11 @@ class RankLost(UserError):
     """A process of the job is gone or does not answer."""
 
     exit_code = 4
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra of this package."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def one_line(error: BaseException, named: bool = False) -> str:

@@ -235,12 +235,13 @@ def _try(
             ended = step.select(step.halting)
             outputs.append(ended.outputs)
             numbers = ended.index.numpy()
-            tokens = answers_of(ended, wave[0])
+            asked_at = inputs[rows[numbers // len(wave)]]
+            tokens = answers_of(ended, wave[0], task, asked_at)
             ends = zip(
                 (numbers % len(wave) + before + 1).tolist(),
                 ended.steps.tolist(),
                 tokens,
-                task.are_valid(tokens, inputs[rows[numbers // len(wave)]]),
+                task.are_valid(tokens, asked_at),
                 ended.outputs["q_halt_logits"].sigmoid().tolist(),
                 _probabilities(ended, wave[0]) if plan.guesses else repeat(None, len(tokens)),
                 range(done, done + len(numbers)),

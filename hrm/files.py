@@ -26,9 +26,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         yield temporary
+        sync(temporary)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 @contextmanager
@@ -43,8 +44,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            sync(path)
+        sync_tree(temporary)
         replace_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,13 +91,24 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-                sync(temporary)
         except OSError as error:
             with suppress(OSError):
                 path.parent.rmdir()  # only where it is empty
             raise UserError(f"{path}: could not be written ({error})") from None
         paths.append(path)
     return paths
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there and can be deleted."""
+    with suppress(OSError):  # EROFS even of one that is not there
+        path.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` a folder and all that is in it."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def sync(path: Path) -> None:

@@ -23,6 +23,7 @@ from hrm.checkpoint.manifest import write_manifest
 from hrm.checkpoint.weights import save_tensors
 from hrm.config import StoredDtype
 from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, TEST_SPLIT, write_metadata
+from hrm.data.origin import SHOWN_DIGITS
 from hrm.data.part import write_part
 from hrm.data.split import Split
 from hrm.errors import UserError
@@ -141,13 +142,15 @@ def model_card(
     arch = checkpoint.config.arch.name
     trained = read_yaml(folder_of(checkpoint.path) / CONFIG_FILE)
     config = model.model.inner.config
+    data = checkpoint.origin.data
+    print_of_data = f" (fingerprint {data[:SHOWN_DIGITS]})" if data else ""
     rows = {
         "architecture": f"`{arch}`, {config.block_calls} block calls of width "
         f"{config.hidden_size} an ACT step, {config.halt_max_steps} steps at most in training",
         "weights": f"{weights:,}",
         "GFLOP of an ACT step": f"{act_step_flops(config) / 1e9:.3f}",
         "training data": f"`{checkpoint.config.data_path.name}`: {metadata.total_groups:,} puzzles "
-        f"and versions of them (fingerprint {str(checkpoint.origin.data)[:8]})",
+        f"and versions of them{print_of_data}",
     }
     if checkpoint.step is not None:
         batch = checkpoint.config.global_batch_size

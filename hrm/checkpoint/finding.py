@@ -12,9 +12,9 @@ from hrm.checkpoint.layout import (
     EMA_FILE,
     MANIFEST_FILE,
     RECORD_FILE,
-    STEP_NAME,
     WEIGHTS_FILE,
     numbered_steps,
+    step_of,
 )
 from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, TEST_SPLIT
 from hrm.errors import UserError
@@ -132,7 +132,7 @@ def _find(names: Sequence[str], place: str, said: str) -> PurePosixPath:
         is_there = any(root in (path, *path.parents) for path in paths)
         what = f"neither {WEIGHTS_FILE} nor step_<n> is in it" if is_there else "is not there"
         raise UserError(f"{said}: {what}; name a folder with a checkpoint")
-    steps = {int(m[1]): path for path in found if (m := STEP_NAME.fullmatch(path.name))}
+    steps = {step: path for path in found if (step := step_of(path)) is not None}
     if len(found) > 1 and (len(steps) < len(found) or len({path.parent for path in found}) > 1):
         some = ", ".join(map(str, found[:3]))
         raise UserError(f"{said}: holds several checkpoints; name one of them, such as {some}")
@@ -140,5 +140,4 @@ def _find(names: Sequence[str], place: str, said: str) -> PurePosixPath:
 
 
 def _is_published(path: PurePosixPath) -> bool:
-    is_step = STEP_NAME.fullmatch(path.name) is not None
-    return is_step or path.name == "checkpoint" or path.suffix in PUBLISHED
+    return step_of(path) is not None or path.name == "checkpoint" or path.suffix in PUBLISHED

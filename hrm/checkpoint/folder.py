@@ -21,11 +21,11 @@ from hrm.checkpoint.layout import (
     PREDICTIONS_FILE,
     RECORD_FILE,
     SOURCE_DIR,
-    STEP_NAME,
     TRAINING_FILE,
     WEIGHTS_FILE,
     folder_of,
     step_dir,
+    step_of,
     training_file,
 )
 from hrm.checkpoint.manifest import Damaged, listed_files, verify, write_manifest
@@ -50,7 +50,7 @@ from hrm.data.format import (
 from hrm.data.missing import missing_split
 from hrm.data.origin import Origin, origin_of
 from hrm.errors import UserError
-from hrm.files import sync, write_texts
+from hrm.files import remove, sync, sync_tree, write_texts
 from hrm.models.losses import ACTLossHead
 from hrm.models.recurrence import ForwardDtype
 from hrm.models.registry import build_model
@@ -97,7 +97,7 @@ def save_checkpoint(
         copy_model_source(temporary / SOURCE_DIR)
         entries = [share.entry for share in shares]
         write_manifest(temporary, {training_file(n): entry for n, entry in enumerate(entries, 1)})
-        _sync_tree(temporary)
+        sync_tree(temporary)
         temporary.rename(final)
         sync(run_dir)
     except OSError as error:
@@ -105,7 +105,7 @@ def save_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for share in shares:
-            share.path.unlink(missing_ok=True)
+            remove(share.path)
     return final
 
 
@@ -113,7 +113,7 @@ def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Pat
     """Write `predictions.safetensors` into a checkpoint folder (beside a single-file one)."""
     folder = folder_of(checkpoint)
     name = PREDICTIONS_FILE if checkpoint.is_dir() else f"{checkpoint.name}_{PREDICTIONS_FILE}"
-    temporary = folder / f".{name}.tmp"
+    temporary = folder / f".{name}.tmp"  # the same each time: a killed process leaves no others
     try:
         save_tensors(predictions, temporary)
         sync(temporary)
@@ -121,7 +121,7 @@ def save_predictions(checkpoint: Path, predictions: Mapping[str, Tensor]) -> Pat
     except OSError as error:
         raise UserError(f"{folder / name}: could not be written ({error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
     return folder / name
 
 
@@ -147,11 +147,6 @@ def copy_model_source(target: Path) -> None:
     """Copy the model's source files, as a record of what made the weights."""
     source = Path(hrm.models.__file__).parent
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        sync(path)
 
 
 @dataclass(frozen=True)
@@ -225,8 +220,7 @@ def load_checkpoint(
     _check_sizes(config, metadata, state, file)
     model = build_for(config, metadata)
     load_weights(model, state, source=str(file))
-    step = STEP_NAME.fullmatch(path.name)
-    return Checkpoint(path, int(step[1]) if step else None, model, config, metadata, origin)
+    return Checkpoint(path, step_of(path), model, config, metadata, origin)
 
 
 def initial_weights(path: Path, model: ACTLossHead) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ are read as well.
 
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 
 CONFIG_FILE = "all_config.yaml"
 WEIGHTS_FILE = "model.safetensors"
@@ -46,6 +46,12 @@ def folder_of(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
+def step_of(checkpoint: PurePath) -> int | None:
+    """The training step that a checkpoint's name says."""
+    found = STEP_NAME.fullmatch(checkpoint.name)
+    return int(found[1]) if found else None
+
+
 def step_dir(run_dir: Path, step: int) -> Path:
     return run_dir / f"step_{step}"
 
@@ -58,8 +64,8 @@ def saved_steps(run_dir: Path) -> list[int]:
 def numbered_steps(run_dir: Path) -> list[tuple[int, Path]]:
     if not run_dir.is_dir():
         return []
-    found = [(STEP_NAME.fullmatch(path.name), path) for path in run_dir.iterdir()]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    found = [(step_of(path), path) for path in run_dir.iterdir()]
+    return sorted((step, path) for step, path in found if step is not None)
 
 
 def remove_leftovers(run_dir: Path) -> None:

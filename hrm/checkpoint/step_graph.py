@@ -26,7 +26,7 @@ from torch import Tensor
 import hrm
 from hrm.checkpoint.folder import Checkpoint
 from hrm.config import GraphDtype
-from hrm.errors import UserError
+from hrm.errors import UserError, install_command
 from hrm.files import atomic_write
 from hrm.models.one_step import OneStep
 
@@ -140,7 +140,7 @@ def check_onnx() -> None:
     """
     for package in ("onnx", "onnxscript"):
         if find_spec(package) is None:
-            raise UserError(f"ONNX needs {package}; install it by: pip install 'hrm[onnx]'")
+            raise UserError(f"ONNX needs {package}; install it by: {install_command('onnx')}")
 
 
 def as_onnx(program: torch.export.ExportedProgram, states: Iterable[str]) -> "ModelProto":

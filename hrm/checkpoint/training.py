@@ -28,17 +28,17 @@ from hrm.checkpoint.layout import (
     CONFIG_FILE,
     EMA_FILE,
     RECORD_FILE,
-    STEP_NAME,
     TRAINING_FILE,
     WEIGHTS_FILE,
     saved_steps,
     step_dir,
+    step_of,
     training_file,
 )
 from hrm.checkpoint.manifest import Damaged, file_entry, listed_files, verify
 from hrm.checkpoint.weights import read_share, read_weights, save_tensors
 from hrm.errors import UserError, first_mistake
-from hrm.files import sync
+from hrm.files import remove, sync
 from hrm.records import BEYOND_ANY_METRIC
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -144,7 +144,7 @@ def write_share(run_dir: Path, step: int, rank: int, tensors: Mapping[str, Tenso
         sync(path)
         return Share(path, file_entry(path))
     except OSError as error:
-        path.unlink(missing_ok=True)
+        remove(path)
         raise UserError(f"{path}: could not be written ({error})") from None
 
 
@@ -209,8 +209,7 @@ def read_values(checkpoint: Path) -> dict[str, Any]:
         step = values["step"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise Damaged(f"{path}: cannot be read ({type(error).__name__}: {error})") from None
-    named = STEP_NAME.fullmatch(checkpoint.name)
-    if named and step != int(named[1]):
+    if step_of(checkpoint) not in (None, step):
         raise Damaged(f"{checkpoint}: holds another step than its name says")
     return values
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hrm.attempts import Plan
     from hrm.checkpoint import Checkpoint
     from hrm.data import PuzzleDataset
+    from hrm.evaluation import EvaluationResult
     from hrm.ranks import Ranks
 
 COUNT_FOR_PREDICTIONS = {"predictions", "data_path", "split", "artefacts_dir"}
@@ -117,7 +118,7 @@ class EvaluateConfig(Config):
 
 def run(read: Callable[[], EvaluateConfig]) -> None:
     """Evaluate on every rank of the job; the first prints."""
-    from hrm.checkpoint import load_checkpoint, save_predictions
+    from hrm.checkpoint import load_checkpoint
     from hrm.device import compile_model, keep_memory, pick_device
     from hrm.evaluation import evaluate
     from hrm.ranks import Ranks
@@ -156,12 +157,8 @@ def run(read: Callable[[], EvaluateConfig]) -> None:
             plan=plan,
         )
         assert result is not None
-        if config.eval_save_outputs:
-            path = ranks.agree(lambda: save_predictions(checkpoint.path, result.outputs))
-            if ranks.is_first:
-                print(f"outputs saved in {path}", file=sys.stderr)
         metrics = {"step": checkpoint.step, **result.named()}
-        ranks.agree(lambda: report(config, metrics, result.artefacts, checkpoint.path))
+        ranks.agree(lambda: report(config, metrics, result, checkpoint.path))
 
 
 def vote(config: EvaluateConfig) -> None:
@@ -188,29 +185,32 @@ def vote(config: EvaluateConfig) -> None:
                 evaluator.add({name: rows[saved] for name, saved in VOTING.items()})
     result = EvaluationResult({}, {})
     result.take_in(evaluators, ALONE)
-    report(config, result.named(), result.artefacts)
+    report(config, result.named(), result)
 
 
 def report(
     config: EvaluateConfig,
     metrics: dict[str, Any],
-    artefacts: dict[str, str],
+    result: "EvaluationResult",
     checkpoint: Path | None = None,
 ) -> None:
-    """Print metrics, and write what evaluators have left where there is a place for it.
+    """Print metrics, and write outputs and what evaluators have left where there is a place for it.
 
     Raises:
         UserError: it cannot be written; the metrics are printed before.
     """
-    from hrm.checkpoint import save_artefacts
+    from hrm.checkpoint import save_artefacts, save_predictions
     from hrm.files import write_texts
 
     write_output(f"{json.dumps(metrics, indent=2)}\n")
+    if checkpoint is not None and config.eval_save_outputs:
+        path = save_predictions(checkpoint, result.outputs)
+        print(f"outputs saved in {path}", file=sys.stderr)
     written = []
     if config.artefacts_dir is not None:
-        written = write_texts(config.artefacts_dir, artefacts)
+        written = write_texts(config.artefacts_dir, result.artefacts)
     elif checkpoint is not None:
-        written = save_artefacts(checkpoint, artefacts)
+        written = save_artefacts(checkpoint, result.artefacts)
     for path in written:
         print(f"written: {path}", file=sys.stderr)
 

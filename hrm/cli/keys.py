@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hrm.cli import build, check, evaluate, export, models, report, serve, solve, sweep
+from hrm.cli import build, check, evaluate, export, models, push, report, serve, solve, sweep
 from hrm.cli.options import SchemaCommand, choices, is_list, kinds
 from hrm.config import flag, schemas_in
 from hrm.training.config import PretrainConfig
@@ -53,6 +53,7 @@ COMMANDS: dict[str, SchemaCommand[Any]] = {
     "hrm serve": serve.command,
     "hrm report": report.command,
     "hrm export": export.command,
+    "hrm push": push.command,
     "hrm models": models.command,
     "hrm check": check.command,
 }

@@ -16,7 +16,7 @@ hrm serve checkpoints/quickstart/first
 
 Open the web page: type or paste puzzles, watch the model think, look at runs
 and data sets. The models of this package are there, too. Ctrl-C ends it. Needs
-the extra: pip install 'hrm[web]'
+the extra: pip install 'recursive-reasoning[web]'
 """
 
 

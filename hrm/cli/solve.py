@@ -183,7 +183,7 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
         solver = Solver.from_checkpoint(config.checkpoint, *how)
         return solver, read_puzzles(config, solver)
     typed = b""
-    if not (config.puzzles or config.file or config.data):
+    if not (config.puzzles or config.file or config.data or config.index is not None):
         typed = stdin().read()
     mistakes: dict[int, UserError] = {}  # by the cells of a puzzle
     for name, folder in shipped_models().items():

@@ -26,7 +26,7 @@ from hrm.data.format import (
     write_metadata,
 )
 from hrm.errors import UserError
-from hrm.files import replace_folder
+from hrm.files import replace_folder, sync_tree
 
 ORIGINAL_KEYS = (
     *("pad_id", "ignore_label_id", "blank_identifier_id", "vocab_size", "seq_len"),
@@ -57,6 +57,7 @@ def new_dataset(
             refuse_source(output_dir, "--source-dir", source_dir)
         with _temporary_sibling(final) as building:
             yield building
+            sync_tree(building)
             _check_free(final, shown, overwrite)  # another build may have ended meanwhile
             replace_folder(building, final)
     except OSError as error:

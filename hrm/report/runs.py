@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hrm.checkpoint import find_checkpoint
-from hrm.checkpoint.layout import CONFIG_FILE, STEP_NAME
+from hrm.checkpoint.layout import CONFIG_FILE, step_of
 from hrm.data.grid import Grid
 from hrm.data.missing import training_data
 from hrm.data.split import differs
@@ -87,8 +87,7 @@ class RunReport:
     @property
     def step(self) -> int | None:
         """Training step of the checkpoint."""
-        found = STEP_NAME.fullmatch(self.checkpoint.name) if self.checkpoint else None
-        return int(found[1]) if found else None
+        return step_of(self.checkpoint) if self.checkpoint else None
 
 
 def read_runs(config: ReportConfig) -> list[RunReport]:

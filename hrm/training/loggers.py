@@ -110,12 +110,18 @@ class TensorBoardLogger(_Guest):
 
     def __init__(self, folder: Path, begun_after: int = 0):
         super().__init__()
+        self._folder = folder
+        self._run = self._try(lambda: self._begin(begun_after))
 
-        def begin() -> Any:
-            writer = import_module("torch.utils.tensorboard").SummaryWriter
-            return writer(str(folder), purge_step=begun_after + 1 if begun_after else None)
+    def _begin(self, begun_after: int) -> Any:
+        writer = import_module("torch.utils.tensorboard").SummaryWriter
+        return writer(str(self._folder), purge_step=begun_after + 1 if begun_after else None)
 
-        self._run = self._try(begin)
+    def go_back(self, step: int) -> None:
+        """Forget what was logged for later steps than this one."""
+        if self._run is not None:
+            self._try(self._run.close)
+            self._run = self._run and self._try(lambda: self._begin(step))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -208,10 +214,16 @@ class Loggers:
             if logger is not None:
                 logger.log(metrics, step)
 
-    def reopen(self) -> None:
-        """`metrics.jsonl` was cut: go on at its end."""
+    def go_back(self, step: int) -> None:
+        """The run returns to an earlier step, to which `metrics.jsonl` was cut.
+
+        W&B cannot forget: it keeps what was logged for later steps, and takes nothing for them
+        again.
+        """
         if self.metrics is not None:
             self.metrics.reopen()
+        if isinstance(self.guest, TensorBoardLogger):
+            self.guest.go_back(step)
 
     def close(self) -> None:
         if self.guest is not None:

@@ -20,7 +20,7 @@ from hrm.data import PuzzleDataset
 from hrm.data.format import TEST_SPLIT, TRAIN_SPLIT, fingerprint, read_metadata
 from hrm.data.origin import identifiers_digest
 from hrm.device import deterministic, free_memory, to_device
-from hrm.errors import TrainingDiverged, UserError
+from hrm.errors import TrainingDiverged, UserError, install_command
 from hrm.evaluation import EvaluationResult, evaluate
 from hrm.progress import say
 from hrm.ranks import Ranks
@@ -197,7 +197,7 @@ def check_before_work(config: PretrainConfig, train_set: PuzzleDataset) -> str:
         say(config.arch.remark)
     name = config.logger
     if name != "none" and find_spec(name) is None:
-        raise UserError(f"logger={name}: not installed; pip install 'hrm[{name}]' or logger=none")
+        raise UserError(f"logger={name}: not installed; {install_command(name)} or logger=none")
     code_version()  # asks git, which may be slow, while there is nothing to save yet
     return fingerprint(config.data_path / TRAIN_SPLIT, train_set.metadata)
 
@@ -396,7 +396,7 @@ def roll_back(job: Job, error: TrainingDiverged, failed_at: int) -> dict[str, fl
     load(job.state, start, config, ranks)
     job.evaluators = ranks.together(lambda: open_evaluators(config, job.test_set))
     job.checkpoints.begin_after(job.state.step)
-    job.loggers.reopen()
+    job.loggers.go_back(job.state.step)
     job.progress.go_back(job.state.step)
     return start.evaluation
 

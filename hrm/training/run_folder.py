@@ -22,8 +22,8 @@ from hrm.checkpoint.folder import copy_model_source
 from hrm.checkpoint.layout import (
     CONFIG_FILE,
     SOURCE_DIR,
-    STEP_NAME,
     delete_checkpoint,
+    numbered_steps,
     remove_leftovers,
     saved_steps,
     step_dir,
@@ -330,7 +330,7 @@ def _begin_again(config: PretrainConfig, say: Say) -> None:
     run_dir = config.run_dir
     if not run_dir.exists() or not any(run_dir.iterdir()):
         _make(config)
-    elif any(STEP_NAME.fullmatch(path.name) for path in run_dir.iterdir()):
+    elif numbered_steps(run_dir):
         raise UserError(f"{run_dir}: holds weights only; they cannot be resumed")
     elif (run_dir / CONFIG_FILE).is_file():
         (run_dir / METRICS_FILE).unlink(missing_ok=True)
@@ -384,4 +384,5 @@ def difference(key: str, saved: PretrainConfig, config: PretrainConfig) -> str:
         for name in type(old).model_fields:
             if getattr(old, name) != getattr(new, name):
                 return f"arch.{name} was {getattr(old, name)}, is {getattr(new, name)}"
-    return f"{key} was {old}, is {new}"
+    asked = "eval_interval" if key == "epochs_per_iteration" else key
+    return f"{asked} was {old}, is {new}"

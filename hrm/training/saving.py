@@ -132,7 +132,7 @@ class Checkpoints:
 
     def finish_unless_interrupted(self, error_class: type[BaseException] | None, *_: Any) -> None:
         """For an exit stack: a second Ctrl-C ends at once."""
-        if error_class is not KeyboardInterrupt:
+        if error_class is None or not issubclass(error_class, KeyboardInterrupt):
             self.finish()
 
     def _settle(self, step: int) -> None:

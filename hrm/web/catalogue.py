@@ -17,7 +17,7 @@ from threading import Lock, Thread
 from typing import Any, Generic, TypeVar
 
 from hrm.checkpoint import RunConfig, load_config, saved_steps, step_dir
-from hrm.checkpoint.layout import CONFIG_FILE, folder_of
+from hrm.checkpoint.layout import CONFIG_FILE, folder_of, step_of
 from hrm.data.arrays import open_array
 from hrm.data.format import (
     METADATA_FILE,
@@ -319,8 +319,7 @@ class Catalogue:
                 metadata = _shown_metadata(folder)
             except UserError:
                 return None
-            step = path.name.removeprefix("step_")
-            return Facts(path, int(step) if step.isdecimal() else None, config, metadata)
+            return Facts(path, step_of(path), config, metadata)
 
         return self._facts.get((path, changed), read)
 

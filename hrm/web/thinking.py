@@ -100,6 +100,7 @@ class ThinkRoutes:
         if asked.restarts or asked.rollouts > 1:
             raise Refused(422, "votes go without restarts and rollouts here; ask for one of them")
         task = facts.task
+        _plan(task, asked.model_copy(update={"votes": 1}))  # refuses guesses
         names, known = await asyncio.to_thread(self._names, identity.data, facts, task)
         if identity.identifier >= len(names):
             raise Refused(422, f"identifier={identity.identifier}: the model does not know it")

@@ -211,6 +211,6 @@ def test_a_missing_package_is_named_with_its_extra(missing, tmp_path, call, monk
     code, _, err = call("export", "sudoku-4x4", "--onnx", str(tmp_path / "model.onnx"))
     assert (code, err) == (
         2,
-        f"error: ONNX needs {missing}; install it by: pip install 'hrm[onnx]'\n",
+        f"error: ONNX needs {missing}; install it by: pip install 'recursive-reasoning[onnx]'\n",
     )
     assert not list(tmp_path.iterdir())

@@ -227,7 +227,7 @@ def test_a_path_branches_off_under_another_name(whole, data_4x4, tmp_path, capsy
         (["arch.H_cycles=1"], ["arch.H_cycles was 2, is 1"]),
         (["global_batch_size=8"], ["global_batch_size was 16, is 8"]),
         (["seed=1"], ["seed was 0, is 1"]),
-        (["eval_interval=2"], ["epochs_per_iteration was 3, is 2"]),
+        (["eval_interval=2"], ["eval_interval was 3, is 2"]),
         (["ema=true"], ["ema was False, is True"]),
         (["stagger=true"], ["stagger was False, is True"]),
         (["optimizer=muon"], ["optimizer was adam_atan2, is muon"]),

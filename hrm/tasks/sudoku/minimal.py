@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from hrm.errors import UserError
+from hrm.errors import UserError, install_command
 from hrm.machine import usable_cores
 from hrm.progress import SHORT_SECONDS, Progress, say
 from hrm.tasks.processes import in_order
@@ -199,7 +199,7 @@ def _shuffled(split: Split, rng: random.Random) -> Puzzles:
 def require_numba(what: str) -> None:
     """Raise `UserError` where numba is missing, which the option `what` needs."""
     if find_spec("numba") is None:
-        raise UserError(f"{what} needs numba; install it by: pip install 'hrm[generate]'")
+        raise UserError(f"{what} needs numba; install it by: {install_command('generate')}")
 
 
 def ready_to_make(what: str, climbs: bool) -> ModuleType:

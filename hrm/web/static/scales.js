@@ -37,7 +37,8 @@ export function makeScales(series, inner, margin, log, { yRange, fromZero = fals
   let [x0, x1] = all.length ? bounds(all.map((p) => p.x)) : [0, 1];
   if (fromZero) x0 = Math.min(x0, 0);
   if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
-  let [y0, y1] = yRange ?? (all.length ? bounds(all.flatMap((p) => [p.low, p.high])) : [0, 1]);
+  const unknown = log ? [1, 10] : [0, 1];
+  let [y0, y1] = yRange ?? (all.length ? bounds(all.flatMap((p) => [p.low, p.high])) : unknown);
   if (!yRange && !log) y0 = Math.min(0, y0);
   if (y0 === y1) y1 = y0 + (Math.abs(y0) || 1);
   const along = log ? Math.log10 : (value) => value;

@@ -166,7 +166,8 @@ export class SolveView {
     if (example?.puzzle === read.puzzle) this.#setExample(example, place);
     else this.#setPuzzle(Array.from(read.puzzle));
     const given = Object.entries(asked).filter(([, value]) => value !== null);
-    this.#asking.fill(Object.fromEntries(given));
+    const left = step === null ? {} : ONCE; // what the link of an answer does not say
+    this.#asking.fill({ ...left, ...Object.fromEntries(given) });
     if (step === null && !this.#asking.problem) return;
     await this.#think();
     if (!this.#attempts.count || this.#running) return;

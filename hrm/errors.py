@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from hrm import DISTRIBUTION
+import hrm
 from hrm.signals import Interrupted, end_at_once, end_with_torchrun, handled_by, interrupt
 from hrm.streams import lasting, lead_nowhere, open_streams
 
@@ -54,7 +54,7 @@ class RankLost(UserError):
 
 def install_command(extra: str) -> str:
     """What installs an extra of this package."""
-    return f"pip install '{DISTRIBUTION}[{extra}]'"
+    return f"pip install '{hrm.DISTRIBUTION}[{extra}]'"
 
 
 def one_line(error: BaseException, named: bool = False) -> str:

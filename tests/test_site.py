@@ -18,7 +18,6 @@ from mkdocs.exceptions import PluginError
 from playwright.sync_api import Browser, Page, expect
 
 import hrm
-from hrm import pretrained
 from hrm.cli.build import BUILDERS
 from hrm.cli.main import COMMANDS
 
@@ -168,12 +167,13 @@ def test_axe_finds_no_violation(address, page, color_scheme, names):
 
 def test_the_picture_shows_what_the_model_thinks():
     drawing = runpy.run_path(str(DRAWING))
-    drawn = drawing["draw"](pretrained(drawing["MODEL"]), drawing["PUZZLE"], drawing["calls"]())
+    drawn = drawing["draw"](drawing["model"](), drawing["PUZZLE"], drawing["calls"]())
     shown = PICTURE.read_text(encoding="utf-8")
     assert len(shown) < LARGEST_PICTURE
     assert words(shown) == words(drawn), f"run: python {DRAWING} {PICTURE}"
 
 
 def words(picture: str) -> list[str]:
-    """Titles, digits and percentages."""
-    return re.findall(r"<text[^>]*>([^<]*)<", picture)
+    """Titles, digits and percentages of the first steps; later ones differ from CPU to CPU."""
+    assert picture.count('id="f3"') == 1
+    return re.findall(r"<text[^>]*>([^<]*)<", picture.partition('id="f3"')[0])

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrm import Solver, pretrained
+import torch
+
+from hrm import Solver
 from hrm.checkpoint import load_checkpoint
 from hrm.files import atomic_write
 from hrm.viz.cells import CHANGED, GIVEN, KEPT, WRONG, cell_kinds
 from hrm.viz.picture import CELL_COLORS, FRAME_SECONDS, INK, LAST_FRAME_SECONDS, LINE, PAPER
 
 MODEL = "sudoku-9x9"
-PUZZLE = "6..4..9...32...14.........29.3.......6.5.1.....7..6.8.2....76...5.......4..6.8.2."
+PUZZLE = "......736..2...4..1.......23..2....8...67......8.31.......27..9.4...3.6...19...8."
 WIDTH, HEIGHT = 720, 460
 GRID, SURE, LOOP, BARS = (24, 52), (432, 52), (432, 258), (432, 352)  # upper left corners
 CELL, SURE_CELL, BAR_HEIGHT = 40, 20, 64
@@ -146,6 +148,19 @@ def loop(modules: Sequence[str], style: list[str]) -> list[str]:
     return [*found, text(again, y + 19, "sure?", "s")]
 
 
+def model() -> Solver:
+    """That of the picture, in float32: bfloat16 rounds otherwise from one CPU to the next."""
+    checkpoint = load_checkpoint(Path(MODEL)).in_dtype("float32")
+    config, device = checkpoint.config, torch.device("cpu")
+    return Solver(
+        checkpoint.model,
+        checkpoint.metadata,
+        device,
+        halt_probability=config.eval_halt_probability,
+        learned_steps=config.eval_max_steps,
+    )
+
+
 def calls() -> list[str]:
     """What an ACT step of the model calls, one letter each."""
     arch = load_checkpoint(Path(MODEL)).config.arch
@@ -154,4 +169,4 @@ def calls() -> list[str]:
 
 if __name__ == "__main__":
     with atomic_write(Path(sys.argv[1])) as temporary:
-        temporary.write_text(draw(pretrained(MODEL), PUZZLE, calls()), encoding="utf-8")
+        temporary.write_text(draw(model(), PUZZLE, calls()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Small grids side by side: other checkpoints on a puzzle, and a run's checkpoints on test puzzles."""
+"""Small grids side by side: other checkpoints on a puzzle, a run's checkpoints on test puzzles."""
 
 import re
 from collections.abc import Iterator

@@ -23,7 +23,9 @@ from hrm.device import (
     compile_model,
     deterministic,
     free_memory,
+    has_compiler,
     has_fast_bfloat16,
+    is_compiled,
     micro_batch_size,
     pick_device,
     to_device,
@@ -40,6 +42,8 @@ from tests.test_rollout import build
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 GIGA = 10**9
+
+needs_compiler = pytest.mark.skipif(not has_compiler(CPU), reason="no compiler here")
 
 
 def tokens(seq_len: int) -> DatasetMetadata:
@@ -359,11 +363,20 @@ def test_a_named_place_for_compiled_code_counts(tmp_path, monkeypatch):
     assert os.environ[COMPILED_CODE] == str(tmp_path / "own")
 
 
+@needs_compiler
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling
 def test_without_a_writable_cache_compiled_code_goes_where_torch_puts_it(tmp_path, monkeypatch):
     (tmp_path / "hrm").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(COMPILED_CODE, "")
     monkeypatch.delenv(COMPILED_CODE)
-    compile_model(build(), "auto", torch.device("cpu"))
+    assert compile_model(build(), "auto", CPU)
     assert str(tmp_path) not in os.environ.get(COMPILED_CODE, "")
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while compiling
+def test_a_model_is_known_to_be_compiled_or_not():
+    model = build()
+    assert not is_compiled(model)
+    assert compile_model(model, "true", CPU) and is_compiled(model)

@@ -166,6 +166,13 @@ class ThirdsAreValid(Task):
         return (answers.sum(axis=1) % 3 == 0).tolist()
 
 
+class OnlyTheFirstCount(ThirdsAreValid):
+    """Its last cell means nothing."""
+
+    def tidied(self, answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(4) == 3, 0, answers).astype(answers.dtype)
+
+
 def plan_of(select: str) -> Plan:
     task = ThirdsAreValid(DatasetMetadata.model_construct(vocab_size=5, seq_len=4))
     return plan_attempts(task, restarts=1, noise=0.7, rollouts=6, select=select, seed=3)  # type: ignore[arg-type]
@@ -176,12 +183,14 @@ def judged(monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "task_of", ThirdsAreValid)
 
 
-def solved(data: Path, halting: str, select: str, steps: int) -> EvaluationResult:
+def solved(
+    data: Path, halting: str, select: str, steps: int, kind: type[Task] = ThirdsAreValid
+) -> EvaluationResult:
     """What the solver answers, as an evaluation."""
     model, tries = make_model(), {"restarts": 1, "noise": 0.7, "rollouts": 6, "seed": 3}
     dataset = open_data(data, 1)
     solver = Solver(model, dataset.metadata, CPU)
-    solver.task = ThirdsAreValid(dataset.metadata)
+    solver.task = kind(dataset.metadata)
     rows = [{name: values[0] for name, values in batch.items()} for _, batch, _ in dataset]
     inputs, labels, names = (
         np.stack([row[name].numpy() for row in rows])
@@ -229,6 +238,20 @@ def test_answers_that_count_are_those_of_the_solver(data, judged, select, haltin
     result = evaluate(model, open_data(data, batch_size), CPU, ALONE, halting, keys, **more)
     assert_like_solver(result, expected)
     assert {"lm_loss", "accuracy", "q_halt_loss"} <= result.overall.keys()
+
+
+@pytest.mark.parametrize("select", ["valid", "majority"])
+def test_answers_are_judged_and_compared_as_tidied(data, monkeypatch, select):
+    monkeypatch.setattr(evaluation, "task_of", OnlyTheFirstCount)
+    expected = solved(data, "learned", select, 9, OnlyTheFirstCount)
+    more = {"max_steps": 9, "plan": plan_of(select)}
+    keys = ("predictions", "steps")
+    result = evaluate(make_model(), open_data(data, 64), CPU, ALONE, "learned", keys, **more)
+    found, outputs = result.outputs, expected.outputs
+    assert torch.equal(found["steps"], outputs["steps"])
+    assert torch.equal(found["predictions"][:, :3], outputs["predictions"][:, :3])
+    assert not outputs["predictions"][:, 3].any() and found["predictions"][:, 3].any()
+    assert result.overall["q_halt"] == pytest.approx(expected.overall["q_halt"], rel=1e-4)
 
 
 def test_more_steps_than_in_training(data):

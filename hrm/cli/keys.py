@@ -36,10 +36,20 @@ How a value travels from the command line to where it acts:
 5. It is saved as **`all_config.yaml`** in the run's folder and in each checkpoint, which is all
    that evaluating and solving need.
 
-`null` stands for no value. Keys that only one core has, or that differ between cores, begin their
+`null` stands for no value. Environment variables that count: `OMP_NUM_THREADS` (threads of a
+process on a CPU), `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` (the Hugging Face Hub),
+`WANDB_MODE`, `NO_COLOR`, `XDG_CACHE_HOME` (what can be made again), `TORCHINDUCTOR_CACHE_DIR`,
+`NUMBA_CACHE_DIR`, `npm_config_registry` (`hrm export --page`), `HRM_CUDNN_ATTENTION` and others of
+[several GPUs](distributed_training.md#settings-worth-knowing).
+
+Keys that only one core has, or that differ between cores, begin their
 meaning with the names of the cores, such as (`trm`).
 """
-TRAIN = "Input: the data set, or `data_path=…`. `--config-name` names the recipe."
+TRAIN = (
+    "Input: the data set, or `data_path=…`. `--config-name` names the recipe, which gives what is "
+    "*required* here: `arch.*` by its architecture, and as `data_path` the folder that the "
+    "published commands build. With the quickstarts' recipes always name a data set."
+)
 SWEEP = (
     "Input and keys are those of `hrm train`; those with several values are swept "
     "([training flow](training_flow.md#many-runs-at-once))."

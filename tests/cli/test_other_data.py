@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from hrm.checkpoint import load_checkpoint
 from hrm.errors import UserError
 from hrm.tasks.sudoku.builder import BuildOptions, build
 
-from ..conftest import Call
+from ..conftest import Call, saved_run
 from ..keys.training import BATCH, run
 
 
@@ -42,6 +43,21 @@ def test_a_report_says_so(call: Call, rebuilt, tmp_path):
     code, _, err = call("report", str(trained), "--output", str(path), "--device", "cpu")
     assert code == 0 and "training split is not the one" in err
     assert "training split is not the one" in path.read_text()
+
+
+def test_a_model_card_names_the_data_where_they_are_recorded(call: Call, rebuilt, tmp_path):
+    trained, data = rebuilt
+    unrecorded = saved_run(data, tmp_path / "unrecorded")
+    cards = []
+    for number, run_dir in enumerate((trained, unrecorded)):
+        target = tmp_path / f"exported-{number}"
+        code, _, err = call("export", str(run_dir), "--output-dir", str(target))
+        assert code == 0, err
+        cards.append((target / "README.md").read_text())
+    named, unnamed = cards
+    assert f"(fingerprint {load_checkpoint(trained).origin.data[:8]})" in named
+    assert "puzzles and versions of them |" in unnamed
+    assert "fingerprint" not in unnamed and "None" not in unnamed
 
 
 def test_resuming_is_refused(rebuilt):

@@ -1,6 +1,8 @@
 """The models of the package: named, found by what is to be solved, listed, and small."""
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -62,6 +64,21 @@ def test_examples_are_there_without_data(call: Call, tmp_path, monkeypatch):
         code, out, err = call("solve", name, "--index", "0", "--format", "json")
         assert code == 0 and solved(out)[0]["valid"], name
         assert "note" not in err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_an_example_is_asked_for_by_its_number(call: Call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    code, out, err = call("solve", "--index", "3", "--format", "json")
+    assert code == 0 and f"note: {FIRST_SHIPPED} is asked" in err
+    assert call("solve", FIRST_SHIPPED, "--index", "3", "--format", "json")[1] == out
+    code, out, err = call("solve")
+    assert (code, out) == (2, "") and err.startswith("error: no puzzle; give some")
 
 
 def test_mistakes_are_those_of_the_puzzle(call: Call):

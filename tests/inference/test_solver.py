@@ -157,6 +157,12 @@ def test_thinking_goes_on_beyond_the_steps_of_training(solver, puzzles):
         assert_traces_equal(solution, answers[:, row], q_halt[:, row])
 
 
+def test_other_starts_leave_the_random_generator_as_it_was(solver, puzzles):
+    before = torch.get_rng_state()
+    solver.solve(puzzles, restarts=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("trace", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 16, 30, 384])
 def test_a_stream_of_puzzles_keeps_their_order_and_their_steps(batch_size, trace):

@@ -46,9 +46,13 @@ def make_batch(rows: int = 4) -> dict[str, torch.Tensor]:
 # -- attention -----------------------------------------------------------------------------------
 
 
-def plain_attention(q, k, v, scale):
+def plain_attention(q, k, v, scale, bias=0):
     q, k, v = q.double(), k.double(), v.double()
-    return torch.softmax(q @ k.transpose(-2, -1) * scale, dim=-1) @ v
+    return torch.softmax(q @ k.transpose(-2, -1) * scale + bias, dim=-1) @ v
+
+
+def assert_near(found, expected, tolerance):
+    assert (found.double() - expected).abs().max() < tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
@@ -59,8 +63,7 @@ def test_both_ways_of_attention(dtype, tolerance, longest, monkeypatch):
     for scale in (1 / math.sqrt(8), 1.7):
         y = scaled_attention(q, k, v, scale)
         assert y.dtype == dtype
-        expected = plain_attention(q, k, v, scale)
-        assert (y.double() - expected).abs().max() < tolerance * expected.abs().max()
+        assert_near(y, plain_attention(q, k, v, scale), tolerance)
 
 
 def test_both_ways_of_attention_have_the_same_gradients(monkeypatch):
@@ -74,6 +77,25 @@ def test_both_ways_of_attention_have_the_same_gradients(monkeypatch):
         gradients.append(leaves.grad.float())
     error = (gradients[0] - gradients[1]).abs().max()
     assert error < 0.02 * gradients[0].abs().max()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("longest", [0, 10**6], ids=["fused", "plain where allowed"])
+def test_both_ways_of_attention_take_a_bias_and_give_it_a_gradient(
+    dtype, tolerance, longest, monkeypatch
+):
+    monkeypatch.setattr(attention, "CPU_PLAIN_ATTENTION_MAX_LEN", longest)
+    q, k, v, weights = (torch.randn(2, 3, 11, 8).to(dtype) for _ in range(4))
+    leaves = [x.requires_grad_() for x in (q, k, v, torch.randn(3, 11, 11))]
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    y = scaled_attention(*leaves[:3], 0.4, leaves[3])
+    expected = plain_attention(*exact[:3], 0.4, exact[3])
+    assert_near(y, expected, tolerance)
+    (y * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for leaf, one in zip(leaves, exact, strict=True):
+        assert leaf.grad.dtype == leaf.dtype
+        assert_near(leaf.grad, one.grad, tolerance)
 
 
 @pytest.fixture

@@ -102,6 +102,10 @@ def test_versions_vote_as_in_hrm_solve(arc_url, made, checkpoint):  # noqa: F811
         for wrong in ({"restarts": 1}, {"identity": identity | {"identifier": 99}}):
             refused = client.post("/api/think", json=asked | wrong)
             assert refused.status_code == 422, refused.text
+        for votes in (1, 8):
+            refused = client.post("/api/think", json=asked | {"votes": votes, "guesses": 3})
+            assert refused.status_code == 422, refused.text
+            assert "none can be written into puzzles of arc" in refused.json()["error"]
         refused = client.post("/api/think", json=asked | {"identity": None})
         assert refused.status_code == 422 and "by the name of its task" in refused.json()["error"]
 

@@ -1,7 +1,9 @@
 """Votes and restarts: the server tries as the solver does, and tells each attempt as it runs."""
 
+import re
 import time
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -111,6 +113,17 @@ def test_rollouts_are_refused_where_they_make_no_sense_or_are_too_many(client):
         asked = {"checkpoint": "tests/patient", "puzzles": [PUZZLE] * 5, **tries}
         answer = client.post("/api/solve", json=asked)
         assert answer.status_code == 422 and reason in answer.json()["error"], answer.text
+
+
+def test_the_page_asks_for_as_much_as_the_server_allows():
+    page = (files("hrm.web") / "static/index.html").read_text("utf-8")
+    fields = re.findall(r'id="solve-(\w+)" type="number".* min="(\d+)" max="(\d+)"', page)
+    known = schemas.Trying.model_json_schema()["properties"]
+    known["steps"] = known["steps"]["anyOf"][0]
+    names = {"steps", "votes", "restarts", "rollouts", "noise", "guesses"}
+    assert {name: (float(least), float(most)) for name, least, most in fields} == {
+        name: (known[name]["minimum"], known[name]["maximum"]) for name in names
+    }
 
 
 @pytest.mark.parametrize(("votes", "restarts", "seed"), TRIES)

@@ -275,6 +275,16 @@ def test_the_default_is_listed_wherever_it_lies(roots, tmp_path):
         assert catalogue.checkpoint(name).path == target
 
 
+@pytest.mark.parametrize(("name", "step"), [("42", None), ("step_42", 42), ("step_042", None)])
+def test_only_the_name_of_a_step_says_which_it_is(roots, tmp_path, name, step):
+    alone = shutil.copytree(roots[0] / "tests/patient/step_7", tmp_path / "alone" / name)
+    named, listed = Catalogue(*roots, alone), Catalogue(*roots, None, {"other": alone})
+    assert named.checkpoint(named.default_id).step == step
+    assert listed.checkpoint("other").step == step
+    shutil.copytree(alone.parent, roots[0] / "42")
+    assert [f.step for n, f in listed.checkpoints().items() if n == "42"] == [step] * bool(step)
+
+
 @pytest.mark.parametrize("identifiers", [[0, 0, 1, 1], [5, 6, 7, 8]])
 def test_examples_of_several_sets_are_counted_through(roots, catalogue, identifiers):
     """Two sets of 3 examples each; the second puzzle has two of them."""

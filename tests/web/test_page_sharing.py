@@ -125,6 +125,18 @@ def test_a_link_shows_the_same_attempt_and_step(open_page):
     expect(other).to_have_url(link)
 
 
+def test_a_link_asks_as_it_says_whatever_the_form_says(open_page):
+    page = open_page()
+    ask_for(page, votes=8, restarts=2)
+    page.get_by_label("Rollouts").fill("4")
+    page.get_by_label("Guesses").fill("5")
+    with page.expect_request("**/api/think") as asked:
+        page.goto(page.url.split("#")[0] + f"#solve?model=tests/patient&puzzle={PUZZLE}&step=2")
+    once = {"votes": 1, "restarts": 0, "rollouts": 1, "guesses": 0}
+    assert {name: asked.value.post_data_json[name] for name in once} == once
+    expect(page.locator("#player-status")).to_contain_text("step 2 of 4")
+
+
 def test_a_link_to_an_example_knows_its_answer(open_page):
     page = open_page()
     origin = page.locator("#solve-origin").text_content()

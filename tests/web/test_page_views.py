@@ -208,6 +208,18 @@ def test_training_shows_curves_and_follows_the_run(open_page, runs):
     expect(page.locator("#chart-loss .chart-tip")).to_have_text("step 1 · train 9 · eval 9.1")
 
 
+def test_another_run_is_chosen_on_a_logarithmic_scale(open_page, runs):
+    for name, loss in (("begun", 3), ("patient", 1)):
+        append_metrics(runs / "tests" / name, step=7, loss=loss, fresh=True)
+    page = open_page("training")
+    row = page.get_by_role("row", name=re.compile("^lm_loss"))
+    expect(row).to_have_text("lm_loss33.1")
+    page.get_by_label("Loss on a logarithmic scale").check()
+    page.get_by_label("Run").select_option("tests/patient")  # nothing is known of it at first
+    expect(row).to_have_text("lm_loss11.1")
+    expect(page.locator("#chart-loss polyline")).to_have_count(2)
+
+
 def test_long_runs_are_thinned_out(open_page):
     records = [{"step": step, "train/lm_loss": 2 + step % 7} for step in range(100_000)]
     page = open_page("data")
@@ -222,6 +234,25 @@ def test_long_runs_are_thinned_out(open_page):
     points = line.get_attribute("points").split()
     assert 50 < len(points) < 500
     expect(page.locator("#chart-loss polygon")).to_have_count(1)
+
+
+COUNT_LISTENERS = """async () => {
+  const { sleep } = await import("/static/api.js");
+  const heard = new Set();
+  const signal = {
+    addEventListener: (_, listener) => heard.add(listener),
+    removeEventListener: (_, listener) => heard.delete(listener),
+  };
+  const waiting = sleep(0.01, signal);
+  const meanwhile = heard.size;
+  await waiting;
+  return [meanwhile, heard.size];
+}"""
+
+
+def test_who_has_waited_no_longer_listens(open_page):
+    """A view that is followed waits thousands of times with one signal."""
+    assert open_page("data").evaluate(COUNT_LISTENERS) == [1, 0]
 
 
 @pytest.mark.parametrize("tab", TABS)

@@ -10,12 +10,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import one_hot
 
+from hrm.attempts import plan_attempts
 from hrm.checkpoint import build_for, save_checkpoint
 from hrm.checkpoint.training import TrainingRecord
+from hrm.data import PuzzleDataset, PuzzleDatasetConfig
 from hrm.data.format import read_metadata
 from hrm.data.grid import Grid
 from hrm.data.origin import origin_of
+from hrm.evaluation import evaluate
+from hrm.inference import Solver
+from hrm.ranks import Ranks
+from hrm.rollout import RolloutStep
 from hrm.tasks.arc.palette import COLORS
 from hrm.training.config import load_pretrain_config
 from hrm.viz import draw_grid, legend
@@ -26,6 +33,7 @@ from tests.conftest import SMALL_MODEL, Call
 from .making import Made, puzzles_of, tokens_of, versions_of, write_data
 
 VERSIONS = 5
+Q_VALUES = ("q_halt_logits", "q_continue_logits", "target_q_continue")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +116,62 @@ def test_as_many_versions_are_asked_as_wanted(call: Call, made, checkpoint, tmp_
     assert own["votes"] == version["votes"] == 3
     assert own["attempts"][0]["answer"] == own["answer"]
     assert "votes" not in json.loads(call(*words, "--index", "0")[1])
+
+
+def let_answer(monkeypatch, answers: dict[int | None, tuple[np.ndarray, float]]) -> None:
+    """Let models give these tokens and halting values in one step, by the seed of the start."""
+
+    def rollout(model, batches, halting, halt_probability, steps, start_seed, *_):
+        tokens, q_halt = answers[start_seed]
+        [batch] = batches
+        every = torch.ones(len(batch["inputs"]), dtype=torch.bool)
+        outputs = {name: torch.full((len(every),), q_halt) for name in Q_VALUES}
+        logits = one_hot(torch.from_numpy(tokens).long(), 12).float()
+        outputs["logits"] = logits.expand(len(every), -1, -1)
+        yield RolloutStep(torch.arange(len(every)), every, every, every.int(), batch, outputs)
+
+    monkeypatch.setattr("hrm.attempts.rollout", rollout)
+
+
+def with_something_around(tokens: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(900) == 899, 5, tokens)
+
+
+def test_one_answer_is_tidied_as_well(call: Call, checkpoint, monkeypatch):
+    tidy = tokens_of(np.array([[1, 2]], np.uint8))
+    let_answer(monkeypatch, {None: (with_something_around(tidy), 1.0)})
+    words = ("--device", "cpu", "--format", "json", "--index", "0", "--votes", "1")
+    _, out, _ = call("solve", f"checkpoint={checkpoint}", *words)
+    assert json.loads(out)["answer"] == LOOK.text(tidy)
+
+
+def test_answers_that_differ_around_their_grids_are_one(made, checkpoint, monkeypatch):
+    """A surer one is outvoted by two that are equal but for what is around them."""
+    sure, tidy = tokens_of(np.array([[9]], np.uint8)), tokens_of(np.array([[1, 2]], np.uint8))
+    answers = {None: (sure, 3.0), 0: (tidy, 1.0), 1: (with_something_around(tidy), 2.0)}
+    let_answer(monkeypatch, answers)
+    solver = Solver.from_checkpoint(checkpoint, "cpu")
+    tries = {"restarts": 2, "select": "majority"}
+    [solution] = solver.solve([tokens_of(np.array([[3]], np.uint8))], **tries)
+    assert solution.tokens.tolist() == tidy.tolist() and solution.attempt == 3
+    config = PuzzleDatasetConfig(
+        seed=0,
+        dataset_path=made.path,
+        global_batch_size=64,
+        test_set_mode=True,
+        epochs_per_iter=1,
+        rank=0,
+        num_replicas=1,
+    )
+    result = evaluate(
+        solver.model,
+        PuzzleDataset(config, split="test"),
+        solver.device,
+        Ranks(0, 1, 0),
+        output_keys=("predictions",),
+        plan=plan_attempts(solver.task, **tries),
+    )
+    assert (result.outputs["predictions"][:, :3] == torch.from_numpy(tidy[:3])).all()
 
 
 def test_an_unknown_task_is_said_to_be(call: Call, made, checkpoint, tmp_path):

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from hrm.cli.options import SchemaCommand
 from hrm.config import Config
-from hrm.data.format import IDENTIFIERS_FILE, has_checksums, read_split
-from hrm.data.missing import METADATA_FILE, missing_split
+from hrm.data.format import IDENTIFIERS_FILE, METADATA_FILE, has_checksums, read_split
+from hrm.data.missing import missing_split
 from hrm.errors import UserError, one_line, write_output
 
 HELP = """

@@ -88,6 +88,17 @@ class RecurrentArch(BaseModel):
         raise NotImplementedError
 
 
+class OneModuleArch(RecurrentArch):
+    """Of a core whose one module updates both states, by TRM's defaults."""
+
+    backprop: Literal["one_step", "last_cycle"] = Field(
+        "last_cycle", description="gradient through the last L and H call, or the whole last cycle"
+    )
+    q_continue: bool = Field(
+        False, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
+    )
+
+
 class RecurrentConfig(RecurrentArch):
     """Architecture plus what it takes from the data set (`seed` drives halting exploration)."""
 

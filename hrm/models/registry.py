@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, ValidationError
 
+from hrm.config import defaults_of
 from hrm.errors import TOP_LEVEL, UserError, first_mistake
 from hrm.models.act import ACT, Core
 from hrm.models.hrm import HRM, HRMArch, HRMConfig
@@ -114,13 +115,11 @@ ArchConfig = Annotated[
 
 def arch_defaults() -> dict[str, dict[str, Any]]:
     """Of each core's architecture, the keys that need not be given, as plain values."""
-    loss = {n: f.default for n, f in NamedLossConfig.model_fields.items() if not f.is_required()}
-    found = {}
-    for name, entry in CORES.items():
-        fields = entry.schema.model_fields.items()
-        arch = {n: f.default for n, f in fields if not f.is_required()}
-        found[name] = arch | {"name": name, "loss": loss}
-    return found
+    loss = defaults_of(NamedLossConfig)
+    return {
+        name: defaults_of(entry.schema) | {"name": name, "loss": loss}
+        for name, entry in CORES.items()
+    }
 
 
 def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any]) -> ACTLossHead:

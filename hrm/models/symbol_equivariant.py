@@ -11,7 +11,7 @@ Shapes: B batch, T tokens, C symbols, D hidden size, V vocabulary.
 
 import math
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -28,25 +28,19 @@ from hrm.models.layers import (
     mlp_width,
 )
 from hrm.models.recurrence import (
+    OneModuleArch,
     ReasoningModule,
-    RecurrentArch,
     RecurrentConfig,
     RecurrentCore,
 )
 
 
-class SymbolEquivariantArch(RecurrentArch):
+class SymbolEquivariantArch(OneModuleArch):
     """Architecture, free of the data it is applied to."""
 
     hidden_size: PositiveInt = Field(description="width of the states, of each symbol in each cell")
     expansion: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         description="inner width of SwiGLU: expansion · hidden_size · 2/3, up to a multiple of 16"
-    )
-    backprop: Literal["one_step", "last_cycle"] = Field(
-        "last_cycle", description="gradient through the last L and H call, or the whole last cycle"
-    )
-    q_continue: bool = Field(
-        False, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
     )
     message_size: PositiveInt = Field(
         description="numbers that a symbol in a cell tells each of its units"

@@ -4,26 +4,19 @@ One module, `L_level`, updates both states. Shapes: S positions, D hidden size.
 """
 
 from functools import partial
-from typing import Literal
 
 from pydantic import Field, model_validator
 from torch import nn
 
 from hrm.config import Count
 from hrm.models.layers import TokenMLPBlock, mlp_width
-from hrm.models.recurrence import ReasoningModule
+from hrm.models.recurrence import OneModuleArch, ReasoningModule
 from hrm.models.transformer import TransformerArch, TransformerConfig, TransformerCore
 
 
-class TRMArch(TransformerArch):
+class TRMArch(OneModuleArch, TransformerArch):
     """Architecture, free of the data it is applied to."""
 
-    backprop: Literal["one_step", "last_cycle"] = Field(
-        "last_cycle", description="gradient through the last L and H call, or the whole last cycle"
-    )
-    q_continue: bool = Field(
-        False, description="false: halt when q_halt > 0; no second forward pass, no q_continue loss"
-    )
     mlp_t: bool = Field(
         False, description="an MLP over positions instead of attention; fixes the sequence length"
     )

@@ -1,21 +1,15 @@
 """Sign-SGD for the puzzle embedding: only rows in the batch are touched, on every rank alike."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim.conditional import loss_of
-
-
-class SparseEmbedding(Protocol):
-    """What the optimizer needs of an embedding (`hrm.models.sparse_embedding`)."""
-
-    weights: Tensor  # [rows, dim]
-    lookups: list[tuple[Tensor, Tensor]]  # identifiers [B], leaf rows [B, dim]
 
 
 class SparseSignSGD(Optimizer):
@@ -34,7 +28,7 @@ class SparseSignSGD(Optimizer):
 
     def __init__(
         self,
-        embedding: SparseEmbedding,
+        embedding: CastedSparseEmbedding,
         lr: float,
         weight_decay: float = 0.0,
         process_group: dist.ProcessGroup | None = None,

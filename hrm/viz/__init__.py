@@ -1,16 +1,13 @@
 """The one place that draws: puzzle grids for a terminal or a log file, learning curves as a PNG,
 and the charts, grids and markup of an HTML report."""
 
-from hrm.viz.cells import cell_kinds, wrong_cells
 from hrm.viz.charts import plot_learning_curves
 from hrm.viz.terminal import draw_grid, legend, side_by_side, wants_color
 
 __all__ = [
-    "cell_kinds",
     "draw_grid",
     "legend",
     "plot_learning_curves",
     "side_by_side",
     "wants_color",
-    "wrong_cells",
 ]

@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 import hrm
-from hrm.checkpoint import read_weights
+from hrm.checkpoint import initial_weights, load_checkpoint, read_weights
+from hrm.checkpoint.manifest import Damaged
 from hrm.errors import UserError
+from tests.conftest import saved_run
+from tests.mutations import flipped
 
 ARCH = {
     "seq_len": 4,
@@ -175,3 +178,13 @@ def test_a_file_that_is_not_there(name, tmp_path):
         hrm.load_weights(build(), tmp_path / name)
     with pytest.raises(UserError, match="cannot be read as weights"):
         hrm.load_weights(build(), tmp_path)  # a folder
+
+
+def test_a_damaged_checkpoint_is_nothing_to_begin_with(data_4x4, tmp_path):
+    run_dir = saved_run(data_4x4, tmp_path / "run")
+    model, file = load_checkpoint(run_dir).model, run_dir / "step_7/model.safetensors"
+    assert initial_weights(run_dir, model).keys() == model.state_dict().keys()
+    whole = file.read_bytes()
+    file.write_bytes(flipped(whole, len(whole) - 1, 0))
+    with pytest.raises(Damaged, match=r"model\.safetensors: damaged.*name another checkpoint"):
+        initial_weights(run_dir, model)

@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.models.act import Carry
+from hrm.ranks import Ranks
+from hrm.training.config import load_pretrain_config
 from hrm.training.hints import with_hints
+from hrm.training.splits import open_split
+from hrm.training.state import TrainState, train_step
+from tests.conftest import SMALL_MODEL
 
 ROWS, CELLS, BLANK = 512, 40, 0
 
@@ -64,3 +69,19 @@ def test_each_puzzle_gets_its_own_whatever_stands_beside_it():
     carry.tick += 1
     later = with_hints(batch, carry, 0.6, 0.8, seed=3)["inputs"]
     assert not torch.equal(other, whole) and not torch.equal(later, whole)
+
+
+def test_a_run_of_another_seed_gives_other_hints(data_4x4):
+    alone = Ranks(0, 1, 0)
+    keys = [f"data_path={data_4x4}", "global_batch_size=16", "hint_rate=1", *SMALL_MODEL]
+    train_set = open_split(load_pretrain_config(keys), alone, "train")
+    batch = train_set.batch(0, 0)[1]
+
+    def taken(seed: int) -> torch.Tensor:
+        config = load_pretrain_config([*keys, f"seed={seed}"])
+        state = TrainState.create(config, train_set.metadata, torch.device("cpu"), alone)
+        train_step(state, batch, config, alone)
+        return state.carries[0].current_data["inputs"]
+
+    assert torch.equal(taken(0), taken(0)) and not torch.equal(taken(0), taken(1))
+    assert all((taken(seed) != batch["inputs"]).any() for seed in (0, 1))

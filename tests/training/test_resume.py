@@ -230,6 +230,7 @@ def test_a_path_branches_off_under_another_name(whole, data_4x4, tmp_path, capsy
         (["eval_interval=2"], ["eval_interval was 3, is 2"]),
         (["ema=true"], ["ema was False, is True"]),
         (["stagger=true"], ["stagger was False, is True"]),
+        (["puzzle_emb_dropout=0.5"], ["puzzle_emb_dropout was 0.1, is 0.5"]),
         (["optimizer=muon"], ["optimizer was adam_atan2, is muon"]),
         (["resume=nowhere"], ["resume=nowhere", "not found"]),
         (["overwrite=true"], ["resume and overwrite=true"]),

@@ -1,6 +1,8 @@
 """Runs that nobody watches: signals at any time, output that goes away, names that collide."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,16 +12,20 @@ from datetime import datetime
 import pytest
 import torch
 
-from hrm.checkpoint import saved_steps
+from hrm.checkpoint import saved_steps, step_dir
 from hrm.cli import train as command
 from hrm.errors import UserError, run_command
 from hrm.ranks import Ranks
+from hrm.signals import Interrupted
 from hrm.training import graph, loop, run_folder
 from hrm.training.config import load_pretrain_config
+from hrm.training.interrupt import StopRequest
 from hrm.training.loop import train, with_run_name
 from hrm.training.saving import commit_of
 from tests.conftest import ROOT, SMALL_MODEL
 from tests.test_streams import Gone
+from tests.training.test_loop import read_metrics
+from tests.training.test_resume import assert_same_run
 
 KEYS = (*SMALL_MODEL, "arch.hidden_size=16", "arch.puzzle_emb_ndim=16", "global_batch_size=32")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -57,6 +63,42 @@ def test_a_signal_saves_and_ends(keys, tmp_path, monkeypatch, number):
         run(keys)
     assert end.value.code == 128 + number
     assert saved_steps(tmp_path / "run") == [2]
+
+
+def test_only_ctrl_c_after_a_signal_interrupts():
+    stop = StopRequest()
+    with stop.listening():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+            assert stop.signal == number
+        with pytest.raises(Interrupted) as caught:
+            signal.raise_signal(signal.SIGINT)
+    assert caught.value.number == signal.SIGINT
+
+
+def test_a_signal_in_an_evaluation_ends_it(keys, data_4x4, tmp_path, monkeypatch):
+    run(keys)
+    shutil.move(tmp_path / "run", tmp_path / "undisturbed")
+    signal_when(monkeypatch, "evaluate", signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        run(keys)
+    assert end.value.code == 143 and saved_steps(tmp_path / "run") == [3]
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert not any("eval/count" in line for line in read_metrics(tmp_path / "run"))
+    run([*keys, "resume=auto"])
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("step, is_kept", [(2, False), (3, True)])
+def test_a_checkpoint_that_an_evaluation_would_keep_is_kept_at_a_signal(
+    keys, tmp_path, monkeypatch, step, is_kept
+):
+    """An evaluation follows step 3."""
+    signal_when(monkeypatch, "begin_step", signal.SIGTERM, call=step)
+    with pytest.raises(SystemExit):
+        run([*keys, "checkpoint_every_eval=true"])
+    record = step_dir(tmp_path / "run", step) / "training.json"
+    assert json.loads(record.read_text())["keep"] is is_kept
 
 
 def test_a_hangup_that_nohup_ignores_changes_nothing(keys, tmp_path, monkeypatch):

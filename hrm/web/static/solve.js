@@ -5,6 +5,7 @@ import { ApiError, Latest, getJson, isAbort, postJson, think } from "./api.js";
 import { Asking, ONCE, countOf } from "./asking.js";
 import { Attempts } from "./attempts.js";
 import { OncePerFrame, byId, count, onClick, say, sentence, setEnabled, setOptions } from "./dom.js";
+import { anotherOf, sourceFor } from "./examples.js";
 import { Grid } from "./grid.js";
 import { Address, faultOf } from "./link.js";
 import { Offers } from "./offers.js";
@@ -72,7 +73,7 @@ export class SolveView {
     byId("solve-grid").addEventListener("keydown", ({ key }) => key === "Enter" && this.#think());
     onClick(byId("solve-stop"), () => this.#stop());
     onClick(byId("solve-clear"), () => this.#clear());
-    onClick(byId("solve-example"), () => this.#loadExample(this.#anotherExample()));
+    onClick(byId("solve-example"), () => this.#loadExample());
     onClick(byId("solve-link"), () => this.#copyLink());
     onClick(byId("player-continue"), () => this.#continue());
     this.#ready = this.#load();
@@ -206,8 +207,9 @@ export class SolveView {
     this.#checkpoint = this.#checkpoints.find((one) => one.id === id);
     this.#asking.fit(this.#checkpoint);
     for (const id of ["solve-clear", "solve-link"]) setEnabled(byId(id), true);
-    setEnabled(byId("solve-example"), this.#dataset() !== undefined);
-    byId("solve-example").title = this.#dataset() ? "" : "No data set with such grids was found";
+    const source = this.#source();
+    setEnabled(byId("solve-example"), source !== null);
+    byId("solve-example").title = source ? "" : "No data set with such grids was found";
     if (before && sameLook(before, this.#checkpoint)) {
       const known = { answer: this.#answer, identity: this.#identity, place: this.#place };
       this.#setPuzzle(this.#puzzle, { ...known, origin: byId("solve-origin").textContent });
@@ -220,33 +222,19 @@ export class SolveView {
     for (const item of byId("solve-legend").querySelectorAll(".of-cells"))
       item.hidden = !hasUnits(this.#checkpoint);
     this.#clear();
-    if (withExample && this.#dataset()) this.#loadExample(0);
+    if (withExample && source) this.#loadExample(0);
   }
 
-  #dataset() {
-    const fitting = this.#datasets.filter((one) => sameLook(one, this.#checkpoint));
-    return fitting.find((one) => one.id === this.#checkpoint.data_path_id) ?? fitting[0];
+  #source() {
+    return sourceFor(this.#checkpoint, this.#datasets);
   }
 
-  /** Where examples come from: {data, split, examples}. */
-  #exampleSource() {
-    const { id: data, splits } = this.#dataset();
-    const split = splits.test ? "test" : Object.keys(splits)[0];
-    return { data, split, examples: splits[split].examples };
-  }
-
-  /** The number of one at random that is not shown now. */
-  #anotherExample() {
-    const { examples } = this.#exampleSource();
-    const drawn = Math.floor(Math.random() * Math.max(1, examples - 1));
-    return this.#place !== null && drawn >= this.#place.index ? Math.min(drawn + 1, examples - 1) : drawn;
-  }
-
-  async #loadExample(index) {
-    const { data, split } = this.#exampleSource();
+  /** One by its number, or another than is shown. */
+  async #loadExample(index = null) {
+    const { data, split, examples } = this.#source();
+    const place = { data, split, index: index ?? anotherOf(examples, this.#place?.index ?? null) };
     const signal = this.#loading.start();
     try {
-      const place = { data, split, index };
       this.#setExample(await getJson("/api/example", place, signal), place);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);

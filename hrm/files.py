@@ -58,6 +58,7 @@ def replace_folder(new: Path, target: Path) -> None:
     """
     if not target.exists() or not any(target.iterdir()):
         new.replace(target)
+        sync(target.parent)
         return
     old = new.with_name(f"{new.name}-old")
     target.rename(old)
@@ -66,6 +67,7 @@ def replace_folder(new: Path, target: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
+    sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -130,6 +130,7 @@ def test_a_link_asks_as_it_says_whatever_the_form_says(open_page):
     ask_for(page, votes=8, restarts=2)
     page.get_by_label("Rollouts").fill("4")
     page.get_by_label("Guesses").fill("5")
+    expect(page).to_have_url(re.compile("model=tests%2Fpatient"))
     with page.expect_request("**/api/think") as asked:
         page.goto(page.url.split("#")[0] + f"#solve?model=tests/patient&puzzle={PUZZLE}&step=2")
     once = {"votes": 1, "restarts": 0, "rollouts": 1, "guesses": 0}
@@ -182,6 +183,9 @@ def test_a_wrong_link_is_told_in_one_line(open_page, query, told):
     page.goto(page.url.split("#")[0] + f"#solve?{query}")
     expect(message(page)).to_have_text(told)
     expect(message(page)).to_have_attribute("data-kind", "error")
+    if shown(page) != PUZZLE:  # nothing of the link is shown, so the address stays
+        page.wait_for_timeout(600)  # longer than an address waits until it is written
+        assert page.evaluate("decodeURI(location.hash)") == f"#solve?{query}"
     page = open_page(f"solve?{query}")
     expect(message(page)).to_have_text(told)
     expect(page.locator("#player-status")).to_have_text("no steps yet")

@@ -17,6 +17,7 @@ export const viewOf = (hash) => hash.slice(1).split("?")[0] || null;
 export class Address {
   #view;
   #hash = null; // to be written; null: it has been
+  #before = null; // what was there when that was said
   #timer = null;
 
   constructor(view) {
@@ -28,24 +29,25 @@ export class Address {
     const said = NAMES.filter((name) => shown[name] !== undefined && shown[name] !== NOTHING[name]);
     const query = new URLSearchParams(said.map((name) => [name, shown[name]]));
     this.#hash = `#${this.#view}?${query}`;
+    this.#before = location.hash;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#write(), 1000 * SECONDS);
   }
 
-  /** Copy it; returns whether the browser does so. */
+  /** Copy it; returns what is to be said of that. */
   async copy() {
     this.#write();
-    try {
-      await navigator.clipboard.writeText(location.href);
-      return true;
-    } catch {
-      return false;
-    }
+    const copied = await navigator.clipboard?.writeText(location.href).then(
+      () => true,
+      () => false,
+    );
+    const place = copied ? "Link copied" : "Copy the address of this page";
+    return `${place}: it shows this puzzle, its answer and this step.`;
   }
 
   #write() {
-    const isThere = viewOf(location.hash) === this.#view; // else another view is shown by now
-    if (this.#hash !== null && isThere) history.replaceState(null, "", this.#hash);
+    const isSame = location.hash === this.#before; // else something else has been opened
+    if (this.#hash !== null && isSame) history.replaceState(null, "", this.#hash);
     this.#hash = null;
   }
 }

@@ -34,6 +34,7 @@ export class SolveView {
   #drawing = new OncePerFrame(() => this.#drawNewest());
   #running = false;
   #shared = null; // what a link asks for, until checkpoints are there
+  #opening = null; // the link that is being opened, which the address says meanwhile
   #visible = false;
   #retryTimer = null;
   #link = new Address("solve");
@@ -74,7 +75,7 @@ export class SolveView {
     onClick(byId("solve-stop"), () => this.#stop());
     onClick(byId("solve-clear"), () => this.#clear());
     onClick(byId("solve-example"), () => this.#loadExample());
-    onClick(byId("solve-link"), () => this.#copyLink());
+    onClick(byId("solve-link"), async () => say(this.#message, await this.#link.copy()));
     onClick(byId("player-continue"), () => this.#continue());
     this.#ready = this.#load();
   }
@@ -130,15 +131,17 @@ export class SolveView {
 
   /** Show what a link asks for: text by name, as `sharedIn` gives it. */
   async openShared(shared) {
+    this.#opening = shared;
     await this.#ready;
     this.#shared = this.#checkpoint === null ? shared : null;
-    if (this.#shared !== null) return; // why is said already
+    if (this.#shared !== null || this.#opening !== shared) return; // why is said already
     const found = this.#checkpoints.find((one) => one.id === shared.model);
     const fault =
       faultOf(shared) ??
       (found ? null : `This link asks the model “${shared.model}”, which is not here.`);
     if (fault) {
       this.#loading.stop();
+      this.#opening = null;
       say(this.#message, fault, "error");
       return;
     }
@@ -148,6 +151,8 @@ export class SolveView {
       await this.#showShared(shared);
     } catch (error) {
       if (!isAbort(error)) this.#fail(error);
+    } finally {
+      if (this.#opening === shared) this.#opening = null;
     }
   }
 
@@ -164,6 +169,7 @@ export class SolveView {
       return null;
     };
     const example = data && (await getJson("/api/example", place, signal).catch(unlessAborted));
+    this.#opening = null;
     if (example?.puzzle === read.puzzle) this.#setExample(example, place);
     else this.#setPuzzle(Array.from(read.puzzle));
     const given = Object.entries(asked).filter(([, value]) => value !== null);
@@ -180,19 +186,13 @@ export class SolveView {
 
   /** Let the address say what is shown. */
   #address() {
-    if (!this.#visible || this.#running || this.#checkpoint === null) return;
+    if (!this.#visible || this.#running || this.#checkpoint === null || this.#opening) return;
     const thought = this.#attempts.count > 0 && this.#asked !== null;
     const { number: attempt } = this.#attempts;
     const asked = attempt === 1 ? this.#asked : this.#askedAll;
     const thinking = thought ? { ...asked, attempt, step: this.#player.position } : {};
     const puzzle = { puzzle: this.#puzzle.join(""), ...this.#place };
     this.#link.show({ model: this.#checkpoint.id, ...puzzle, ...thinking });
-  }
-
-  async #copyLink() {
-    const isCopied = await this.#link.copy();
-    const place = isCopied ? "Link copied" : "Copy the address of this page";
-    say(this.#message, `${place}: it shows this puzzle, its answer and this step.`);
   }
 
   #noCheckpoints() {

@@ -30,7 +30,7 @@ it here: weights (the running average, where there is one), configuration,
 metadata and a model card. It is named wherever a checkpoint is, but cannot be
 resumed. --onnx, --torch-export: one ACT step as a graph for other programs.
 --page: a folder that any web host serves, where the model runs in the browser.
-Needs the extra [onnx], --page also [web]: pip install 'recursive-reasoning[web,onnx]'
+These need more: pip install 'recursive-reasoning[web,onnx]' ([web]: --page)
 """
 
 TARGETS = {  # and the dtypes that each can store

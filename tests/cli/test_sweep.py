@@ -47,6 +47,7 @@ def test_stopped_by_ctrl_c_gone_on_with_and_one_that_fails(
     call: Call, data_4x4, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as this process has
     folder = Path("checkpoints", data_4x4.name, "night")
     good, bad = folder / "lr=0.01,seed=0", folder / "lr=1e+30,seed=0"
     words = ("sweep", str(data_4x4), *KEYS, "run_name=night", "seed=choice(0)")

@@ -287,7 +287,7 @@ def test_what_numba_lacks_is_said_in_one_line(
         monkeypatch.setitem(sys.modules, "numba", None)
     else:
         monkeypatch.setattr("numba.core.caching.FunctionCache._impl_class", _NoPlace)
-    words = {"numba": r"pip install 'hrm\[generate\]'", "cache": "NUMBA_CACHE_DIR"}
+    words = {"numba": r"pip install 'recursive-reasoning\[generate\]'", "cache": "NUMBA_CACHE_DIR"}
     with pytest.raises(UserError, match=words[missing]) as caught:
         generate_minimal_split((2, 2), 1, 0)
     assert "\n" not in str(caught.value)

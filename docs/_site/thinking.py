@@ -150,15 +150,7 @@ def loop(modules: Sequence[str], style: list[str]) -> list[str]:
 
 def model() -> Solver:
     """That of the picture, in float32: bfloat16 rounds otherwise from one CPU to the next."""
-    checkpoint = load_checkpoint(Path(MODEL)).in_dtype("float32")
-    config, device = checkpoint.config, torch.device("cpu")
-    return Solver(
-        checkpoint.model,
-        checkpoint.metadata,
-        device,
-        halt_probability=config.eval_halt_probability,
-        learned_steps=config.eval_max_steps,
-    )
+    return Solver.of(load_checkpoint(Path(MODEL)).in_dtype("float32"), torch.device("cpu"))
 
 
 def calls() -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hrm.attempts import Plan, RolloutOptions, Wave, plan_attempts, run_wave, search
-from hrm.checkpoint import load_checkpoint, shipped_models
+from hrm.checkpoint import Checkpoint, load_checkpoint, shipped_models
 from hrm.checkpoint.finding import FIRST_SHIPPED
 from hrm.config import DeviceName, Halting, Select, WeightsName
 from hrm.data.format import IDENTIFIERS_FILE, DatasetMetadata
@@ -129,11 +129,16 @@ class Solver:
         trained = checkpoint.config.arch.forward_dtype
         if trained == "bfloat16" and not has_fast_bfloat16(chosen):
             checkpoint = checkpoint.in_dtype("float32")
+        return cls.of(checkpoint, chosen)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: torch.device) -> "Solver":
+        """The solver of a checkpoint that is loaded, in the dtype that it has."""
         config = checkpoint.config
         return cls(
             checkpoint.model,
             checkpoint.metadata,
-            chosen,
+            device,
             halt_probability=config.eval_halt_probability,
             data_path=config.data_path,
             origin=checkpoint.origin,

@@ -384,5 +384,6 @@ def difference(key: str, saved: PretrainConfig, config: PretrainConfig) -> str:
         for name in type(old).model_fields:
             if getattr(old, name) != getattr(new, name):
                 return f"arch.{name} was {getattr(old, name)}, is {getattr(new, name)}"
-    asked = "eval_interval" if key == "epochs_per_iteration" else key
-    return f"{asked} was {old}, is {new}"
+    if key == "epochs_per_iteration":
+        key = "eval_interval" if saved.eval_interval or config.eval_interval else "epochs"
+    return f"{key} was {old}, is {new}"

@@ -1,16 +1,22 @@
-"""Which recipe learns most in the same time: small grids, one CPU core a run, unseen puzzles.
+"""Which recipe learns most in the same time: Sudokus, one CPU core a run, unseen puzzles.
 
     python benchmarks/recipes.py [--sizes 6x6 9x9] [--seeds 0 1 2] [--recipes trm …] [--jobs 2]
+    python benchmarks/recipes.py --sizes hard --csv FOLDER [--seeds 1] [--recipes no_hints …]
 
-First every recipe's training step is timed against the quickstart's, in turns; then each run trains
-for as many steps as fit into its minutes, with the quickstart's batch, learning rate and average of
-the weights, and is evaluated once. What has been timed or trained is not repeated, and a run that
-was interrupted goes on: everything is kept below --folder. Published models are narrowed to hidden
-size 128. A table and `recipes.png` are the output; --show only draws them.
+First every recipe's training step is timed against a plain one's, in turns; then each run trains
+for as many steps as fit into its minutes, with the batch, learning rate and average of the weights
+of the size's own recipe, and is evaluated once. What has been timed or trained is not repeated, and
+a run that was interrupted goes on: everything is kept below --folder. A table and `recipes.png` are
+the output; --show only draws them.
+
+6x6 and 9x9 are generated grids and the quickstarts' recipes, with published models narrowed to
+hidden size 128. `hard` is the train.csv and test.csv of --csv, with 30 puzzles found around each to
+learn from; names of `switches.py` are recipes, too, and runs last whole epochs, rounded up.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -20,11 +26,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-MINUTES = {"6x6": 3, "9x9": 10}
-DATA = {  # flags of `hrm build sudoku`, as in `make quickstart`
-    "6x6": ("--generate", "2x3", "--givens", "18"),
-    "9x9": ("--generate", "3x3", "--givens", "40"),
+from switches import SWITCHES, use
+
+MINUTES = {"6x6": 3, "9x9": 10, "hard": 17}
+CONFIG = {"6x6": "quickstart_6x6", "9x9": "quickstart_9x9", "hard": "pretrained_sudoku_9x9_first"}
+VERSIONS = ("--num-train", "1000", "--num-test", "500", "--num-aug", "1000")
+DATA = {  # flags of `hrm build sudoku`, the first two as in `make quickstart`
+    "6x6": ("--generate", "2x3", "--givens", "18", *VERSIONS),
+    "9x9": ("--generate", "3x3", "--givens", "40", *VERSIONS),
+    "hard": ("--num-related", "30", "--num-aug", "1"),
 }
 NARROW = ("arch.hidden_size=128", "arch.num_heads=4", "arch.forward_dtype=auto")
 LAST_CYCLE = ("arch.backprop=last_cycle", "arch.q_continue=false")
@@ -36,16 +46,26 @@ MODELS: dict[str, tuple[str, ...]] = {
     "trm_mlp": ("arch=trm_mlp", *NARROW, *PLAIN),
     "quickstart": PLAIN,
 }
-RECIPES = {
+EASY = {
     **MODELS,
     **{f"{name}-stagger": (*keys, "stagger=true") for name, keys in MODELS.items()},
     "quickstart-muon": ("optimizer=muon", "stagger=false"),
     "quickstart-muon-stagger": ("optimizer=muon", "stagger=true"),
     "symbols-muon-stagger": ("arch=symbol_equivariant", "optimizer=muon", "stagger=true"),
 }
-REFERENCE = "quickstart"
+HARD = {
+    "symbols": (),
+    "adam_atan2": ("optimizer=adam_atan2",),
+    "no_hints": ("hint_rate=0.0",),
+    "three_L_calls": ("arch.L_cycles=3",),
+    **dict.fromkeys(SWITCHES, ()),
+    "depth_curriculum": ("arch.L_cycles=4",),
+}
+RECIPES = {"6x6": EASY, "9x9": EASY, "hard": HARD}
+REFERENCE = {"6x6": "quickstart", "9x9": "quickstart", "hard": "symbols"}
+KEYS = {"6x6": (), "9x9": (), "hard": ("lr_min_ratio=0.3",)}  # of all recipes of a size
 ROUNDS, STEPS_A_ROUND, WARM_UP_STEPS = 7, 6, 5
-PUZZLES, BATCH_SIZE = 1000, 32
+BATCH_SIZE = 32
 
 
 class Timer:
@@ -83,7 +103,10 @@ def answer_timer(size: str, name: str, data: Path) -> None:
 
     keep_memory()
     ranks, device = Ranks(0, 1, 0), torch.device("cpu")
-    config = load_pretrain_config([f"data_path={data}", *RECIPES[name]], f"quickstart_{size}")
+    if name in SWITCHES:
+        use(name)
+    keys = [f"data_path={data}", *KEYS[size], *RECIPES[size][name]]
+    config = load_pretrain_config(keys, CONFIG[size])
     batches = PuzzleDatasetConfig(
         seed=0,
         dataset_path=data,
@@ -111,26 +134,31 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def hrm(*arguments: str) -> None:
-    command = [sys.executable, "-m", "hrm", *arguments]
+def hrm(*arguments: str, switch: str | None = None) -> None:
+    script = [str(Path(__file__).with_name("switches.py")), switch] if switch else ["-m", "hrm"]
+    command = [sys.executable, *script, *arguments]
     done = subprocess.run(command, env=one_thread(), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def data_set(size: str, seed: int) -> Path:
-    """The quickstart's data set of this size and seed, built where it is not there."""
-    path = Path("data") / f"quickstart-{size}-seed{seed}"
+def data_set(size: str, seed: int, source: Path | None) -> Path:
+    """The data set of this size and seed, built where it is not there."""
+    if size == "hard":
+        assert source is not None
+        path = Path("data") / f"recipes-{source.resolve().name}"
+        where = ("--source-dir", str(source))
+    else:
+        path, where = Path("data") / f"quickstart-{size}-seed{seed}", ("--seed", str(seed))
     if not path.exists():
-        counts = ("--num-train", str(PUZZLES), "--num-test", "500", "--num-aug", "1000")
-        where = ("--identifiers", "shared", "--seed", str(seed), "--output-dir", str(path))
-        hrm("build", "sudoku", *DATA[size], *counts, *where)
+        shared = ("--identifiers", "shared", "--output-dir", str(path))
+        hrm("build", "sudoku", *DATA[size], *where, *shared)
     return path
 
 
 def timed_as(name: str) -> str:
-    """The recipe whose step takes as long."""
-    return name.removesuffix("-stagger")
+    """The recipe whose step takes as long, on average over a run."""
+    return "three_L_calls" if name == "depth_curriculum" else name.removesuffix("-stagger")
 
 
 def known_times(size: str, folder: Path) -> dict[str, float]:
@@ -140,45 +168,49 @@ def known_times(size: str, folder: Path) -> dict[str, float]:
     return known
 
 
-def step_times(size: str, names: list[str], folder: Path) -> dict[str, float]:
+def step_times(size: str, names: list[str], folder: Path, source: Path | None) -> dict[str, float]:
     """As `known_times`; what is missing is measured, with nothing else running."""
     path, known = folder / size / "step_times.json", known_times(size, folder)
+    first = REFERENCE[size]
     new = {timed_as(name) for name in names} - known.keys()
     if new:
-        data = data_set(size, 0)
-        timers = {
-            name: Timer(size, name, data) for name in dict.fromkeys([REFERENCE, *sorted(new)])
-        }
+        data = data_set(size, 0, source)
+        timers = {name: Timer(size, name, data) for name in dict.fromkeys([first, *sorted(new)])}
         for _ in range(1 + ROUNDS):
             for timer in timers.values():
                 timer.ask()
         measured = {name: timer.end() for name, timer in timers.items()}
-        reference = known.get(REFERENCE, measured[REFERENCE])
-        known |= {name: measured[name] / measured[REFERENCE] * reference for name in new}
+        reference = known.get(first, measured[first])
+        known |= {name: measured[name] / measured[first] * reference for name in new}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(known, indent=1))
     return known
 
 
-def epochs(size: str, seconds_a_step: float) -> int:
-    return max(1, round(60 * MINUTES[size] / seconds_a_step * BATCH_SIZE / PUZZLES))
+def epochs(size: str, seconds_a_step: float, puzzles: int) -> int:
+    wanted = 60 * MINUTES[size] / seconds_a_step * BATCH_SIZE / puzzles
+    return math.ceil(wanted) if size == "hard" else max(1, round(wanted))
 
 
 def run_folder(folder: Path, size: str, name: str, seed: int) -> Path:
     return folder / size / f"{name}-seed{seed}"
 
 
-def train(folder: Path, size: str, name: str, seed: int, seconds_a_step: float) -> None:
+def train(folder: Path, size: str, name: str, seed: int, seconds_a_step: float, data: Path) -> None:
     run = run_folder(folder, size, name, seed)
     if last_evaluation(run):
         return
+    from hrm.data.format import read_metadata
+
     started = time.perf_counter()
+    count = epochs(size, seconds_a_step, read_metadata(data / "train").total_groups)
     hrm(
         "train",
-        str(data_set(size, seed)),
-        *("--config-name", f"quickstart_{size}", f"checkpoint_path={run}", "resume=auto"),
-        *(f"seed={seed}", f"epochs={epochs(size, seconds_a_step)}", "eval_interval=null"),
-        *("checkpoint_interval=1min", "log_interval=10", *RECIPES[name]),
+        str(data),
+        *("--config-name", CONFIG[size], f"checkpoint_path={run}", "resume=auto"),
+        *(f"seed={seed}", f"epochs={count}", "eval_interval=null"),
+        *("checkpoint_interval=1min", "log_interval=10", *KEYS[size], *RECIPES[size][name]),
+        switch=name if name in SWITCHES else None,
     )
     result = last_evaluation(run)
     seconds = time.perf_counter() - started
@@ -192,26 +224,33 @@ def last_evaluation(run: Path) -> dict[str, Any]:
     return next((json.loads(line) for line in reversed(lines) if '"eval/exact' in line), {})
 
 
-def accuracies(folder: Path, size: str, name: str, seeds: list[int]) -> list[float]:
-    """In percent, of the runs that have ended."""
-    ends = [last_evaluation(run_folder(folder, size, name, seed)) for seed in seeds]
-    return [100 * end["eval/exact_accuracy"] for end in ends if end]
+def ends(folder: Path, size: str, name: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """The last evaluations of the runs that have ended."""
+    found = (last_evaluation(run_folder(folder, size, name, seed)) for seed in seeds)
+    return [end for end in found if end]
+
+
+def exact(end: dict[str, Any]) -> float:
+    """In percent."""
+    return 100 * float(end["eval/exact_accuracy"])
 
 
 def show(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> None:
     """A table for docs/recipes.md, and its picture."""
     for size in sizes:
         times = known_times(size, folder)
-        print(f"\n| {size}, {MINUTES[size]} minutes | ms a step | steps | exact, % | mean |")
-        print("| --- | --- | --- | --- | --- |")
+        print(
+            f"\n| {size}, {MINUTES[size]} minutes | ms a step | steps | minutes | exact, % | mean |"
+        )
+        print("| --- | --- | --- | --- | --- | --- |")
         for name in names:
-            exact = accuracies(folder, size, name, seeds)
-            if exact:
-                steps = epochs(size, times[timed_as(name)]) * PUZZLES // BATCH_SIZE
-                cells = " ".join(f"{value:.1f}" for value in exact)
-                mean = statistics.mean(exact)
-                ms = 1e3 * times[timed_as(name)]
-                print(f"| {name} | {ms:.0f} | {steps:,} | {cells} | {mean:.1f} |")
+            found = ends(folder, size, name, seeds) if name in RECIPES[size] else []
+            if found:
+                cells = " ".join(f"{exact(end):.1f}" for end in found)
+                mean = statistics.mean(map(exact, found))
+                seconds, steps = times[timed_as(name)], found[0]["step"]
+                shown = f"{1e3 * seconds:.0f} | {steps:,} | {seconds * steps / 60:.1f}"
+                print(f"| {name} | {shown} | {cells} | {mean:.1f} |")
     draw(folder, sizes, names, seeds)
 
 
@@ -226,10 +265,10 @@ def draw(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> 
         panel.set_xlim(-2, 102)
         panel.grid(axis="x", color="0.9")
         for number, name in enumerate(names):
-            exact = accuracies(folder, size, name, seeds)
-            if exact:
-                panel.plot(exact, [number] * len(exact), "o", color="tab:blue", alpha=0.5)
-                panel.plot([statistics.mean(exact)], [number], "|", color="black", markersize=14)
+            found = [exact(end) for end in ends(folder, size, name, seeds)]
+            if found:
+                panel.plot(found, [number] * len(found), "o", color="tab:blue", alpha=0.5)
+                panel.plot([statistics.mean(found)], [number], "|", color="black", markersize=14)
         panel.set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     figure.savefig(folder / "recipes.png", dpi=150)
@@ -237,9 +276,10 @@ def draw(folder: Path, sizes: list[str], names: list[str], seeds: list[int]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sizes", nargs="+", choices=sorted(MINUTES), default=sorted(MINUTES))
+    parser.add_argument("--sizes", nargs="+", choices=sorted(MINUTES), default=["6x6", "9x9"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", help="default: all of the sizes'")
+    parser.add_argument("--csv", type=Path, help="folder of the puzzles of size hard")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--folder", type=Path, default=Path("checkpoints/recipes"))
     parser.add_argument("--show", action="store_true", help="train nothing")
@@ -249,20 +289,27 @@ def main() -> None:
         size, name, data = arguments.time
         answer_timer(size, name, Path(data))
         return
-    folder, names = arguments.folder, arguments.recipes
+    folder, sizes = arguments.folder, arguments.sizes
+    if "hard" in sizes and arguments.csv is None and not arguments.show:
+        parser.error("--sizes hard needs --csv, a folder with train.csv and test.csv")
+    known = list({name: 0 for size in sizes for name in RECIPES[size]})
+    names = arguments.recipes or known
+    if unknown := set(names) - set(known):
+        parser.error(f"{', '.join(sorted(unknown))}: of these sizes there are {', '.join(known)}")
     if not arguments.show:
-        times = {size: step_times(size, names, folder) for size in arguments.sizes}
+        here = {size: [name for name in names if name in RECIPES[size]] for size in sizes}
+        times = {size: step_times(size, here[size], folder, arguments.csv) for size in sizes}
         with ThreadPoolExecutor(arguments.jobs) as pool:
             waiting = []
-            for size in arguments.sizes:
+            for size in sizes:
                 for seed in arguments.seeds:
-                    data_set(size, seed)
-                    for name in names:
-                        job = (folder, size, name, seed, times[size][timed_as(name)])
+                    data = data_set(size, seed, arguments.csv)
+                    for name in here[size]:
+                        job = (folder, size, name, seed, times[size][timed_as(name)], data)
                         waiting.append(pool.submit(train, *job))
             for run in waiting:
                 run.result()
-    show(folder, arguments.sizes, names, arguments.seeds)
+    show(folder, sizes, names, arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from hrm.checkpoint import build_for, save_checkpoint
@@ -81,11 +82,17 @@ def hub(monkeypatch, tmp_path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory) -> "Exported":
-    """The 9x9 model of the package as `hrm export` writes it for other programs."""
+def exported(tmp_path_factory, worker_id) -> "Exported":
+    """The 9x9 model of the package as `hrm export` writes it for other programs.
+
+    Tests that run side by side share one.
+    """
     from .exporting import export_all
 
-    return export_all(tmp_path_factory.mktemp("exported") / "new")
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    with FileLock(shared / "exported.lock"):
+        return export_all(shared / "exported")
 
 
 def saved_run(data_path: Path, folder: Path, *overrides: str) -> Path:

@@ -17,7 +17,8 @@ from unittest.mock import patch
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hrm.cli.train", "hrm.cli.evaluate", "hrm.training.loop"])
+PRELOADED = ["hrm.cli.train", "hrm.cli.evaluate", "hrm.training.loop", "torch._dynamo"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 SECONDS = 300  # for all ranks together
 
 

@@ -216,7 +216,7 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
     handler = type("HubHandler", (Handler,), {"hub": hub})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import uvicorn
 
 from hrm.checkpoint import shipped_models
+from hrm.inference.batcher import Batcher
+from hrm.inference.solver import Solver
 
 from .commands import KEYS, command, done
 from .registry import Registry
@@ -26,7 +29,7 @@ Served = Callable[..., dict[str, Any]]
 def served(monkeypatch, patient, tmp_path) -> Served:
     """What the server that a command starts listens at and answers, by the name of the question.
 
-    Flags come after `checkpoint=`.
+    Flags come after `checkpoint=`. Models are in this process, which takes no time to start.
     """
     found: dict[str, Any] = {}
 
@@ -57,6 +60,13 @@ def served(monkeypatch, patient, tmp_path) -> Served:
         found["printed"] = done("serve", *words)
         return dict(found)
 
+    def load(
+        path: Path, device: Any, weights: Any, max_batch: int, process: None = None
+    ) -> Batcher:
+        return Batcher(Solver.from_checkpoint(path, device, weights), max_batch)
+
+    monkeypatch.setattr("hrm.cli.serve.ModelProcess", nullcontext)
+    monkeypatch.setattr("hrm.web.server.RemoteBatcher", load)
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.chdir(tmp_path)
     return serve

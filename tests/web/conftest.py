@@ -10,6 +10,10 @@ from .page_actions import CHROMIUM, choose
 from .serving import save_runs, serve
 
 expect.set_options(timeout=30_000)  # the first answer waits for its model to be loaded
+POLLED_SOONER = """
+const inTime = window.setTimeout;
+window.setTimeout = (what, ms, ...more) => inTime(what, ms === 2000 ? 150 : ms, ...more);
+"""  # POLL_SECONDS of the view Training
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -56,6 +60,7 @@ def open_page(browser, url, problems) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         context.set_default_timeout(30_000)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
+        context.add_init_script(POLLED_SOONER)
         if init_script:
             context.add_init_script(init_script)
         contexts.append(context)
@@ -74,5 +79,7 @@ def open_page(browser, url, problems) -> Iterator[Callable[..., Page]]:
 
     yield open_page
     for context in contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")
         context.close()
     assert problems == []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import uvicorn
@@ -17,6 +18,7 @@ from hrm.data.format import read_metadata
 from hrm.inference.batcher import Batcher
 from hrm.inference.solver import Solver
 from hrm.training.config import load_pretrain_config
+from hrm.web import catalogue as catalogue_module
 from hrm.web.app import create_app
 from hrm.web.catalogue import Catalogue
 from hrm.web.hosting import Model, Models
@@ -89,6 +91,8 @@ def serve(
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
+    seconds = patch.object(catalogue_module, "SCAN_SECONDS", 0.1)
+    seconds.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
@@ -98,3 +102,4 @@ def serve(
     finally:
         server.should_exit = True
         thread.join()
+        seconds.stop()

@@ -51,7 +51,7 @@ def url(folder) -> Iterator[str]:
     """As of `python -m http.server`; `open_page` refuses requests to anywhere else."""
     handler = partial(Quiet, directory=folder.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/demo"
         server.shutdown()
 

@@ -282,7 +282,7 @@ def test_a_checkpoint_that_vanishes_is_told_and_the_next_one_asked(open_page, pr
     expect(message).to_have_text("Step 10 gave no answer: it cannot be loaded.")
     listed = []
     page.on("request", lambda r: listed.append(r.url) if "/api/checkpoints" in r.url else None)
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(700)  # several looks
     assert len(asked) == 3 and not listed  # not again
     steps["now"] = 20
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": "too many wait"}}
@@ -332,7 +332,7 @@ def test_nothing_is_asked_where_training_is_not_seen(open_page):
     expect(checkpoints(page)).to_have_count(1)
     page.get_by_role("tab", name="Data").click()
     steps["now"] = 20
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(700)  # several looks
     assert len(asked) == 3
     page.get_by_role("tab", name="Training").click()
     expect(checkpoints(page)).to_have_count(2)

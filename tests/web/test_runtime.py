@@ -39,7 +39,7 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "INTEGRITY", digest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setenv(runtime.REGISTRY_VARIABLE, f"http://127.0.0.1:{server.server_port}/npm/")
         yield asked
         server.shutdown()

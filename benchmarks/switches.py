@@ -25,7 +25,6 @@ from hrm.models.registry import LOSS_HEADS
 from hrm.models.symbol_equivariant import SymbolEquivariant
 
 SMOOTHING = 0.1
-FOCUS = 2.0
 SURE = 30.0  # logit
 CORRUPTED, ERRORS, FIRST_CELL = 1000, 1001, 1002  # streams of `uniform_hash`
 DEPTHS = {0: 1, 660: 2, 1060: 4}  # from this step on, so many L calls; 3 on average of 2,646
@@ -54,21 +53,6 @@ class LabelSmoothing(Switch):
         if self.training:
             spread = -F.log_softmax(outputs["logits"].float(), dim=-1).mean(-1)
             losses["lm_loss"] = torch.lerp(losses["lm_loss"], spread.mean(-1), SMOOTHING)
-        return losses
-
-
-class FocalLoss(Switch):
-    """Cells count the less the surer their answer is: (1 - p)² · loss (arXiv 1708.02002).
-
-    Over the batch the weights have a mean of 1, and no gradient.
-    """
-
-    def sequence_losses(self, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        losses = super().sequence_losses(outputs, labels)
-        if self.training:
-            token_loss = self.token_loss(outputs["logits"], labels)
-            weight = (1 - torch.exp(-token_loss)).detach() ** FOCUS
-            losses["lm_loss"] = (weight / weight.mean() * token_loss).mean(-1)
         return losses
 
 
@@ -236,7 +220,6 @@ class DepthCurriculum(Switch):
 
 SWITCHES: dict[str, type[Switch]] = {
     "label_smoothing": LabelSmoothing,
-    "focal_loss": FocalLoss,
     "blanks_only": BlanksOnly,
     "random_starts": RandomStarts,
     "corrupted_answers": CorruptedAnswers,

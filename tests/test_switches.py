@@ -66,22 +66,6 @@ def test_smoothed_labels_are_those_of_torch(built):
     torch.testing.assert_close(metrics["lm_loss"] / ROWS, smoothed)
 
 
-def test_a_sure_answer_counts_less_than_one_that_is_not(built):
-    labels = torch.tensor([[FIRST, FIRST]])
-    logits = torch.zeros(1, 2, SMALL["vocab_size"], requires_grad=True)
-    sure = torch.zeros_like(logits)
-    sure[0, 0, FIRST] = 6.0
-    model = built("focal_loss")
-    q_halt = torch.zeros(1)
-    losses = model.sequence_losses({"logits": logits + sure, "q_halt_logits": q_halt}, labels)
-    (slope,) = torch.autograd.grad(losses["lm_loss"].sum(), logits)
-    plain = torch.autograd.grad(
-        F.cross_entropy((logits + sure).flatten(0, 1), labels.flatten()), logits
-    )[0]
-    shares = slope.norm(dim=-1)[0] / plain.norm(dim=-1)[0]
-    assert shares[0] < 1e-3 and shares.mean() == pytest.approx(1, abs=1e-4)
-
-
 def test_what_is_given_has_no_loss_and_is_answered_as_it_is_given(built):
     model, batch = built("blanks_only"), a_batch()
     carry, *_ = one_step(model)

@@ -40,6 +40,13 @@ MEASURED = {  # exact, % of the blend: python benchmarks/hard.py --csv …
 OF_REAL = "on 1,000 real puzzles\nand what --num-related\nfinds, one pass"
 OF_REAL_STEPS = {"pretrained_sudoku_9x9_first": 3528, "pretrained_sudoku_9x9": 17_640}
 OF_REAL_MEASURED = 86.5  # of the blend, docs/recipes.md
+ALONE = "on 1,000 real puzzles\nand nothing else,\none pass"
+NARROW = ("arch.hidden_size=48", "arch.message_size=16", "arch.expansion=2")
+ALONE_STEPS = {  # and L calls
+    "pretrained_sudoku_9x9_first": {1: 3000},
+    "pretrained_sudoku_9x9": {2: 6000, 4: 12_000},
+}
+ALONE_MEASURED = 56.5  # likewise
 WITHOUT_FLOPS = {"SiC": 96.9, "Looped Flows": 97.9, "FPRM": 94.2}  # theirs; GPUs
 
 
@@ -52,15 +59,22 @@ def main() -> None:
     points += [(f"{OURS}, {way}", spent, exact) for way, exact in MEASURED.items()]
     of_real = sum(flops_of(recipe, steps=steps) for recipe, steps in OF_REAL_STEPS.items())
     points.append((OF_REAL, of_real, OF_REAL_MEASURED))
+    alone = sum(
+        flops_of(recipe, steps=steps, keys=(*NARROW, f"arch.L_cycles={calls}"))
+        for recipe, stages in ALONE_STEPS.items()
+        for calls, steps in stages.items()
+    )
+    points.append((ALONE, alone, ALONE_MEASURED))
     for name, flops, exact in points:
         shown = name.replace("\n", " ")
         print(f"{shown:60}{flops:>10.1e} FLOP{exact:>8.1f}%")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, flops, exact in points:
-        own = name.startswith((OURS, OF_REAL))
+        own = name.startswith((OURS, OF_REAL, ALONE))
         axes.plot(flops, exact, "o" if own else "s", color="tab:blue" if own else "tab:gray")
-        side = {"xytext": (-8, -14), "ha": "right"} if name == OF_REAL else {"xytext": (8, -3)}
+        is_left = name in (OF_REAL, ALONE)
+        side = {"xytext": (-8, -14), "ha": "right"} if is_left else {"xytext": (8, -3)}
         axes.annotate(name, (flops, exact), textcoords="offset points", fontsize=8, **side)
     named = ", ".join(f"{name} {exact}" for name, exact in WITHOUT_FLOPS.items())
     axes.text(1.5e13, 8, f"theirs, FLOPs not known: {named}", fontsize=8, color="tab:gray")
@@ -70,9 +84,11 @@ def main() -> None:
     figure.savefig(arguments.picture, dpi=150)
 
 
-def flops_of(recipe: str, puzzles: int = PUZZLES, steps: int | None = None) -> float:
+def flops_of(
+    recipe: str, puzzles: int = PUZZLES, steps: int | None = None, keys: tuple[str, ...] = ()
+) -> float:
     """Of so many training steps of a recipe, of all by default."""
-    config = load_pretrain_config([], recipe)
+    config = load_pretrain_config(keys, recipe)
     arch = config.arch.model_dump(exclude={"loss", "forward_dtype"}) | SIZES | GRID
     model = build_model(arch, config.arch.loss.model_dump())
     steps = steps or total_steps(config.epochs, puzzles, 1, config.global_batch_size)

@@ -73,8 +73,7 @@ def main() -> None:
     for name, flops, exact in points:
         own = name.startswith((OURS, OF_REAL, ALONE))
         axes.plot(flops, exact, "o" if own else "s", color="tab:blue" if own else "tab:gray")
-        is_left = name in (OF_REAL, ALONE)
-        side = {"xytext": (-8, -14), "ha": "right"} if is_left else {"xytext": (8, -3)}
+        side = {"xytext": (-8, -14), "ha": "right"} if name == OF_REAL else {"xytext": (8, -3)}
         axes.annotate(name, (flops, exact), textcoords="offset points", fontsize=8, **side)
     named = ", ".join(f"{name} {exact}" for name, exact in WITHOUT_FLOPS.items())
     axes.text(1.5e13, 8, f"theirs, FLOPs not known: {named}", fontsize=8, color="tab:gray")

@@ -27,6 +27,7 @@ CHANGES = {  # what a reader has, and we have not: hours, eight GPUs and their c
     r"--num-aug 1000": "--num-aug 10",  # else a row of each of a million puzzles is saved
     r"--difficulty like-extreme": "--difficulty 1-3 --num-train 20 --num-test 10",
     r"OMP_NUM_THREADS=8": "OMP_NUM_THREADS=1",
+    r"torchrun --nproc-per-node 8 evaluate.py": "python evaluate.py",  # tests/test_evaluation.py
     r"--nproc-per-node 8": "--nproc-per-node 2",
     r"^.*--subsample-size.*": r"\g<0> --source-dir csv",
     r"^hrm serve.*": r"\g<0> --port 0",

@@ -404,7 +404,8 @@ def test_ctrl_c_saves_a_checkpoint(data_4x4, tmp_path):
     run_dir = tmp_path / "run"
     command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
     command += ["epochs=200000", "eval_interval=null", f"checkpoint_path={run_dir}"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) >= 3:
@@ -422,7 +423,9 @@ def test_checkpoint_that_cannot_be_written(data_4x4, tmp_path):
     """No file may grow beyond 64 KiB here: like a full disk, for weights and not for metrics."""
     run_dir = tmp_path / "run"
     arguments = " ".join((f"data_path={data_4x4}", *SHORT, f"checkpoint_path={run_dir}"))
-    command = f"ulimit -f 64; exec {sys.executable} {ROOT / 'pretrain.py'} {arguments}"
+    command = (
+        f"ulimit -f 64; OMP_NUM_THREADS=1 exec {sys.executable} {ROOT / 'pretrain.py'} {arguments}"
+    )
     command += " checkpoint_every_eval=true run_name=x"
     result = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120

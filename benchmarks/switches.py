@@ -20,7 +20,7 @@ from torch import Tensor
 from hrm.cli.launch import run
 from hrm.data.format import IGNORE_LABEL_ID
 from hrm.models.act import ACT, Carry, States, add_noise, expanded, uniform_hash
-from hrm.models.losses import ACTLossHead, LossConfig
+from hrm.models.losses import ACTLossHead, LossConfig, softmax_cross_entropy
 from hrm.models.registry import LOSS_HEADS
 from hrm.models.symbol_equivariant import SymbolEquivariant
 
@@ -34,6 +34,14 @@ class SymbolsACT(ACT):
     """The wrapper of `arch=symbol_equivariant`."""
 
     inner: SymbolEquivariant
+
+    def drawn(self, carry: Carry, *names: str) -> States:
+        """States of N(0, 1) for each sequence, the same in all its cells: [B, 1, 1, D] float32."""
+        row = carry.row
+        zeros = torch.zeros(len(row), 1, 1, self.inner.config.hidden_size, device=row.device)
+        one = torch.ones(len(row), device=row.device)
+        seed = torch.full_like(row, self.config.seed)
+        return add_noise(dict.fromkeys(names, zeros), one, seed, row, carry.tick)
 
 
 class Switch(ACTLossHead):
@@ -104,11 +112,7 @@ class OtherStarts(SymbolsACT):
 
 class DrawnStarts(OtherStarts):
     def starts(self, taken: Carry) -> States:
-        B, D = len(taken.row), self.inner.config.hidden_size
-        zeros = torch.zeros(B, 1, 1, D, device=taken.row.device)
-        one = torch.ones(B, device=taken.row.device)
-        seed = torch.full_like(taken.row, self.config.seed)
-        return add_noise({"z_H": zeros, "z_L": zeros}, one, seed, taken.row, taken.tick)
+        return self.drawn(taken, "z_H", "z_L")
 
 
 class RandomStarts(Switch):
@@ -159,13 +163,8 @@ class BestOfTwo(SymbolsACT):
         taken = super().take_new_data(replace(carry, states=states), batch)
         if second is None:
             return taken
-        zeros = torch.zeros(
-            len(carry.row), 1, 1, self.inner.config.hidden_size, device=second.device
-        )
-        one = torch.ones(len(carry.row), device=second.device)
-        seed = torch.full_like(carry.row, self.config.seed)
-        drawn = add_noise({"z_L1": zeros}, one, seed, carry.row, carry.tick)["z_L1"]
-        new = torch.where(expanded(carry.halted, second), drawn.to(second.dtype), second)
+        drawn = self.drawn(carry, "z_L1")["z_L1"].to(second.dtype)
+        new = torch.where(expanded(carry.halted, second), drawn, second)
         return replace(taken, states={**taken.states, "z_L1": new})
 
     def compute(self, carry: Carry, puzzle: Tensor | None) -> tuple[Carry, dict[str, Tensor]]:
@@ -178,12 +177,7 @@ class BestOfTwo(SymbolsACT):
                 self.inner.step({"z_H": carry.states["z_H"], "z_L": carry.states[name]}, prepared)
                 for name in ("z_L", "z_L1")
             ]
-            first, second = (
-                F.cross_entropy(
-                    step.logits.float().transpose(1, 2), labels.long(), reduction="none"
-                ).mean(-1)
-                for step in steps
-            )
+            first, second = (softmax_cross_entropy(step.logits, labels).mean(-1) for step in steps)
             second_wins = expanded(second < first, carry.states["z_L"])
             chosen = torch.where(second_wins, carry.states["z_L1"], carry.states["z_L"])
         states = {"z_H": carry.states["z_H"], "z_L": chosen}
@@ -234,10 +228,12 @@ def use(name: str) -> None:
 
 
 def main() -> None:
-    switch, command = sys.argv[1], sys.argv.pop(2)
+    switch, command = [*sys.argv[1:3], "", ""][:2]
+    if switch not in SWITCHES or not command:
+        raise SystemExit(f"usage: switches.py SWITCH COMMAND …; switches: {', '.join(SWITCHES)}")
     use(switch)
-    del sys.argv[1]
-    run(command, f"switches.py {switch}")
+    del sys.argv[1:3]
+    run(command, f"switches.py {switch} {command}")
 
 
 if __name__ == "__main__":

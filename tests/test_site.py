@@ -152,8 +152,8 @@ def test_pages_fit_a_phone(address, page):
 @pytest.mark.parametrize(
     "color_scheme, names",
     [
-        ("light", ("index", "start", "solving", "api")),
-        ("dark", ("index",)),
+        ("light", ("index", "start", "solving", "configuration", "api")),
+        ("dark", ("index", "start")),
     ],
 )
 def test_axe_finds_no_violation(address, page, color_scheme, names):

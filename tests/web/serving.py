@@ -91,15 +91,13 @@ def serve(
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    seconds = patch.object(catalogue_module, "SCAN_SECONDS", 0.1)
-    seconds.start()
-    try:
-        while not server.started:
-            assert thread.is_alive(), "the server did not start"
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        seconds.stop()
+    with patch.object(catalogue_module, "SCAN_SECONDS", 0.1):
+        try:
+            while not server.started:
+                assert thread.is_alive(), "the server did not start"
+                time.sleep(0.02)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join()

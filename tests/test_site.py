@@ -134,7 +134,10 @@ def test_search_finds_pages(site, address, page, scheme):
     picture = page.locator("img[src='thinking.svg']")
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     field = page.locator("input.md-search__input")
-    field.press_sequentially("voting rollouts")  # it listens to keys, which `fill` does not press
+    field.focus()
+    expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
+    # It listens to keys, which `fill` does not press; slowly, to ask beginnings, too.
+    field.press_sequentially("voting rollouts", delay=60)
     result = page.locator(".md-search-result__link").filter(has_text="Solving").first
     expect(result).to_be_visible()
     page.keyboard.press("Escape")

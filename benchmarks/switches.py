@@ -1,4 +1,4 @@
-"""The `hrm` command with one switch of training that the package does not have, for recipes.py.
+"""`hrm train` with one switch that the package does not have, for recipes.py.
 
     python benchmarks/switches.py random_starts train DATA_SET --config-name … KEY=VALUE …
 
@@ -229,8 +229,8 @@ def use(name: str) -> None:
 
 def main() -> None:
     switch, command = [*sys.argv[1:3], "", ""][:2]
-    if switch not in SWITCHES or not command:
-        raise SystemExit(f"usage: switches.py SWITCH COMMAND …; switches: {', '.join(SWITCHES)}")
+    if switch not in SWITCHES or command != "train":
+        raise SystemExit(f"usage: switches.py SWITCH train …; switches: {', '.join(SWITCHES)}")
     use(switch)
     del sys.argv[1:3]
     run(command, f"switches.py {switch} {command}")

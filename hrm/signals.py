@@ -37,15 +37,16 @@ class _Held:
 def holding_signals() -> Iterator[None]:
     """Let the handlers of `handled_by` wait while inside, for code that no exception may leave.
 
-    Such is what numba does with arguments that are Python objects: it crashes where one is raised.
+    Such is what numba does while it compiles, and with arguments that are Python objects: where
+    one is raised, it crashes.
     """
     _Held.on = True
     try:
         yield
     finally:
         _Held.on, number, _Held.number = False, _Held.number, None
-    if number is not None:
-        signal.raise_signal(number)
+        if number is not None:
+            signal.raise_signal(number)
 
 
 @contextmanager

@@ -61,6 +61,15 @@ def test_a_signal_waits_while_signals_are_held(number):
     assert result.stderr == "interrupted\n"
 
 
+def test_a_signal_that_was_held_is_not_lost_to_an_error():
+    body = (
+        "from hrm.signals import holding_signals\n"
+        "def main():\n    with holding_signals():\n"
+        "        os.kill(os.getpid(), 15)\n        raise ValueError\nrun_command(main)"
+    )
+    assert run(body, signal.SIGTERM).returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("number", ALL)
 def test_ending_at_once_does_not_wait_for_c_code(number):
     """The C code takes minutes, and is not interrupted by signals."""

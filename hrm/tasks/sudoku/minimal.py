@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from hrm.errors import UserError, install_command
 from hrm.machine import usable_cores
 from hrm.progress import SHORT_SECONDS, Progress, say
+from hrm.signals import holding_signals
 from hrm.tasks.processes import in_order
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES
 from hrm.tasks.sudoku.generator import Puzzles, Split, as_arrays, classes, fill_splits
@@ -213,7 +214,10 @@ def ready_to_make(what: str, climbs: bool) -> ModuleType:
         UserError: numba is missing or cannot work here.
     """
     require_numba(what)
-    line = "getting the search for puzzles ready; the first time this takes half a minute …"
+    line = (
+        "getting the search for puzzles ready; the first time this takes half a minute, "
+        "in which Ctrl-C may take seconds …"
+    )
     notice = threading.Timer(SHORT_SECONDS, say, [line, sys.stderr])
     notice.daemon = True
     notice.start()
@@ -222,7 +226,8 @@ def ready_to_make(what: str, climbs: bool) -> ModuleType:
 
         if climbs:
             nested.get_ready()
-        list(families.make(families.Family((2, 2), (((0, 0), 1),), "")))
+        with holding_signals():
+            list(families.make(families.Family((2, 2), (((0, 0), 1),), "")))
         return families
     except RuntimeError as error:
         if "cannot cache" not in str(error):

@@ -262,9 +262,12 @@ def around(origin: Origin) -> Iterator[list[Puzzle]]:
 
 
 def get_ready() -> None:
-    """Have what a climb needs compiled, once for all processes."""
+    """Have what a climb needs compiled, once for all processes. Signals wait for up to seconds."""
     population = Population(np.random.default_rng(0))
-    for _ in range(FIRST):
-        population.step()
-    _neighbours(population.members[0].question, 0.0, np.random.default_rng(0))  # interruptible
-    needs_nested_trials(population.members[0].question)
+    with holding_signals():
+        for _ in range(FIRST):
+            population.step()
+    question = population.members[0].question
+    neighbours(question, 0.0, np.random.default_rng(0))
+    with holding_signals():
+        needs_nested_trials(question)

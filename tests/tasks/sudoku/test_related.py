@@ -4,13 +4,15 @@ import os
 import signal
 import sys
 import threading
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hrm.errors import UserError
 from hrm.signals import Interrupted, handled_by, interrupt
-from hrm.tasks.sudoku import nested
+from hrm.tasks.sudoku import families, nested
 from hrm.tasks.sudoku.bitboard import needs_nested_trials, settled_share
 from hrm.tasks.sudoku.difficulty import count_guesses
 from hrm.tasks.sudoku.generator import Puzzles
@@ -100,18 +102,37 @@ def test_nothing_is_found_around_an_empty_grid(origins: Puzzles) -> None:
     assert len(with_related(empty, None, COUNT, workers=1)[0]) == 1
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(nested, "settled_share"), (nested, "_neighbours"), (nested, "needs_nested_trials")]
+    + [(families, "make")],
+)
+def test_interruptions_wait_while_numba_compiles(
+    origins: Puzzles, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    """What it had begun was freed twice where an exception came."""
+    compiled, ended = getattr(module, name), []
+
+    def compile_under_a_signal(*args: Any) -> Any:
+        if not ended:
+            os.kill(os.getpid(), signal.SIGTERM)
+        result = compiled(*args)
+        ended.append(True)
+        return result
+
+    monkeypatch.setattr(module, name, compile_under_a_signal)
+    with handled_by(interrupt), pytest.raises(Interrupted):
+        with_related(origins, None, COUNT, workers=1)
+    assert ended
+
+
 def test_a_search_in_this_process_bears_interruptions(origins: Puzzles) -> None:
     """Numba crashed where a signal's exception came while it read the generator's address."""
-    ended = []
     for _ in range(20):
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-        with handled_by(interrupt):
+        with handled_by(interrupt), pytest.raises(Interrupted):
             timer.start()
-            try:
-                with_related(origins, None, 10**4, workers=1)
-            except Interrupted:
-                ended.append(True)
-    assert len(ended) == 20
+            with_related(origins, None, 10**4, workers=1)
 
 
 def test_what_is_missing_is_said(origins: Puzzles, monkeypatch: pytest.MonkeyPatch) -> None:

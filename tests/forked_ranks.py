@@ -4,6 +4,7 @@ Importing torch takes seconds, and torchrun does it once more than there are ran
 about torchrun itself has to start it.
 """
 
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -21,6 +23,18 @@ PRELOADED = ["hrm.cli.train", "hrm.cli.evaluate", "hrm.training.loop", "torch._d
 CONTEXT.set_forkserver_preload(PRELOADED)
 SECONDS = 300  # for all ranks together
 
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_ports = itertools.count(20_000 + 1000 * _worker)  # systems choose larger ones by themselves
+
+
+def free_port() -> int:
+    """One that no other process is given before ranks listen there."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
 
 def run_ranks(
     script: Path, arguments: tuple[str, ...], ranks: int, folder: Path, env: Mapping[str, str]
@@ -29,10 +43,8 @@ def run_ranks(
 
     What they print is one rank's after the other's.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    meeting = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    port = str(free_port())
+    meeting = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     logs = [[folder / f".rank{rank}.{name}" for name in ("out", "err")] for rank in range(ranks)]
     processes = []
     with patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):  # the server's, when it is started

@@ -13,6 +13,7 @@ from hrm.tasks.sudoku.generator import generate_split
 from hrm.tasks.sudoku.rules import SYMBOLS
 
 from .conftest import ROOT, saved_run
+from .watching import started
 from .written import SMALL, Block, all_blocks, changed, commands, run_line
 
 OTHERS = {"your_own_task.md"}  # whose blocks tests/test_own_task.py runs
@@ -105,14 +106,11 @@ def test_blocks_run(block, checkout, environment, call, call_script, monkeypatch
 def assert_page_opens(command: str, folder: Path, environment: dict[str, str]) -> None:
     arguments = shlex.split(command)
     arguments[0] = str(folder / "bin" / arguments[0])
-    with subprocess.Popen(
-        arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    ) as server:
+    with started(arguments, cwd=folder, env=environment, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]
         with urllib.request.urlopen(address) as page:
             assert b"<title>" in page.read()
-        server.terminate()
 
 
 def test_every_change_is_needed():

@@ -9,6 +9,7 @@ import pytest
 
 from hrm.signals import handled_by
 from tests.conftest import ROOT
+from tests.watching import LONG, started
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -29,7 +30,7 @@ def run(body: str, number: int) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("number", ALL)
 def test_a_command_tidies_up_and_ends_with_128_and_the_number(number):
     body = (
-        "def main():\n    send()\n    try:\n        time.sleep(30)\n"
+        "def main():\n    try:\n        send()\n        time.sleep(30)\n"
         "    finally:\n        print('tidied up')\nrun_command(main)"
     )
     result = run(body, number)
@@ -95,13 +96,13 @@ def test_a_worker_ends_when_torchrun_is_killed():
         "run_command(lambda: (print('ready', flush=True), time.sleep(60)))"
     )
     torchrun = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", torchrun], cwd=ROOT, env={**os.environ, "TORCHELASTIC_RUN_ID": "x"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    process.kill()
-    assert process.communicate(timeout=30)[0] == "interrupted\n"
+    command = [sys.executable, "-c", torchrun]
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "x"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with started(command, cwd=ROOT, env=environment, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.communicate(timeout=LONG)[0] == "interrupted\n"
 
 
 def test_handlers_are_as_before_afterwards():

@@ -8,6 +8,7 @@ import pytest
 
 from hrm.streams import Lasting
 from tests.conftest import ROOT
+from tests.watching import LONG
 
 
 def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -19,7 +20,7 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONG,
     )
 
 

@@ -60,9 +60,9 @@ class StopRequest:
         try:
             yield
         finally:
-            self._is_saving = False
             self._last = time.monotonic()
             self._steps += 1
+            self._is_saving = False
 
     def _watch(self, reading: int) -> None:
         number, steps = 0, 0

@@ -30,6 +30,16 @@ KEYS = (
     *(*TINY_ARCH, "global_batch_size=20", "epochs=20", "eval_interval=10", "lr_warmup_steps=0"),
     *("checkpoint_interval=10", "max_skipped_steps=2", "device=cpu", "compile=false"),
 )  # 100 steps
+SLOWLY = """
+import time
+from hrm.training import graph
+begin_step = graph.begin_step
+def slowly(state, config):
+    if state.step >= 10:
+        time.sleep(0.2)
+    begin_step(state, config)
+graph.begin_step = slowly
+main()"""  # from step 10 on, of which a checkpoint is kept
 
 
 def metric_lines(folder: Path) -> str:
@@ -54,11 +64,16 @@ def test_stopped_by_ctrl_c_gone_on_with_and_one_that_fails(
     both = (*words, "lr=1e-2,1e30")
 
     def interrupt() -> None:
-        wait_for(lambda: any(good.glob("step_*/manifest.json")))
-        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: any(good.glob("step_*/manifest.json")) or ended.is_set())
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 
+    ended = threading.Event()
     threading.Thread(target=interrupt, daemon=True).start()
-    code, out, err = call(*both, "--jobs", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_jobs, "PROGRAM", sweep_jobs.PROGRAM.replace("\nmain()", SLOWLY))
+        code, out, err = call(*both, "--jobs", "1")
+    ended.set()
     assert (code, out) == (130, "") and not bad.exists()
     assert f"stopped: 0 of 2 runs are finished, the others are saved in {folder}; the same" in err
     assert json.loads((good / "outcome.json").read_text())["code"] == 143

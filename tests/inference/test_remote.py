@@ -18,6 +18,7 @@ from hrm.inference import Solver
 from hrm.inference.batcher import Batcher, Closed, Question, QueueFull, Step
 from hrm.inference.process import ModelProcess, threads_beside_a_server
 from hrm.inference.remote import ModelFailed, RemoteBatcher
+from tests.watching import LONG, started
 
 from ..conftest import ROOT, saved_run
 from .test_batcher import PATIENCE, PUZZLES, Listener, eventually
@@ -150,7 +151,7 @@ def test_closing_tells_those_who_wait_and_leaves_nothing(run):
 def test_it_ends_when_its_parent_is_killed(run):
     """In the middle of a puzzle of which nothing is to be told yet."""
     command = [sys.executable, "-c", PARENT, str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with started(command, stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())  # type: ignore[union-attr]
         assert is_there(pid)
         parent.kill()
@@ -182,7 +183,7 @@ def test_full_memory_is_told_in_one_line():
         "Thread(target=host, args=(theirs,), daemon=True).start()\n"
         "error = ours.recv()\nprint(type(error).__name__, error, flush=True)"
     )
-    told = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=60)
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=LONG)
     assert told.startswith("UserError memory is full (MemoryError); ")
 
 

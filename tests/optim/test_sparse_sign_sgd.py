@@ -209,7 +209,10 @@ def run_rank(rank: int, folder: str) -> None:
 
 def test_two_ranks_equal_one_process():
     with tempfile.TemporaryDirectory() as folder:
-        processes = [CONTEXT.Process(target=run_rank, args=(r, folder)) for r in range(RANKS)]
+        processes = [
+            CONTEXT.Process(target=run_rank, args=(rank, folder), daemon=True)
+            for rank in range(RANKS)
+        ]
         for process in processes:
             process.start()
         for process in processes:

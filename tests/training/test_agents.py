@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, SMALL_MODEL
-from tests.forked_ranks import run_ranks
+from tests.forked_ranks import free_port, run_ranks
 from tests.training.test_ranks import losses
+from tests.watching import LONG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 CHECKPOINT_STEPS, KILL_STEP, STEPS = 10, 25, 62
-SECONDS = 120  # for anything that is waited for
 LOOPBACK = ("127.0.0.1", "127.0.0.2")
 
 
@@ -95,7 +95,7 @@ class Agent:
         self.process.wait()
 
     def wait(self) -> int:
-        return self.process.wait(SECONDS)
+        return self.process.wait(LONG)
 
 
 Start = Callable[..., Agent]
@@ -117,7 +117,7 @@ def start() -> Iterator[Start]:
 
 
 def wait_for(condition: Callable[[], bool], what: str, agent: Agent) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + LONG
     while not condition():
         assert agent.process.poll() is None and time.monotonic() < deadline, (what, agent.told)
         time.sleep(0.05)
@@ -130,11 +130,8 @@ def logged_steps(run_dir: Path) -> int:
 
 def rendezvous(host: str, addresses: tuple[str, str] = LOOPBACK, nodes: str = "2", conf: str = ""):
     """torchrun's flags on each of two machines, of which the first keeps the rendezvous."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     shared = (f"--nnodes={nodes}", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test")
-    shared += (f"--rdzv-endpoint={host}:{port}", "--max-restarts=3")
+    shared += (f"--rdzv-endpoint={host}:{free_port()}", "--max-restarts=3")
     return [
         (*shared, f"--local-addr={address}", f"--rdzv-conf=is_host={is_host}{conf}")
         for address, is_host in zip(addresses, ("true", "false"), strict=True)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from hrm.training import loop
 from hrm.training.config import load_pretrain_config
 from hrm.training.sizing import for_device
 from tests.conftest import ROOT, SMALL_MODEL
+from tests.watching import LONG, started, wait_for
 
 TRAIN_NAMES = {
     *("lm_loss", "q_halt_loss", "q_continue_loss", "accuracy", "exact_accuracy"),
@@ -405,14 +405,11 @@ def test_ctrl_c_saves_a_checkpoint(data_4x4, tmp_path):
     command = [sys.executable, str(ROOT / "pretrain.py"), f"data_path={data_4x4}", *SHORT]
     command += ["epochs=200000", "eval_interval=null", f"checkpoint_path={run_dir}"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (run_dir / "metrics.jsonl").is_file() and len(read_metrics(run_dir)) >= 3:
-            break
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    metrics = run_dir / "metrics.jsonl"
+    with started(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 3)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 128 + signal.SIGINT and "Traceback" not in stderr
     (saved,) = run_dir.glob("step_*")
     assert read_metrics(run_dir)[-1]["step"] == int(saved.name[5:])

@@ -20,6 +20,8 @@ from hrm.ranks import Ranks
 from hrm.training import interrupt
 from hrm.training.interrupt import StopRequest
 from tests.conftest import ROOT
+from tests.forked_ranks import free_port
+from tests.watching import LONG, wait_for
 
 WORKER = """
 import sys, time
@@ -62,7 +64,7 @@ reduce = dist.all_reduce
 
 def main():
     ranks = Ranks.from_environment()
-    seconds = 600 if sys.argv[1] == "waits" else 2
+    seconds = 600 if sys.argv[1] == "waits" else 8
     with ranks.connected(), ranks.answering_within(seconds) as group:
         globals()[sys.argv[1]](group)
 
@@ -78,9 +80,7 @@ def start(tmp_path):
     def start(case: str) -> list[subprocess.Popen[str]]:
         script = tmp_path / "worker.py"
         script.write_text(WORKER)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = str(free_port())
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
         for rank in ("0", "1"):
@@ -102,10 +102,10 @@ def start(tmp_path):
 
 def test_a_rank_that_fails_reports_and_ends_at_once(start):
     first, second = start("fails")
-    _, said = second.communicate(timeout=60)
+    _, said = second.communicate(timeout=LONG)
     assert second.returncode == 2
     assert said.startswith("error: memory is full (CUDA out of memory)")
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=LONG)
     host = socket.gethostname()
     assert first.returncode == 4
     assert said == f"error: rank 0 on {host}: no answer from rank 1 on {host}\n"
@@ -113,7 +113,7 @@ def test_a_rank_that_fails_reports_and_ends_at_once(start):
 
 def test_a_missing_rank_is_named_before_its_sum_is_read(start):
     first, second = start("is_missing")
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=LONG)
     host = socket.gethostname()
     assert first.returncode == 4 and second.poll() is None
     assert said == f"error: rank 0 on {host}: no answer from rank 1 on {host}\n"
@@ -124,7 +124,7 @@ def test_a_signal_ends_a_rank_that_waits_for_a_missing_one(start):
     assert first.stdout.readline() == "waiting\n"
     began = time.monotonic()
     first.send_signal(signal.SIGTERM)
-    assert first.wait(60) == 143 and second.poll() is None
+    assert first.wait(LONG) == 143 and second.poll() is None
     assert time.monotonic() - began < 20
 
 
@@ -180,7 +180,7 @@ def test_hosts_meet_before_they_read_what_devices_sum(calls):
 class Watched:
     """A request to stop whose watcher notes the signal instead of ending the process."""
 
-    def __init__(self, monkeypatch, patience: float = 0.2):
+    def __init__(self, monkeypatch, patience: float):
         self.ended: list[int] = []
         monkeypatch.setattr(interrupt, "PATIENCE", patience)
         monkeypatch.setattr(interrupt, "end_at_once", self.ended.append)
@@ -188,38 +188,38 @@ class Watched:
 
 
 def test_standing_still_after_a_signal_ends_the_process(monkeypatch):
-    watched = Watched(monkeypatch)
+    watched = Watched(monkeypatch, patience=0.2)
     with watched.stop.listening(), watched.stop.watched():
         time.sleep(0.5)
         assert not watched.ended  # nobody asked
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)
+        wait_for(lambda: watched.ended)
     assert set(watched.ended) == {signal.SIGTERM} and watched.stop.signal == signal.SIGTERM
 
 
 @pytest.mark.parametrize("goes_on", ["steps", "saving", "slow steps"])
 def test_a_run_that_gets_on_is_left_to_save(monkeypatch, goes_on):
-    watched = Watched(monkeypatch)
+    watched = Watched(monkeypatch, patience=1)
     stop = watched.stop
     with stop.listening(), stop.watched():
         if goes_on == "slow steps":
-            time.sleep(0.4)
+            time.sleep(1)
             stop.got_on()
         os.kill(os.getpid(), signal.SIGTERM)
         if goes_on == "steps":
-            for _ in range(20):
-                time.sleep(0.03)
+            for _ in range(30):
+                time.sleep(0.05)
                 stop.got_on()
         elif goes_on == "saving":
             with stop.saving():
-                time.sleep(0.6)
+                time.sleep(1.5)
         else:
-            time.sleep(0.6)
+            time.sleep(1.5)
     assert watched.ended == []
 
 
 def test_other_signals_are_none_of_its_business(monkeypatch):
-    watched = Watched(monkeypatch)
+    watched = Watched(monkeypatch, patience=0.2)
     before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
     try:
         with watched.stop.listening(), watched.stop.watched():

@@ -131,7 +131,7 @@ def test_a_second_ctrl_c_ends_a_run_that_is_saving(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(saving, "save_checkpoint", waiting)
     for _ in range(2):
         signal_when(monkeypatch, "begin_step", signal.SIGINT, call=2)
-    timer = Timer(20, room.set)
+    timer = Timer(120, room.set)
     timer.start()
     with pytest.raises(Interrupted):
         tiny("epochs=2", "eval_interval=null", "checkpoint_interval=1")

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 
 import pytest
@@ -26,6 +25,7 @@ from tests.conftest import ROOT, SMALL_MODEL
 from tests.test_streams import Gone
 from tests.training.test_loop import read_metrics
 from tests.training.test_resume import assert_same_run
+from tests.watching import started, wait_for
 
 KEYS = (*SMALL_MODEL, "arch.hidden_size=16", "arch.puzzle_emb_ndim=16", "global_batch_size=32")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -131,18 +131,12 @@ def test_a_signal_while_git_is_slow(keys, tmp_path):
     git.chmod(0o755)
     env = os.environ | {"PATH": f"{git.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     with (tmp_path / "errors").open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "pretrain.py"), *keys],
-            cwd=tmp_path,
-            env=env | {"PYTHONPATH": str(ROOT)},
-            stderr=errors,
-        )
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "asked").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        process.terminate()
-        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+        command = [sys.executable, str(ROOT / "pretrain.py"), *keys]
+        env |= {"PYTHONPATH": str(ROOT)}
+        with started(command, cwd=tmp_path, env=env, stderr=errors) as process:
+            wait_for((tmp_path / "asked").exists)
+            process.terminate()
+            assert process.wait(15) == 128 + signal.SIGTERM  # git takes 20
     assert set((tmp_path / "errors").read_text().splitlines()) == {"interrupted"}
     assert not (tmp_path / "run").exists(), "nothing is begun before git has answered"
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import httpx
 import torch
 import uvicorn
 
@@ -25,8 +26,13 @@ from hrm.web.hosting import Model, Models
 from hrm.web.thinking import THINK_SECONDS
 
 from ..conftest import SMALL_MODEL
+from ..watching import LONG
 
 LOAD = partial(Solver.from_checkpoint, device="cpu")
+
+
+def client_of(address: str) -> httpx.Client:
+    return httpx.Client(base_url=address, timeout=LONG)
 
 
 def save_runs(root: Path, data: Path) -> Path:

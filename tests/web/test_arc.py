@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -17,7 +16,7 @@ from tests.tasks.arc.making import Made
 from tests.tasks.arc.test_solving import VERSIONS, checkpoint, made  # noqa: F401
 
 from .page_actions import ENDED, message, require_chromium
-from .serving import serve
+from .serving import client_of, serve
 
 require_chromium()
 
@@ -48,7 +47,7 @@ def tiles(page: Page, host: str) -> list[tuple[str, str]]:
 
 
 def test_an_example_is_solved_under_its_identity(arc_url):
-    with httpx.Client(base_url=arc_url, timeout=60) as client:
+    with client_of(arc_url) as client:
         [listed] = client.get("/api/checkpoints").json()["checkpoints"]
         colors = {str(n): list(pair) for n, pair in enumerate(COLORS)}
         assert (listed["rules"]["colors"], listed["rules"]["ends"]) == (colors, "=")
@@ -80,7 +79,7 @@ def test_an_example_is_solved_under_its_identity(arc_url):
 def test_versions_vote_as_in_hrm_solve(arc_url, made, checkpoint):  # noqa: F811
     solver = Solver.from_checkpoint(checkpoint, device="cpu")
     names = solver.names(made.path)
-    with httpx.Client(base_url=arc_url, timeout=60) as client:
+    with client_of(arc_url) as client:
         for index in (0, 1, 7):
             place = {"data": "data", "split": "test", "index": index}
             example = client.get("/api/example", params=place).json()

@@ -19,7 +19,7 @@ from hrm.rollout import rollout
 from hrm.web import schemas
 
 from ..inference.test_batcher import ThirdsAreValid, eventually
-from .serving import LOAD, serve
+from .serving import LOAD, client_of, serve
 
 PUZZLE = "1" + "." * 15
 TRIES = [(1, 0, 0), (5, 0, 3), (1, 3, 7), (4, 2, 2**53 - 1)]  # votes, restarts, seed
@@ -39,7 +39,7 @@ def solver(runs) -> Solver:
 
 @pytest.fixture(scope="module")
 def client(runs, data_4x4) -> Iterator[httpx.Client]:
-    with serve(runs, data_4x4.parent, load) as url, httpx.Client(base_url=url, timeout=60) as one:
+    with serve(runs, data_4x4.parent, load) as url, client_of(url) as one:
         yield one
 
 
@@ -157,7 +157,7 @@ def test_think_tells_the_steps_of_each_attempt(client, solver, votes, restarts, 
 
 def test_the_seed_decides_which_versions_are_tried(runs, data_4x4):
     tries = {"votes": 4, "halting": "max_steps", "steps": 1}
-    with serve(runs, data_4x4.parent) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with serve(runs, data_4x4.parent) as url, client_of(url) as client:
         first, again, other = (think(client, seed=seed, **tries) for seed in (1, 1, 2))
     assert first == again != other and len(first) == 4
 
@@ -190,12 +190,12 @@ def test_the_time_of_a_request_is_that_of_all_attempts(runs, data_4x4):
     slow = Slow()
     many = {"checkpoint": "tests/patient", "steps": 1, "votes": 64, "restarts": 16}
     with (
-        serve(runs, data_4x4.parent, slow.load, think_seconds=1.0) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
+        serve(runs, data_4x4.parent, slow.load, think_seconds=3.0) as url,
+        client_of(url) as client,
     ):
         assert client.post("/api/think", json=many | {"puzzle": PUZZLE, "votes": 1, "restarts": 0})
         lines = client.post("/api/think", json=many | {"puzzle": PUZZLE}).text.splitlines()
-        assert 1 < len(lines) < 30 and "time for this puzzle is over" in lines[-1]
+        assert 1 < len(lines) < 80 and "time for this puzzle is over" in lines[-1]
         refused = client.post("/api/solve", json=many | {"puzzles": [PUZZLE]})
         assert refused.status_code == 503 and "ask for less" in refused.json()["error"]
         eventually(slow.is_at_rest)
@@ -206,13 +206,11 @@ def test_who_leaves_in_a_later_attempt_gives_up_the_place(runs, data_4x4):
     many = {"checkpoint": "tests/patient", "steps": 1, "votes": 64, "restarts": 16}
     with (
         serve(runs, data_4x4.parent, slow.load) as url,
-        httpx.Client(base_url=url, timeout=60) as client,
+        client_of(url) as client,
     ):
         with client.stream("POST", "/api/think", json=many | {"puzzle": PUZZLE}) as answer:
             lines = answer.iter_lines()
             first, second = next(lines), next(lines)
             assert '"attempt":1' in first and '"attempt":2' in second
-        eventually(slow.is_at_rest)
-        assert slow.steps < 64
-        health = client.get("/health").json()
-        assert (health["running"], health["waiting"]) == (0, 0)
+        eventually(lambda: client.get("/health").json()["running"] == 0)
+        assert slow.steps < 64 and client.get("/health").json()["waiting"] == 0

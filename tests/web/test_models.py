@@ -18,7 +18,7 @@ from hrm.web.hosting import MOST_MODELS, Models
 
 from ..conftest import saved_run
 from ..inference.test_solver import make_solver
-from .serving import in_this_process, serve
+from .serving import client_of, in_this_process, serve
 
 PUZZLE = "1" + "." * 15
 MAZE = "S ##" + "#  #" + "## #" + "## G"
@@ -30,7 +30,7 @@ def test_damaged_weights_are_told_and_others_still_served(runs, data_4x4, tmp_pa
         saved_run(data_4x4, tmp_path / name)
     weights = tmp_path / "bad/step_7/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with serve(tmp_path, data_4x4.parent) as url, httpx.Client(base_url=url) as client:
+    with serve(tmp_path, data_4x4.parent) as url, client_of(url) as client:
         bad, good = (
             client.post("/api/solve", json={"checkpoint": name, "puzzles": [PUZZLE]})
             for name in ("bad", "good")
@@ -45,7 +45,10 @@ def test_a_wrong_puzzle_loads_no_model(runs, data_4x4):
     def load(path: Path) -> Solver:
         pytest.fail("loaded")
 
-    with serve(runs, data_4x4.parent, load) as url, httpx.Client(base_url=url) as client:
+    with (
+        serve(runs, data_4x4.parent, load) as url,
+        client_of(url) as client,
+    ):
         for path, puzzle in (("think", {"puzzle": "1"}), ("solve", {"puzzles": ["1"]})):
             asked = {"checkpoint": "tests/patient", **puzzle}
             assert client.post(f"/api/{path}", json=asked).status_code == 422
@@ -176,7 +179,7 @@ def other_kinds(tmp_path) -> Iterator[httpx.Client]:
     for name in ("maze", "words"):
         saved_run(tmp_path / "data" / name, tmp_path / "checkpoints" / name)
     with serve(tmp_path / "checkpoints", tmp_path / "data") as url:
-        with httpx.Client(base_url=url) as client:
+        with client_of(url) as client:
             yield client
 
 

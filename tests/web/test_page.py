@@ -81,7 +81,7 @@ def test_the_slider_goes_through_the_steps_by_keyboard(open_page):
     assert "." not in shown(page)
     expect(page.locator("#player-table tr")).to_have_count(4)
 
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Home")
     page.get_by_role("button", name="Play").click()
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     expect(page.locator("#player-status")).to_contain_text("step 4 of 4")
@@ -212,11 +212,11 @@ def test_a_busy_server_is_told_and_can_be_tried_again(open_page, problems):
     busy = {"error": "The server is busy."}
     page.route(
         "**/api/think",
-        lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=busy),
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "4"}, json=busy),
         times=1,
     )
     page.get_by_role("button", name="Think").click()
-    expect(message(page)).to_have_text("The server is busy. Try again in 1 second.")
+    expect(message(page)).to_have_text("The server is busy. Try again in 4 seconds.")
     expect(page.get_by_role("button", name="Think")).to_have_attribute("aria-disabled", "true")
     expect(message(page)).to_have_text("You can try again now.")
     forgive(problems, "429")

@@ -163,6 +163,8 @@ def test_looking_for_wrong_answers_waits_for_a_busy_server_and_stops(open_page, 
     page.route("**/api/check", answer)
     page.get_by_label("Only those answered wrongly by").check()
     expect(page.locator("#wrong-count")).to_have_text("2 wrong of 32 checked (6.3%)")
+    while len(asked) < 5:
+        page.wait_for_timeout(20)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.locator("#wrong-message")).to_have_text("Stopped; 2 wrong answers so far.")
     assert asked == [32, 32, 16, 8, 8], "one that takes too long is asked for less"
@@ -197,11 +199,12 @@ def test_training_shows_curves_and_follows_the_run(open_page, runs):
     append_metrics(runs / "tests/eager", step=5, loss=2, fresh=True)  # the run began anew
     expect(row).to_have_text("lm_loss22.1")
 
-    replaced = runs / "tests/eager/metrics.jsonl"
-    replaced.rename(runs / "tests/eager/before")  # so that the file is another one
-    append_metrics(runs / "tests/eager", step=1, loss=9, fresh=True)
+    replacing = runs / "elsewhere"
+    replacing.mkdir()
+    append_metrics(replacing, step=1, loss=9, fresh=True)
     for step in range(2, 20):  # by now it is longer than the one before
-        append_metrics(runs / "tests/eager", step=step, loss=9)
+        append_metrics(replacing, step=step, loss=9)
+    (replacing / "metrics.jsonl").replace(runs / "tests/eager/metrics.jsonl")
     expect(row).to_have_text("lm_loss99.1")
     page.get_by_role("slider", name=re.compile("^Loss")).focus()
     page.keyboard.press("Home")

@@ -15,7 +15,7 @@ from hrm.inference.remote import RemoteBatcher
 
 from ..inference.test_batcher import eventually
 from ..inference.test_remote import is_there
-from .serving import serve
+from .serving import client_of, serve
 
 PUZZLE = "1" + "." * 15
 ASKED = {"checkpoint": "tests/patient", "halting": "max_steps", "steps": 256}
@@ -48,7 +48,7 @@ def hosted(runs, data_4x4) -> Iterator[Hosted]:
         return loaded[-1]
 
     with serve(runs, data_4x4.parent, host=host) as url:
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with client_of(url) as client:
             yield Hosted(client, loaded)
     assert not any(is_there(model.pid) for model in loaded)
 

@@ -13,7 +13,7 @@ from hrm.web import schemas
 from hrm.web.guard import HEADERS, LARGEST_BODY
 
 from ..conftest import saved_run
-from .serving import serve
+from .serving import client_of, serve
 
 PUZZLE = "1" + "." * 15
 DATA = "sudoku-4x4"
@@ -44,7 +44,7 @@ ODD_IDS = [
 
 @pytest.fixture
 def client(url) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with client_of(url) as client:
         yield client
 
 
@@ -121,7 +121,10 @@ def test_the_default_steps_are_those_of_the_configuration(data_4x4, tmp_path):
     """Where a run says how long learned halting may take in evaluations."""
     never = ("eval_max_steps=6", "eval_halt_probability=1")
     saved_run(data_4x4, tmp_path / "runs/slow", *never)
-    with serve(tmp_path / "runs", data_4x4.parent) as url, httpx.Client(base_url=url) as client:
+    with (
+        serve(tmp_path / "runs", data_4x4.parent) as url,
+        client_of(url) as client,
+    ):
         [listed] = client.get("/api/checkpoints").json()["checkpoints"]
         assert listed["max_steps"] == 6
         taken = {}
@@ -321,10 +324,10 @@ def test_a_body_must_be_json(client, path, content_type):
 @pytest.mark.parametrize("path", [*POSTS, "/nowhere", "/health"])
 def test_large_bodies_are_refused(url, path):
     headers = {"content-type": "application/json"}
-    with httpx.Client(base_url=url) as client:
+    with client_of(url) as client:
         too_large = client.post(path, content=b" " * (LARGEST_BODY + 1), headers=headers)
     assert "65,536" in error(too_large, 413)
-    with httpx.Client(base_url=url) as client:
+    with client_of(url) as client:
         parts = (b" " * 1000 for _ in range(66))
         streamed = client.post(path, content=parts, headers=headers)
     assert "65,536" in error(streamed, 413)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from hrm.inference import Solver
 from hrm.web.hosting import MOST_MODELS
 
 from ..inference.test_batcher import Gate, eventually
-from .serving import LOAD, save_runs, serve
+from .serving import LOAD, client_of, save_runs, serve
 
 PUZZLE = "1" + "." * 15
 ASKED = {"checkpoint": "tests/patient", "halting": "max_steps", "steps": 256}
@@ -25,7 +24,7 @@ class Held:
     """A server whose models are held before each ACT step."""
 
     def __init__(self, address: str, gates: list[Gate]) -> None:
-        self.client = httpx.Client(base_url=address, timeout=60)
+        self.client = client_of(address)
         self.address, self.gates = address, gates
         self._connections: list[socket.socket] = []
 
@@ -223,7 +222,10 @@ def test_a_newer_step_is_taken_up(data_4x4, tmp_path):
         return LOAD(path)
 
     body = {"checkpoint": "tests/patient", "puzzles": [PUZZLE]}
-    with serve(tmp_path, data_4x4.parent, load) as url, httpx.Client(base_url=url) as client:
+    with (
+        serve(tmp_path, data_4x4.parent, load) as url,
+        client_of(url) as client,
+    ):
 
         def step() -> int:
             assert client.post("/api/solve", json=body).status_code == 200

@@ -21,6 +21,7 @@ from hrm.tasks.sudoku.rules import SYMBOLS, is_valid_solution
 from hrm.tasks.sudoku.symmetry import augment, canonical_hash
 
 from ...hub import FakeHub, serving
+from ...watching import LONG, started, wait_for
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "dataset" / "build_sudoku_dataset.py"
@@ -471,15 +472,11 @@ def test_interruption_leaves_nothing_behind(tmp_path: Path, signal_number: int) 
     parent = tmp_path / "out"
     parent.mkdir()
     arguments = ("--generate", "3x3", "--num-train", 10**6, "--output-dir", parent / "data")
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 30
-    while not list(parent.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert list(parent.iterdir())
-    process.send_signal(signal_number)
-    out, err = process.communicate(timeout=30)
+    pipe = subprocess.PIPE
+    with started(command(*arguments), stdout=pipe, stderr=pipe) as process:
+        wait_for(lambda: any(parent.iterdir()))
+        process.send_signal(signal_number)
+        out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out, err) == (128 + signal_number, "", "interrupted\n")
     assert list(parent.iterdir()) == []
 
@@ -500,16 +497,16 @@ def run_download(tmp_path: Path, endpoint: str, *arguments: object) -> tuple[int
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LONG,
     )
     return done.returncode, done.stdout, done.stderr
 
 
 def test_no_network_is_one_line_soon(tmp_path: Path) -> None:
-    started = time.monotonic()
+    began = time.monotonic()
     result = run_download(tmp_path, "http://127.0.0.1:9")
     assert_refused(result, "sapientinc/sudoku-extreme", "--source-dir", "--generate")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - began < 50
     assert not (tmp_path / "out").exists()
 
 

@@ -1,7 +1,7 @@
 """Solve a Sudoku with numpy and onnxruntime alone, from a file of `hrm export --onnx`.
 
 hrm export sudoku-4x4 --onnx model.onnx
-python examples/onnx_numpy.py model.onnx 1....2....3....4
+python examples/onnx_numpy.py model.onnx .3..1.3...4.4...
 """
 
 import json

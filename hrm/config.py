@@ -93,9 +93,9 @@ def validate(
     """
     try:
         _refuse_boolean_numbers(schema, values, source)
-        _refuse_impossible_paths(schema, values, source)
         _refuse_huge_numbers(values, source)
         checked = schema.model_validate(values)
+        _refuse_impossible_paths(checked, source)
         _refuse_huge_numbers(checked, source)
         return checked
     except ValidationError as error:
@@ -134,13 +134,12 @@ def _takes_numbers(annotation: Any) -> bool:
     return annotation in (int, float) or any(map(_takes_numbers, get_args(annotation)))
 
 
-def _refuse_impossible_paths(schema: type[BaseModel], values: Any, source: str) -> None:
-    for name, field in schema.model_fields.items():
-        value = values.get(name) if isinstance(values, dict) else None
-        if field.annotation not in (Path, Path | None) or not isinstance(value, str):
+def _refuse_impossible_paths(values: BaseModel, source: str) -> None:
+    for name, value in values:
+        if not isinstance(value, Path):
             continue
-        if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in value):
-            raise UserError(f"{source}: {name}: {shown(value)} is not a path")
+        if any(ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in str(value)):
+            raise UserError(f"{source}: {name}: {shown(str(value))} is not a path")
 
 
 def _refuse_huge_numbers(values: Any, source: str, key: str = "") -> None:

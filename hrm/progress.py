@@ -21,10 +21,18 @@ class Progress:
         done: how many of them are done before.
         enabled: False shows nothing.
         lasting: shown from the beginning, and left on the screen at the end.
+        in_bursts: many are done at once, and then none for long; the time that remains follows from
+            all that passed, instead of what was done of late.
     """
 
     def __init__(
-        self, what: str, total: int, done: int = 0, enabled: bool = True, lasting: bool = False
+        self,
+        what: str,
+        total: int,
+        done: int = 0,
+        enabled: bool = True,
+        lasting: bool = False,
+        in_bursts: bool = False,
     ):
         self._total = total
         on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -37,6 +45,7 @@ class Progress:
             delay=0 if on_terminal and lasting else SHORT_SECONDS,
             mininterval=0.5 if on_terminal else LINE_SECONDS,
             miniters=0,
+            smoothing=0 if in_bursts else 0.3,  # tqdm's own
             dynamic_ncols=on_terminal,
             bar_format=f"{BAR if on_terminal else '{percentage:3.0f}% '}{what} "
             f"{{n:,.0f}}/{{total:,}}{{postfix}}, {TIMES}",

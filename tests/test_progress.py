@@ -33,6 +33,19 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
     assert lines[-1].startswith("100% puzzles solved 100/100, loss 0.5, ")
 
 
+@pytest.mark.parametrize("in_bursts", [True, False])
+def test_what_remains_where_nothing_is_done_for_long(monkeypatch, in_bursts):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress("puzzles made", 100, in_bursts=in_bursts) as made:
+        bar = made._bar
+        bar.start_t = bar.last_print_t = 0.0
+        for now, count in ((20.0, 10), (200.0, 0)):
+            bar._time = lambda now=now: now
+            made.update(count)
+    last = sys.stderr.getvalue().splitlines()[-1]
+    assert last.endswith("10/100, 03:20<30:00" if in_bursts else "10/100, 03:20<03:00")
+
+
 def test_lines_on_a_terminal_that_cannot_go_back(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     text = shown(monkeypatch, Terminal())

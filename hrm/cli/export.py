@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = """
 hrm export checkpoints/quickstart/first --output-dir first
 hrm export checkpoints/quickstart/first --output-dir first --dtype float16
-hrm solve first 1....2....3....4
+hrm solve first .3..1.3...4.4...
 hrm export sudoku-9x9 --onnx model.onnx --dtype int8
 hrm export sudoku-9x9 --page page && python -m http.server -d page
 

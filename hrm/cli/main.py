@@ -24,7 +24,7 @@ COMMANDS = {
     "report": "compare runs on one page: curves, accuracy, halting, failures",
     "export": "write the folder that others need to run a model",
     "push": "share a model on the Hugging Face Hub",
-    "models": "list architectures and recipes, with sizes and what to expect",
+    "models": "list trained models, architectures and recipes, and what to expect",
     "doctor": "print what a report of a fault needs to say of this machine",
     "completion": "print a script that completes commands in your shell",
 }
@@ -34,7 +34,8 @@ HELP = """
 hrm build sudoku --generate 2x2 --num-aug 100 --output-dir data/sudoku-4x4
 hrm train data/sudoku-4x4 --config-name quickstart_4x4 run_name=first
 hrm evaluate checkpoints/quickstart/first
-hrm solve checkpoints/quickstart/first 1....2....3....4
+hrm solve checkpoints/quickstart/first .3..1.3...4.4...
+hrm solve .3..1.3...4.4...                     # by a model of the package
 
 Train, evaluate and understand hierarchical reasoning models.
 """

@@ -15,7 +15,7 @@ from hrm.hub import Repository, push
 HELP = """
 hrm push checkpoints/quickstart/first me/first      # after: hf auth login
 hrm push checkpoints/quickstart/first me/first@trial --dtype float16 --private
-hrm solve hf://me/first 1....2....3....4
+hrm solve hf://me/first .3..1.3...4.4...
 
 Share a model: what `hrm export` writes becomes a commit to a repository of the
 Hugging Face Hub, which is made if it is not there. hf://me/first then stands

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     from hrm.tasks import Poll, Task
 
 CHUNK = 4096  # puzzles between outputs
-CELLS, FEWEST_CELLS = ".0123456789# ", 9  # of a puzzle that can be told from a path
+CELLS, FEWEST_CELLS = ".0123456789# \n", 9  # of a puzzle that can be told from a path
+PUZZLE_FILES = (".txt", ".csv", ".tsv", ".sdm", ".sdk", ".ss", ".json")
 MORE = "note: more attempts may solve what is not: "
 WAYS = "--votes 8, or --noise 0.3 --rollouts 16"
 GUESSES = "--guesses 100, or "
 HELP = """
-hrm solve 1....2....3....4 --trace                 # by a model of the package
+hrm solve .3..1.3...4.4... --trace                 # by a model of the package
 hrm solve checkpoints/quickstart/first --file puzzles.txt --format csv
 hrm solve checkpoints/quickstart/first --index 3        # of its own test split
 hrm solve checkpoints/arc/first 007bbfb7.json           # a task of ARC
@@ -165,8 +167,12 @@ def solve(config: SolveConfig) -> int:
 
 def is_puzzle(word: str) -> bool:
     """Whether a word is a puzzle, not a checkpoint: it looks so, and nothing lies there."""
+    from hrm.tasks.sudoku.notation import BLANKS, DASHES
+
     cells = sum(letter in CELLS for letter in word)
-    return len(word) >= FEWEST_CELLS and cells > len(word) / 2 and not os.path.exists(word)
+    blanks = max(word.count(blank) for blank in BLANKS + DASHES)
+    looks_so = cells > len(word) / 2 or blanks > len(word) / 3
+    return len(word) >= FEWEST_CELLS and looks_so and not os.path.exists(word)
 
 
 def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
@@ -180,6 +186,9 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
 
     how = config.device, config.weights, config.data
     if config.checkpoint is not None:
+        path = config.checkpoint
+        if path.suffix.lower() in PUZZLE_FILES and path.is_file():
+            raise UserError(f"checkpoint={path}: is none; if it holds puzzles, name it by --file")
         solver = Solver.from_checkpoint(config.checkpoint, *how)
         return solver, read_puzzles(config, solver)
     typed = b""
@@ -188,11 +197,14 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
     mistakes: dict[int, UserError] = {}  # by the cells of a puzzle
     for name, folder in shipped_models().items():
         solver = Solver.from_checkpoint(folder, *how)
+        notes = io.StringIO()
         try:
-            found = read_puzzles(config, solver, io.BufferedReader(io.BytesIO(typed)))
+            with redirect_stderr(notes):
+                found = read_puzzles(config, solver, io.BufferedReader(io.BytesIO(typed)))
         except UserError as error:
             mistakes.setdefault(solver.metadata.seq_len, error)
             continue
+        sys.stderr.write(notes.getvalue())
         print(f"note: {name} is asked, a model of this package; see hrm models", file=sys.stderr)
         return solver, found
     typed_cells = len(config.puzzles[0]) if config.puzzles else next(iter(mistakes))

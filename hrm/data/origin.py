@@ -112,7 +112,7 @@ def compare_data(trained: Origin, trained_path: Path, data_path: Path, split: st
         )
     opening = f"{data_path}: not the data that the model was trained on"
     if origin_of(trained_path).data != trained.data:
-        note = f"{opening}, which are not in {trained_path} any more; "
+        note = f"{opening}, which is not here to compare ({trained_path}); "
         return Meeting(known, note=f"{note}whether it has seen these puzzles is not known")
     rows = _rows(folder)
     if count := int(rows_among(rows, _rows(trained_path / TRAIN_SPLIT)).sum()):
@@ -124,11 +124,13 @@ def compare_data(trained: Origin, trained_path: Path, data_path: Path, split: st
 
 
 def unknown_identifiers(data_path: Path, metadata: DatasetMetadata) -> str:
-    """What is said where a data set's identifiers are not those of training.
+    """What is said where a data set's identifiers are not those of training; "" where all are one.
 
     Args:
         metadata: the model's.
     """
+    if metadata.num_puzzle_identifiers == 1:
+        return ""
     return (
         f"{data_path}: its {IDENTIFIERS_FILE} is not that of training, so all of its puzzles "
         f"count as unseen (identifier {metadata.unseen_identifier})"

@@ -90,7 +90,7 @@ def test_other_puzzles_are_solved_with_a_word(call: Call, rebuilt, tmp_path):
     other = data_set(tmp_path / "other", 4)
     code, _, err = call("evaluate", str(trained), "--data-path", str(other), "--device", "cpu")
     assert code == 0
-    assert f"note: {other}: not the data that the model was trained on, which are not in" in err
+    assert f"note: {other}: not the data that the model was trained on, which is not here" in err
 
 
 def test_another_working_directory(call: Call, tmp_path, monkeypatch):

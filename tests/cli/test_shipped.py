@@ -81,6 +81,22 @@ def test_at_a_terminal_an_example_is_asked_for_by_its_number(call: Call, tmp_pat
     assert (code, out) == (2, "") and err.startswith("error: no puzzle; give some")
 
 
+def test_a_puzzle_may_be_drawn(call: Call):
+    puzzle = PUZZLES["sudoku-4x4"]
+    drawn = "\n".join(puzzle[row : row + 4].replace(".", "_") for row in range(0, 16, 4))
+    code, out, _ = call("solve", drawn, "--format", "json")
+    assert (code, out) == (0, call("solve", puzzle, "--format", "json")[1])
+
+
+def test_a_file_of_puzzles_is_no_checkpoint(call: Call, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"question\n{PUZZLES['sudoku-4x4']}\n")
+    code, out, err = call("solve", str(path))
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "name it by --file" in err
+    code, out, err = call("solve", "--file", str(path), "--format", "line")
+    assert code == 0 and err.count("read as CSV") == 1, "not once for each model that is tried"
+
+
 def test_mistakes_are_those_of_the_puzzle(call: Call):
     code, out, err = call("solve", PUZZLES["sudoku-6x6"].replace("2", "9"))
     assert (code, out) == (2, "") and "character '9'" in err

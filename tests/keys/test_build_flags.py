@@ -154,10 +154,18 @@ def test_puzzles_are_as_difficult_as_asked(tmp_path):
         assert ((guesses >= 1) & (guesses <= 3)).all()
 
 
+@pytest.mark.parametrize("number, alike", [(4, True), (1, False)])
+def test_puzzles_that_are_alike_are_said_to_be(tmp_path, number, alike):
+    few = ("--generate", "3x3", "--num-train", 1, "--num-test", number, "--workers", 1)
+    code, _, err = command("build sudoku", "--output-dir", tmp_path / "x", *few, "--difficulty", 0)
+    assert code == 0 and ("4 test puzzles, distinct solutions: 1;" in err) == alike
+
+
 @pytest.mark.parametrize(
     "flags, word",
     [
-        (("--generate", "3x3", "--difficulty", "5-2"), "0-1000"),
+        (("--generate", "3x3", "--difficulty", "5-2"), "5 is more than 2"),
+        (("--generate", "3x3", "--difficulty", "5-2000"), "0-1000"),
         (("--generate", "3x3", "--difficulty", "abc"), "like-extreme"),
         (("--generate", "2x2", "--difficulty", "1-3"), "--generate 3x3"),
         (("--difficulty", "1-3"), "needs --generate"),
@@ -199,7 +207,9 @@ def test_as_many_puzzles_are_found_around_each_as_asked(tmp_path, source):
     (source / "train.csv").write_text(csv(*train, [0] * 3))
     (source / "test.csv").write_text(csv(*test, [0]))
     flags = ("--source-dir", source, "--num-related", 2, "--workers", 1, "--num-aug", 1)
-    folder = built(tmp_path / "data", *flags)
+    folder = tmp_path / "data"
+    code, _, err = command("build sudoku", "--output-dir", folder, *flags)
+    assert code == 0 and "found around 3 training puzzles: 6\n" in err
     questions = array(folder)[::2]
     assert (questions[:3] == train[0]).all() and len(questions) == 9
     assert len(array(folder, split="test")) == 1

@@ -1,6 +1,7 @@
 """Build a Sudoku data set: take puzzles from a source, check, augment and write them."""
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +108,7 @@ class BuildOptions(Config):
     num_train: PositiveInt = Field(1000, description="generated: training puzzles")
     num_test: Count = Field(500, description="generated: test puzzles")
     workers: PositiveInt | None = Field(
-        None, description="minimal, related: processes; else all cores"
+        None, description="searches of hard or minimal ones: processes; else all cores"
     )
 
     box: Box | None = Field(
@@ -182,6 +183,7 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
             train, test = generate_minimal_split(
                 box, num_train, num_test, options.seed, options.difficulty, options.workers
             )
+            _say_how_alike(test)
         else:
             train, test = generate_split(box, num_train, num_test, options.givens, options.seed)
         return _Sources(options.generate, train, test if len(test[0]) else None)
@@ -223,8 +225,20 @@ def _read_sources(options: BuildOptions, spool_dir: Path) -> _Sources:
         more = with_related(
             sources.train, sources.test, options.num_related, options.seed, options.workers
         )
+        given = len(sources.train[0])
+        print(f"found around {given:,} training puzzles: {len(more[0]) - given:,}", file=sys.stderr)
         return replace(sources, train=more)
     return sources
+
+
+def _say_how_alike(test: Puzzles) -> None:
+    grids = len(np.unique(test[1], axis=0))
+    if 2 * grids < len(test[1]):
+        print(
+            f"note: {len(test[1]):,} test puzzles, distinct solutions: {grids:,}; puzzles that "
+            "share one are alike, so that an accuracy on them is that of few",
+            file=sys.stderr,
+        )
 
 
 def _difficult_rows(puzzles: CsvPuzzles, options: BuildOptions) -> np.ndarray:

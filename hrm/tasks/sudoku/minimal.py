@@ -57,7 +57,9 @@ def parse_difficulty(text: str) -> Bands:
     if not fewest.isdecimal() or (dash and not most.isdecimal()):
         raise UserError(f"must be a number of guesses, MIN-MAX or {LIKE_EXTREME}, e.g. 32-127")
     band = int(fewest), int(most if dash else fewest)
-    if not band[0] <= band[1] <= MOST_GUESSES:
+    if band[0] > band[1]:
+        raise UserError(f"{band[0]} is more than {band[1]}; give MIN-MAX")
+    if band[1] > MOST_GUESSES:
         raise UserError(f"must be MIN-MAX within 0-{MOST_GUESSES}, the most that are counted")
     return ((1, *band),)
 
@@ -98,7 +100,7 @@ def generate_minimal_split(
     workers = workers or usable_cores()
     what = f"--givens {MINIMAL}" if difficulty is None else "--difficulty"
     make = ready_to_make(what, climbs=difficulty == EXTREME)
-    with Progress("puzzles generated", sum(wanted)) as progress:
+    with Progress("puzzles generated", sum(wanted), in_bursts=True) as progress:
         if difficulty is not None:
             return _fill_bands(make, wanted, seed, difficulty, workers, progress)
         streams = (f"{seed} {box_shape} {number}" for number in itertools.count())

@@ -108,7 +108,7 @@ class BuildOptions(Config):
     num_train: PositiveInt = Field(1000, description="generated: training puzzles")
     num_test: Count = Field(500, description="generated: test puzzles")
     workers: PositiveInt | None = Field(
-        None, description="searches of hard or minimal ones: processes; else all cores"
+        None, description="minimal, hard: processes; else all cores"
     )
 
     box: Box | None = Field(

@@ -212,5 +212,9 @@ def test_who_leaves_in_a_later_attempt_gives_up_the_place(runs, data_4x4):
             lines = answer.iter_lines()
             first, second = next(lines), next(lines)
             assert '"attempt":1' in first and '"attempt":2' in second
-        eventually(lambda: client.get("/health").json()["running"] == 0)
-        assert slow.steps < 64 and client.get("/health").json()["waiting"] == 0
+        eventually(lambda: slow.is_at_rest() and at_rest(client.get("/health").json()))
+        assert slow.steps < 64
+
+
+def at_rest(health: dict[str, int]) -> bool:
+    return (health["running"], health["waiting"]) == (0, 0)

@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 import torch
 
+from .watching import LONG
+
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = ["hrm.cli.train", "hrm.cli.evaluate", "hrm.training.loop", "torch._dynamo"]
 CONTEXT.set_forkserver_preload(PRELOADED)
-SECONDS = 300  # for all ranks together
-
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 _ports = itertools.count(20_000 + 1000 * _worker)  # systems choose larger ones by themselves
 
@@ -54,7 +54,7 @@ def run_ranks(
             processes.append(CONTEXT.Process(target=_run, args=values))
             processes[-1].start()
     for process in processes:
-        process.join(SECONDS)
+        process.join(LONG)
         process.kill()
         process.join()
     code = next((p.exitcode for p in processes if p.exitcode), 0)

@@ -189,7 +189,7 @@ def open_model(config: SolveConfig) -> "tuple[Solver, list[Puzzle]]":
         path = config.checkpoint
         if path.suffix.lower() in PUZZLE_FILES and path.is_file():
             raise UserError(f"checkpoint={path}: is none; if it holds puzzles, name it by --file")
-        solver = Solver.from_checkpoint(config.checkpoint, *how)
+        solver = Solver.from_checkpoint(path, *how)
         return solver, read_puzzles(config, solver)
     typed = b""
     if not (config.puzzles or config.file or config.data or config.index is not None):

@@ -56,6 +56,7 @@ def test_the_model_is_chosen_by_what_is_read(call: Call, tmp_path, monkeypatch, 
     assert (code, len(out.strip())) == (0, 36) and "sudoku-6x6" in err
     code, out, err = call("solve", "--data", str(data_4x4), "--index", "0", "--format", "line")
     assert len(out.strip()) == 16 and "sudoku-4x4" in err
+    assert "not the data" in err and "identifiers.json" not in err, "it knows none"
 
 
 def test_examples_are_there_without_data(call: Call, tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ import torch.distributed as dist
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.optim import SparseSignSGD
 
-from ..forked_ranks import CONTEXT, SECONDS
+from ..forked_ranks import CONTEXT
+from ..watching import LONG
 
 LR, DECAY, DIM = 0.1, 0.5, 3
 KEEP = 1 - LR * DECAY
@@ -216,7 +217,7 @@ def test_two_ranks_equal_one_process():
         for process in processes:
             process.start()
         for process in processes:
-            process.join(SECONDS)
+            process.join(LONG)
         assert [process.exitcode for process in processes] == [0, 0]
         shared = [torch.load(Path(folder) / f"{r}.pt") for r in range(RANKS)]
         alone = [torch.load(Path(folder) / f"{r}-alone.pt") for r in range(RANKS)]

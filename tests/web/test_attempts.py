@@ -204,10 +204,7 @@ def test_the_time_of_a_request_is_that_of_all_attempts(runs, data_4x4):
 def test_who_leaves_in_a_later_attempt_gives_up_the_place(runs, data_4x4):
     slow = Slow()
     many = {"checkpoint": "tests/patient", "steps": 1, "votes": 64, "restarts": 16}
-    with (
-        serve(runs, data_4x4.parent, slow.load) as url,
-        client_of(url) as client,
-    ):
+    with serve(runs, data_4x4.parent, slow.load) as url, client_of(url) as client:
         with client.stream("POST", "/api/think", json=many | {"puzzle": PUZZLE}) as answer:
             lines = answer.iter_lines()
             first, second = next(lines), next(lines)

@@ -45,10 +45,7 @@ def test_a_wrong_puzzle_loads_no_model(runs, data_4x4):
     def load(path: Path) -> Solver:
         pytest.fail("loaded")
 
-    with (
-        serve(runs, data_4x4.parent, load) as url,
-        client_of(url) as client,
-    ):
+    with serve(runs, data_4x4.parent, load) as url, client_of(url) as client:
         for path, puzzle in (("think", {"puzzle": "1"}), ("solve", {"puzzles": ["1"]})):
             asked = {"checkpoint": "tests/patient", **puzzle}
             assert client.post(f"/api/{path}", json=asked).status_code == 422

@@ -121,10 +121,7 @@ def test_the_default_steps_are_those_of_the_configuration(data_4x4, tmp_path):
     """Where a run says how long learned halting may take in evaluations."""
     never = ("eval_max_steps=6", "eval_halt_probability=1")
     saved_run(data_4x4, tmp_path / "runs/slow", *never)
-    with (
-        serve(tmp_path / "runs", data_4x4.parent) as url,
-        client_of(url) as client,
-    ):
+    with serve(tmp_path / "runs", data_4x4.parent) as url, client_of(url) as client:
         [listed] = client.get("/api/checkpoints").json()["checkpoints"]
         assert listed["max_steps"] == 6
         taken = {}

@@ -222,10 +222,7 @@ def test_a_newer_step_is_taken_up(data_4x4, tmp_path):
         return LOAD(path)
 
     body = {"checkpoint": "tests/patient", "puzzles": [PUZZLE]}
-    with (
-        serve(tmp_path, data_4x4.parent, load) as url,
-        client_of(url) as client,
-    ):
+    with serve(tmp_path, data_4x4.parent, load) as url, client_of(url) as client:
 
         def step() -> int:
             assert client.post("/api/solve", json=body).status_code == 200

@@ -506,7 +506,7 @@ def test_no_network_is_one_line_soon(tmp_path: Path) -> None:
     began = time.monotonic()
     result = run_download(tmp_path, "http://127.0.0.1:9")
     assert_refused(result, "sapientinc/sudoku-extreme", "--source-dir", "--generate")
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 15
     assert not (tmp_path / "out").exists()
 
 

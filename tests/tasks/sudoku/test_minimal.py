@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hrm.errors import UserError
+from hrm.progress import Progress
 from hrm.tasks.sudoku import families, minimal, nested
 from hrm.tasks.sudoku.difficulty import MOST_GUESSES, count_guesses
 from hrm.tasks.sudoku.generator import Puzzles, classes
@@ -302,6 +304,19 @@ class _NoPlace:
 def test_numba_is_imported_only_where_it_is_needed() -> None:
     code = "import sys, hrm.tasks.sudoku.builder; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_remains_is_told_where_puzzles_come_in_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    class Seen(Progress):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            asked.append(options)
+            super().__init__(*words, **options)
+
+    monkeypatch.setattr(minimal, "Progress", Seen)
+    generate_minimal_split((2, 2), 1, 0, workers=1)
+    assert asked == [{"in_bursts": True}]
 
 
 def test_long_compiling_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
